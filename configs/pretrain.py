@@ -1,0 +1,196 @@
+"""SemMIM pre-training (arXiv 2403.00249).
+
+Paper:     semantics-enhanced cross-modal masked image modelling; the README's table says which value
+           is the paper's, which is a public sibling's and which is ours.
+Command:   python -m semmim_jax.main --config=configs/pretrain.py --workdir=RUN
+           python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=runs/demo
+Hardware:  base: a TPU or GPU node (ViT-B/16 at 256 px, BERT 6 + 6, decoder 12). demo, tiny: a laptop.
+Expect:    demo: the table in the README. base: not run.
+
+Variants (`configs/pretrain.py:NAME`): base, demo, tiny (for tests: seconds).
+"""
+
+import ml_collections
+
+
+def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
+    """The experiment; every field is here with its value."""
+    config = base()
+    if variant == 'base':
+        return config
+    if variant == 'demo':
+        return demo(config)
+    if variant == 'tiny':
+        return tiny(demo(config))
+    raise ValueError(f'no variant {variant!r} of configs/pretrain.py: use base, demo or tiny')
+
+
+def base() -> ml_collections.ConfigDict:
+    """Full size: 4M images, ViT-B/16, BERT-base."""
+    c = ml_collections.ConfigDict()
+    c.seed = 0
+
+    c.data = data = ml_collections.ConfigDict()
+    data.train = 'captions:data/pretrain.json'  # 'captions:LIST' or 'emoji_scenes:SPLIT'
+    data.eval = ''  # the same form; '' evaluates nothing
+    data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': words of the captions
+    data.image_size = 256  # pixels
+    data.patch_size = 16
+    data.max_tokens = 25  # [CLS] and [SEP] included
+    data.max_words = 30
+    data.decoder = 'opencv'  # or 'pillow'
+    data.max_pixels = 50_000_000  # larger images are refused before decoding
+    data.max_replaced = 0.01  # share of unreadable records that stops the run
+    data.workers = 8  # processes; 0 reads in threads of this process
+    data.prefetch = 2  # batches
+    data.captions = ml_collections.ConfigDict()
+    data.captions.image_root = ''  # '': relative to the list's folder
+    data.emoji_scenes = dict(
+        concepts=150,
+        held_out_concepts=15,
+        held_out_pairs=0.05,  # share of all pairs of concepts
+        min_objects=2,
+        max_objects=4,
+        styles='openmoji',  # twemoji, both
+        canvas=64,  # pixels
+        small=(0.32, 0.4),  # longer side of an object as a share of the canvas
+        medium=(0.46, 0.54),
+        large=(0.6, 0.76),
+        max_overlap=0.3,
+        min_cover=0.85,
+        train_size=100_000,
+        eval_size=500,
+        seed=0,
+    )
+    data.augment = augment = ml_collections.ConfigDict()
+    augment.crop_scale = (0.2, 1.0)  # share of the area
+    augment.flip = True  # never where the caption says left or right
+    augment.ops = 2  # RandAugment
+    augment.level = 7  # of 10
+    augment.prob = 0.5  # of each op
+    augment.fill = 128
+
+    c.model = model = ml_collections.ConfigDict()
+    model.image = dict(
+        variant='clip',  # or 'plain'
+        image_size=data.get_ref('image_size'),
+        patch_size=data.get_ref('patch_size'),
+        width=768,
+        depth=12,
+        heads=12,
+        mlp_width=3072,
+    )
+    model.text = dict(
+        vocab_size=30522, max_positions=512, width=768, depth=6, heads=12, mlp_width=3072
+    )
+    model.fusion_depth = 6
+    model.decoder_depth = 12
+    model.embed_dim = 256  # of the ITC features
+    model.temperature = 0.07  # initial value, learned
+    model.encoding = dict(hidden=2048, bottleneck=256, codes=8192)
+    model.pixel_mean = (0.48145466, 0.4578275, 0.40821073)
+    model.pixel_std = (0.26862954, 0.26130258, 0.27577711)
+    model.dtype = 'bfloat16'  # of the computation; parameters are float32
+    model.attention = 'xla'  # or 'cudnn'
+    model.remat = 'dots'  # 'none', 'dots' or 'full'
+    model.scan = True  # False unrolls the layers
+
+    c.task = task = ml_collections.ConfigDict()
+    task.name = 'pretrain'
+    task.weights = dict(itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0)
+    task.queue_size = 65536
+    task.alpha = 0.4  # weight of the momentum targets
+    task.alpha_ramp_steps = 4883  # one epoch
+    task.mlm_probability = 0.15
+    task.max_masked = 8  # tokens
+    task.views = 'crossed'  # or 'same'
+    task.symmetric = False  # agreement in both directions
+    task.tau_student = 0.1
+    task.tau_teacher_start = 0.04
+    task.tau_teacher_end = 0.07
+    task.tau_teacher_steps = 48_830  # ten epochs
+    task.balance = 'sinkhorn'  # or 'centring'
+    task.sinkhorn_iterations = 3
+    task.centre_momentum = 0.9
+    task.mim = mim = ml_collections.ConfigDict()
+    mim.target = 'semantic'  # semantic_separate_head, feature, pixel, none
+    mim.masking = 'similarity'  # cross_attention, random, block, similarity_inverse
+    mim.ratio = 0.4
+    mim.mask_temperature = 0.05
+    mim.block_min_patches = 16
+    mim.attention_layer = 2  # of the fusion encoder, for cross_attention masking
+    mim.inject_student = 'cross_attention'  # global, none
+    mim.inject_teacher = 'cross_attention'
+    mim.injection_layers = 3
+
+    c.optim = optim = ml_collections.ConfigDict()
+    optim.lr = 1e-4  # text parts and heads
+    optim.image_lr = 1e-5  # image tower
+    optim.end_lr = 1e-6
+    optim.warmup_steps = 1000
+    optim.b1 = 0.9
+    optim.b2 = 0.999
+    optim.eps = 1e-8
+    optim.weight_decay = 0.02  # kernels and embeddings; none on biases and norms
+    optim.clip_norm = 1.0
+    optim.ema = 0.995
+    optim.ema_end = 0.995  # cosine from `ema` to this; 1.0 with ema 0.996 is DINO's schedule
+
+    c.train = train = ml_collections.ConfigDict()
+    train.batch_size = 1024  # global
+    train.steps = 146_490  # 30 epochs of 5M pairs
+    train.log_every = 50
+    train.save_every = 2000
+    train.keep = 2  # checkpoints
+    train.images_every = 5000  # pictures in TensorBoard; 0: none
+    train.async_save = True
+
+    c.eval = evaluation = ml_collections.ConfigDict()
+    evaluation.every = 0  # steps; 0: only at the end
+    evaluation.params = 'ema'  # or 'online'
+    evaluation.batch_size = 256
+    evaluation.k_test = 256  # candidates re-ranked by ITM
+    evaluation.max_images = 0  # 0: all
+
+    c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
+    c.sharding = dict(  # logical axis of a parameter -> mesh axis; others stay whole
+        embed='fsdp', mlp='tensor', heads='tensor', vocab='tensor', codes='tensor'
+    )
+    return c
+
+
+def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Emoji scenes of 64 px, all six losses, minutes on two cores."""
+    c.data.train = 'emoji_scenes:train'
+    c.data.eval = 'emoji_scenes:val'
+    c.data.vocab = ''
+    c.data.image_size = 64
+    c.data.patch_size = 8
+    c.data.workers = 0
+    c.data.augment.crop_scale = (0.6, 1.0)
+    c.model.image.update(width=96, depth=3, heads=4, mlp_width=384)
+    c.model.text.update(
+        vocab_size=512, max_positions=32, width=96, depth=2, heads=4, mlp_width=384
+    )
+    c.model.update(fusion_depth=2, decoder_depth=2, embed_dim=64, dtype='float32', remat='none')
+    c.model.scan = False
+    c.model.encoding.update(hidden=256, bottleneck=64, codes=256)
+    c.task.update(queue_size=1024, alpha_ramp_steps=300, tau_teacher_end=0.04)
+    c.task.mim.update(injection_layers=2, attention_layer=1, block_min_patches=4)
+    c.optim.update(lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.99, ema_end=0.99)
+    c.train.update(batch_size=64, steps=400, log_every=10, save_every=100, images_every=100)
+    c.eval.update(batch_size=100, k_test=32, max_images=500)
+    return c
+
+
+def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Every part at the least size: for tests and drills, it learns nothing of note."""
+    c.data.image_size = 32
+    c.model.image.update(width=32, depth=2, heads=2, mlp_width=64)
+    c.model.text.update(width=32, depth=1, heads=2, mlp_width=64)
+    c.model.update(embed_dim=16)
+    c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
+    c.task.update(queue_size=32)
+    c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)
+    c.eval.update(batch_size=8, k_test=4, max_images=16)
+    return c

@@ -1,0 +1,1 @@
+"""Input side: sources, transforms, tokeniser and batches. Pure numpy; nothing here imports jax."""

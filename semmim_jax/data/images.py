@@ -1,0 +1,79 @@
+"""Image files to RGB arrays: header check first, then OpenCV or Pillow."""
+
+import io
+import pathlib
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from semmim_jax.data.replacing import UnreadableRecord
+
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
+DECODERS = ('opencv', 'pillow')
+# What a complete file of a format ends with, near its end. OpenCV decodes a truncated file to a
+# picture with a grey rest and says nothing; such files go to Pillow, which refuses them.
+_ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
+
+
+def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np.ndarray:
+    """Reads one image file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
+
+    Grey and palette images become RGB, alpha is dropped, CMYK is converted.
+
+    Args:
+      path: the file.
+      decoder: 'opencv' (faster) or 'pillow' (the published transforms' decoder).
+      max_pixels: images with more pixels by their header are refused before decoding.
+
+    Raises:
+      UnreadableRecord: missing, not an image of an allowed format, too large, corrupt or truncated.
+    """
+    try:
+        return decode_image(pathlib.Path(path).read_bytes(), decoder=decoder, max_pixels=max_pixels)
+    except OSError as e:
+        raise UnreadableRecord(f'{path}: {e.strerror or e}') from None
+    except UnreadableRecord as e:
+        raise UnreadableRecord(f'{path}: {e}') from None
+
+
+def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
+    """As read_image, from the bytes of a file. The error does not name the file."""
+    if decoder not in DECODERS:
+        raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(DECODERS)}')
+    try:
+        header = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as e:  # Pillow's own limit, above any sensible max_pixels
+        raise UnreadableRecord(f'too many pixels: {e}') from None
+    except Exception as e:  # noqa: BLE001
+        # Parsers of foreign bytes raise more than OSError (SyntaxError, struct.error, ...).
+        raise UnreadableRecord(_why(e, f'not a {", ".join(FORMATS)} image')) from None
+    width, height = header.size
+    if width * height > max_pixels:
+        raise UnreadableRecord(f'{width} x {height} pixels, more than max_pixels={max_pixels}')
+    if width * height == 0:
+        raise UnreadableRecord('no pixels')
+    complete = _ENDINGS.get(header.format, b'') in data[-1024:]
+    # 16-bit grey is scaled by OpenCV and clipped by Pillow: the former is right.
+    if (decoder == 'opencv' and complete) or header.mode.startswith('I;16'):
+        return _decode_opencv(data)
+    try:
+        return np.array(ImageOps.exif_transpose(header).convert('RGB'))  # [h, w, 3]
+    except Exception as e:  # noqa: BLE001
+        raise UnreadableRecord(_why(e, 'corrupt image')) from None
+
+
+def _decode_opencv(data: bytes) -> np.ndarray:
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as e:
+        raise UnreadableRecord(_why(e, 'corrupt image')) from None
+    if bgr is None:
+        raise UnreadableRecord('corrupt image')
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # [h, w, 3]
+
+
+def _why(error: Exception, what: str) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return what  # its text is the address of a buffer
+    return f'{what}: {" ".join(str(error).split())}'

@@ -1,0 +1,292 @@
+"""Batches for training and evaluation.
+
+Training: the step is the only state. Row r of global batch j is position j * batch_size + r of the
+reshuffled, repeated source; what a position holds depends on the seed and that number alone. So
+batches are the same for any number of hosts, workers and restarts.
+"""
+
+import dataclasses
+import logging
+import weakref
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from semmim_jax.data import transforms
+from semmim_jax.data.replacing import Replacing, TooManyUnreadable
+from semmim_jax.data.text import clean_caption
+from semmim_jax.data.tokenizer import WordPiece
+
+HOST_ONLY = ('index', 'replaced')
+_ROWS_BEFORE_RATE = 100  # rows seen before the share of unreadable records is judged
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Arrays for the device, and arrays that stay on the host, by name."""
+
+    arrays: dict[str, np.ndarray]
+    info: dict[str, np.ndarray]
+
+
+class TrainBatches(Iterator[Batch]):
+    """Endless training batches of one host; counts rows and replaced records as they pass.
+
+    Close it (or use it in `with`) to stop workers at once; dropping it stops them too.
+    """
+
+    def __init__(self, iterator, *, max_replaced: float):
+        self._iterator = [iterator]  # held here alone, so that closing also lets go of it
+        # At exit too: Grain's iterators cannot close once the interpreter takes modules apart.
+        self._close = weakref.finalize(self, _close, self._iterator)
+        self._max_replaced = max_replaced
+        self.rows = 0
+        self.replaced = 0
+
+    def __next__(self) -> Batch:
+        if not self._iterator:
+            raise StopIteration
+        fields = next(self._iterator[0])
+        info = {name: fields.pop(name) for name in HOST_ONLY}
+        self.rows += len(info['replaced'])
+        self.replaced += int(info['replaced'].sum())
+        if self.rows >= _ROWS_BEFORE_RATE and self.replaced > self._max_replaced * self.rows:
+            self.close()
+            raise TooManyUnreadable(
+                f'{self.replaced} unreadable records in {self.rows} rows, '
+                f'more than data.max_replaced={self._max_replaced}'
+            )
+        return Batch(fields, info)
+
+    def close(self) -> None:
+        self._close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def _close(held: list) -> None:
+    while held:
+        held.pop().close()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRow:
+    """(record, rng) -> one row: two views, one caption's ids, patch labels of view 1."""
+
+    tokenizer: WordPiece
+    image_size: int
+    patch_size: int
+    max_tokens: int
+    max_words: int
+    augment: object
+
+    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        caption = record['captions'][rng.integers(len(record['captions']))]
+        labels = record.get('labels')
+        options = dict(
+            size=self.image_size,
+            may_flip=not transforms.mentions_side(caption),
+            augment=self.augment,
+        )
+        image1, labels1 = transforms.augmented_view(record['image'], labels, rng, **options)
+        image2, _ = transforms.augmented_view(record['image'], None, rng, **options)
+        text = clean_caption(caption, max_words=self.max_words)
+        row = dict(
+            image1=image1,  # [s, s, 3]
+            image2=image2,  # [s, s, 3]
+            ids=self.tokenizer.encode(text, self.max_tokens),  # [t]
+            image_id=np.int32(record['image_id']),
+            index=np.int64(record['index']),
+            replaced=np.int32(record['replaced']),
+        )
+        if labels is not None:
+            row['labels1'] = transforms.patch_labels(labels1, self.patch_size)  # [n]
+        return row
+
+
+def train_batches(
+    source,
+    tokenizer: WordPiece,
+    data_config,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+) -> TrainBatches:
+    """Endless batches of one host, from global batch `start_step` on.
+
+    The hosts' batches of one step, concatenated by process_index, are the global batch.
+
+    Args:
+      source: see data/sources.py.
+      tokenizer: makes `ids`.
+      data_config: config.data.
+      batch_size: rows of the global batch.
+      seed: shuffling, views and choice of captions; 0 to 2**32 - 1.
+      start_step: global batches to skip; costs nothing.
+      process_index, process_count: this host among all.
+
+    Yields Batch with b = batch_size / process_count rows. arrays: image1, image2 uint8
+    [b, s, s, 3]; ids int32 [b, t]; image_id int32 [b]; labels1 int32 [b, n] if the source has
+    labels. info: index int64 [b], replaced int32 [b].
+
+    Raises:
+      ValueError: batch_size not divisible by process_count, or an empty source.
+      TooManyUnreadable: (while iterating) more unreadable records than data.max_replaced.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
+    if data_config.image_size % data_config.patch_size:
+        raise ValueError(
+            f'data.patch_size={data_config.patch_size} does not divide '
+            f'data.image_size={data_config.image_size}'
+        )
+    if not len(source):
+        raise ValueError('the training source is empty')
+    make_row = TrainRow(
+        tokenizer=tokenizer,
+        image_size=data_config.image_size,
+        patch_size=data_config.patch_size,
+        max_tokens=data_config.max_tokens,
+        max_words=data_config.max_words,
+        augment=_freeze(data_config.augment),
+    )
+    dataset = (
+        grain.MapDataset.source(Replacing(source))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(make_row)
+        # Batches of one host's size first: every process_count-th of them is this host's share of
+        # a global batch, in contiguous rows.
+        .batch(batch_size // process_count)[process_index::process_count][start_step:]
+    )
+    return TrainBatches(
+        iter(_prefetched(dataset, workers=data_config.workers, prefetch=data_config.prefetch)),
+        max_replaced=data_config.max_replaced,
+    )
+
+
+def eval_image_batches(
+    source, data_config, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every distinct image of a source once, in order of first appearance, not augmented.
+
+    Global batch j holds images j * batch_size and on; each host yields its contiguous rows of it.
+    The last batch is filled with zeros, so all hosts yield the same number of full batches.
+
+    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b]; labels int32
+    [b, n] if the source has labels.
+
+    Raises ValueError if batch_size does not divide by process_count; UnreadableRecord for an
+    unreadable image: a score over other images than the named ones would be wrong.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
+    share = batch_size // process_count
+    positions = unique_images(source)
+    for first in range(0, len(positions), batch_size):
+        begin = first + process_index * share
+        rows = [_eval_row(source[i], data_config) for i in positions[begin : begin + share]]
+        # A host with no row of the last batch still yields one of the same fields.
+        example = rows[0] if rows else _eval_row(source[positions[0]], data_config)
+        batch = {}
+        for name, value in example.items():
+            batch[name] = np.zeros((share, *value.shape), value.dtype)
+            for r, row in enumerate(rows):
+                batch[name][r] = row[name]
+        batch['valid'] = np.arange(share) < len(rows)
+        yield batch
+
+
+def eval_texts(source, data_config) -> tuple[list[str], np.ndarray]:
+    """Every caption of a source, cleaned, and which image it belongs to.
+
+    Returns texts and image_of_text int32 [texts]: a position in the order of eval_image_batches.
+    """
+    order = {source.image_id(i): n for n, i in enumerate(unique_images(source))}
+    texts, image_of_text = [], []
+    for i in range(len(source)):
+        for caption in source.captions(i):
+            texts.append(clean_caption(caption, max_words=data_config.max_words))
+            image_of_text.append(order[source.image_id(i)])
+    return texts, np.array(image_of_text, np.int32)
+
+
+def eval_text_batches(
+    texts: list[str], tokenizer: WordPiece, *, max_tokens: int, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Texts in order: ids int32 [b, t] and valid bool [b], the last batch filled with [PAD]."""
+    for first in range(0, len(texts), batch_size):
+        chunk = texts[first : first + batch_size]
+        ids = np.full((batch_size, max_tokens), tokenizer.pad_id, np.int32)  # [b, t]
+        for r, text in enumerate(chunk):
+            ids[r] = tokenizer.encode(text, max_tokens)
+        yield dict(ids=ids, valid=np.arange(batch_size) < len(chunk))
+
+
+def unique_images(source) -> list[int]:
+    """Positions of the first record of each image id, in order."""
+    first = {}
+    for i in range(len(source)):
+        first.setdefault(source.image_id(i), i)
+    return list(first.values())
+
+
+def _eval_row(record: dict, data_config) -> dict[str, np.ndarray]:
+    image, labels = transforms.eval_view(
+        record['image'], record.get('labels'), size=data_config.image_size
+    )
+    row = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
+    if labels is not None:
+        row['labels'] = transforms.patch_labels(labels, data_config.patch_size)
+    return row
+
+
+def _prefetched(dataset: grain.MapDataset, *, workers: int, prefetch: int) -> grain.IterDataset:
+    """Batches ahead of time: by threads of this process, or by `workers` processes."""
+    if not workers:
+        return dataset.to_iter_dataset(
+            grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
+        )
+    # Grain reads its debug flags when it starts a worker and fails unless absl has parsed them.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    return dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    ).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, prefetch)),
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(worker: int, workers: int) -> None:
+    """Runs first in a worker process: one OpenCV thread each, as the processes are the threads."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    logging.getLogger(__name__).debug('data worker %d of %d', worker, workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augment:
+    """A plain, picklable copy of config.data.augment."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
+
+
+def _freeze(augment) -> _Augment:
+    return _Augment(**{**augment, 'crop_scale': tuple(augment.crop_scale)})

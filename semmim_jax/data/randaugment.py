@@ -1,0 +1,149 @@
+"""RandAugment without colour operations, as ALBEF pre-trains with it (METHOD.md section 7).
+
+`ops` operations are drawn with replacement, each applied with probability `prob`, at `level` of 10:
+Identity, AutoContrast, Equalize, Brightness and Sharpness at 0.1 + 1.8 level / 10, ShearX/Y by
+0.3 level / 10, TranslateX/Y by `level` pixels whatever the image size, Rotate by 3 level degrees;
+geometry with a random sign, bilinear, outside pixels `fill`. Posterize, Solarize, Color, Contrast
+and Invert are absent on purpose: captions name colours. Tone operations agree with Pillow's of the
+same name (Sharpness but for the border, which stays as it is in both). Geometry also moves a label
+map: nearest pixel, outside 0.
+"""
+
+import cv2
+import numpy as np
+
+OPS = (
+    'identity',
+    'auto_contrast',
+    'equalize',
+    'brightness',
+    'sharpness',
+    'shear_x',
+    'shear_y',
+    'translate_x',
+    'translate_y',
+    'rotate',
+)
+_MAX_LEVEL = 10
+
+
+def rand_augment(
+    image: np.ndarray,
+    labels: np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    ops: int,
+    level: float,
+    prob: float,
+    fill: int,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Augments uint8 [h, w, 3] and, alongside, integer labels [h, w] or None."""
+    chosen = rng.integers(len(OPS), size=ops)
+    applied = rng.random(ops) < prob
+    signs = rng.choice((-1.0, 1.0), ops)
+    for op, apply, sign in zip(chosen, applied, signs, strict=True):
+        if apply:
+            image, labels = apply_op(OPS[op], image, labels, level=level, sign=sign, fill=fill)
+    return image, labels
+
+
+def apply_op(
+    name: str,
+    image: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    level: float,
+    sign: float,
+    fill: int,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """One operation of OPS on uint8 [h, w, 3] and labels [h, w] or None."""
+    share = level / _MAX_LEVEL
+    if name == 'identity':
+        return image, labels
+    if name == 'auto_contrast':
+        return auto_contrast(image), labels
+    if name == 'equalize':
+        return equalize(image), labels
+    if name == 'brightness':
+        return brightness(image, 0.1 + 1.8 * share), labels
+    if name == 'sharpness':
+        return sharpness(image, 0.1 + 1.8 * share), labels
+    matrix = _matrix(name, sign * share, image.shape[:2])
+    return _warp(image, matrix, cv2.INTER_LINEAR, (fill,) * 3), (
+        None if labels is None else _warp(labels, matrix, cv2.INTER_NEAREST, 0)
+    )
+
+
+def auto_contrast(image: np.ndarray) -> np.ndarray:
+    """Stretches each channel to 0..255; a constant channel stays."""
+    # Columns by OpenCV first: numpy's minimum over interleaved channels is ten times slower.
+    low = cv2.reduce(image, 0, cv2.REDUCE_MIN).min((0, 1)).astype(np.float64)  # [3]
+    high = cv2.reduce(image, 0, cv2.REDUCE_MAX).max((0, 1)).astype(np.float64)  # [3]
+    scale = np.where(high > low, 255.0 / np.maximum(high - low, 1.0), 1.0)
+    offset = np.where(high > low, -low * scale, 0.0)
+    tables = np.arange(256)[:, None] * scale + offset  # [256, 3]
+    return _look_up(image, np.clip(tables, 0, 255))
+
+
+def equalize(image: np.ndarray) -> np.ndarray:
+    """Equalises the histogram of each channel; one with fewer than two levels stays."""
+    tables = np.empty((256, 3))
+    for channel in range(3):
+        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+        used = counts[counts > 0]
+        step = used[:-1].sum() // 255
+        before = np.cumsum(counts) - counts
+        tables[:, channel] = (before + step // 2) // step if step else np.arange(256)
+    return _look_up(image, np.clip(tables, 0, 255))
+
+
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with black: 0 is black, 1 the image."""
+    table = np.clip(np.arange(256) * np.float32(factor), 0, 255)
+    return _look_up(image, np.repeat(table[:, None], 3, axis=1))
+
+
+def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with a smoothed image: 0 is smooth, 1 the image. The border of one pixel stays."""
+    kernel = np.full((3, 3), 1 / 13, np.float32)
+    kernel[1, 1] = 5 / 13
+    smooth = cv2.filter2D(image, -1, kernel).astype(np.float32)
+    out = image.copy()
+    inner = (slice(1, -1), slice(1, -1))
+    blend = smooth[inner] + np.float32(factor) * (image[inner] - smooth[inner])
+    out[inner] = np.clip(blend, 0, 255)
+    return out
+
+
+def _look_up(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
+    """Maps channel c through column c of [256, 3], truncating to integers as Pillow does."""
+    return cv2.LUT(image, tables.astype(np.uint8)[None])
+
+
+def _matrix(name: str, amount: float, shape: tuple[int, int]) -> np.ndarray:
+    """Affine [2, 3] for cv2.warpAffine; `amount` is the signed level / 10."""
+    height, width = shape
+    if name == 'rotate':
+        return cv2.getRotationMatrix2D((width / 2, height / 2), 30 * amount, 1)
+    matrix = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
+    entry = {
+        'shear_x': ((0, 1), 0.3 * amount),
+        'shear_y': ((1, 0), 0.3 * amount),
+        'translate_x': ((0, 2), -10 * amount),
+        'translate_y': ((1, 2), -10 * amount),
+    }
+    place, value = entry[name]
+    matrix[place] = value
+    return matrix
+
+
+def _warp(array: np.ndarray, matrix: np.ndarray, interpolation: int, outside) -> np.ndarray:
+    height, width = array.shape[:2]
+    return cv2.warpAffine(
+        array,
+        matrix,
+        (width, height),
+        flags=interpolation,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=outside,
+    )

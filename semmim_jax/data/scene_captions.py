@@ -1,0 +1,77 @@
+"""True captions of an emoji scene. Every caption names every object of the scene.
+
+Five kinds a scene, each with a few wordings, with at most 20 words for four objects with names of
+up to two words: names; names and background; sizes; relations of one object to the others; a terse
+list with sizes and background.
+"""
+
+import numpy as np
+
+
+def captions(scene, rng: np.random.Generator) -> list[str]:
+    """Five captions of a Scene; `rng` chooses order and wording, never what is true."""
+    return [kind(_Wording(scene, rng)) for kind in (_names, _on_background, _sizes, _where, _terse)]
+
+
+class _Wording:
+    """A scene with its objects in a random order, and a way to choose."""
+
+    def __init__(self, scene, rng: np.random.Generator):
+        self.scene = scene
+        self.objects = [scene.objects[i] for i in rng.permutation(len(scene.objects))]
+        self._rng = rng
+
+    def one_of(self, *choices: str) -> str:
+        return choices[self._rng.integers(len(choices))]
+
+
+def _names(say: _Wording) -> str:
+    listed = _list([with_article(o.name) for o in say.objects])
+    return say.one_of('{}', 'there is {}', 'a picture of {}').format(listed)
+
+
+def _on_background(say: _Wording) -> str:
+    listed = _list([with_article(o.name) for o in say.objects])
+    background = with_article(f'{say.scene.background} background')
+    return say.one_of(f'{listed} on {background}', f'{listed} on {say.scene.background}')
+
+
+def _sizes(say: _Wording) -> str:
+    return _list([with_article(_sized(o)) for o in say.objects])
+
+
+def _where(say: _Wording) -> str:
+    """'a dog left of a cat and above a bus': one object against all others.
+
+    Falls back to a caption without relations if every object is beside another one too closely.
+    """
+    for subject in say.objects:
+        others = [o for o in say.objects if o is not subject]
+        relations = [say.scene.relation(subject, other) for other in others]
+        if others and all(relations):
+            parts = [f'{r} {with_article(o.name)}' for r, o in zip(relations, others, strict=True)]
+            return f'{with_article(subject.name)} {_list(parts)}'
+    return _on_background(say)
+
+
+def _terse(say: _Wording) -> str:
+    listed = ', '.join(_sized(o) for o in say.objects)
+    return f'{listed}, {say.scene.background} background'
+
+
+def with_article(phrase: str) -> str:
+    """'a dog', 'an owl', 'scissors': no article before a plural."""
+    if phrase.endswith('s') and not phrase.endswith(('ss', 'us', 'is', 'os')):
+        return phrase
+    vowel = phrase[0] in 'aeiou' and not phrase.startswith('uni')
+    return f'{"an" if vowel else "a"} {phrase}'
+
+
+def _sized(thing) -> str:
+    return f'{thing.size_word} {thing.name}'.strip()
+
+
+def _list(parts: list[str]) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    return f'{", ".join(parts[:-1])} and {parts[-1]}'

@@ -1,0 +1,136 @@
+"""Augmented training views, the plain evaluation view, and labels of patches."""
+
+import math
+import re
+
+import cv2
+import numpy as np
+
+from semmim_jax.data.randaugment import rand_augment
+
+_MIRRORED = re.compile(r'\b(left|right)\b', re.IGNORECASE)
+_ASPECT = (3 / 4, 4 / 3)
+_CROP_ATTEMPTS = 10
+
+
+def augmented_view(
+    image: np.ndarray,
+    labels: np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    may_flip: bool,
+    augment,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """One training view: random resized crop, flip with probability 1/2, RandAugment.
+
+    Args:
+      image: uint8 [h, w, 3].
+      labels: integers [h, w], or None. They follow the geometry, 0 outside the image.
+      rng: all randomness of the view.
+      size: side of the view in pixels.
+      may_flip: False if the caption says left or right (`mentions_side`).
+      augment: attributes crop_scale, flip, ops, level, prob, fill (config.data.augment).
+
+    Returns uint8 [size, size, 3] and labels [size, size] or None.
+    """
+    box = random_box(rng, height=image.shape[0], width=image.shape[1], scale=augment.crop_scale)
+    image = resize_crop(image, box, size)
+    labels = None if labels is None else _crop_labels(labels, box, size)
+    # The coin is tossed in any case, so that a caption's words do not change the later draws.
+    if (rng.random() < 0.5) and augment.flip and may_flip:
+        image = image[:, ::-1]
+        labels = None if labels is None else labels[:, ::-1]
+    image, labels = rand_augment(
+        np.ascontiguousarray(image),
+        None if labels is None else np.ascontiguousarray(labels),
+        rng,
+        ops=augment.ops,
+        level=augment.level,
+        prob=augment.prob,
+        fill=augment.fill,
+    )
+    return image, labels
+
+
+def eval_view(
+    image: np.ndarray, labels: np.ndarray | None, *, size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The whole image resized to [size, size, 3], aspect not kept, and labels alike."""
+    box = (0, 0, image.shape[1], image.shape[0])
+    return resize_crop(image, box, size), (
+        None if labels is None else _crop_labels(labels, box, size)
+    )
+
+
+def mentions_side(caption: str) -> bool:
+    """True if the caption has the word left or right, so that its image must not be mirrored."""
+    return _MIRRORED.search(caption) is not None
+
+
+def random_box(
+    rng: np.random.Generator, *, height: int, width: int, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Crop of RandomResizedCrop as x0, y0, x1, y1: area share uniform in `scale`, log-uniform
+    aspect from 3/4 to 4/3; after ten misses the largest central crop within that aspect."""
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+        w = round(math.sqrt(area * aspect))
+        h = round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            x = int(rng.integers(width - w + 1))
+            y = int(rng.integers(height - h + 1))
+            return x, y, x + w, y + h
+    aspect = min(max(width / height, _ASPECT[0]), _ASPECT[1])
+    w = min(width, max(1, round(height * aspect)))
+    h = min(height, max(1, round(width / aspect)))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
+
+
+def resize_crop(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """The box of uint8 [h, w, 3] resized to [size, size, 3].
+
+    Bicubic; along an axis that shrinks, area-averaged, since OpenCV's bicubic has no antialiasing.
+    """
+    x0, y0, x1, y1 = box
+    crop = image[y0:y1, x0:x1]
+    shrunk = (min(x1 - x0, size), min(y1 - y0, size))
+    if shrunk != (x1 - x0, y1 - y0):
+        crop = cv2.resize(crop, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (size, size):
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(crop)
+
+
+def patch_labels(labels: np.ndarray, patch_size: int) -> np.ndarray:
+    """Label of each patch: the commonest of its pixels, the smallest label at a tie.
+
+    Args:
+      labels: integers >= 0, [h, w], both divisible by patch_size.
+      patch_size: side of a patch in pixels.
+
+    Returns int32 [n], patches in row-major order.
+    """
+    height, width = labels.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f'patch_size={patch_size} does not divide {height} x {width} labels')
+    rows, columns = height // patch_size, width // patch_size
+    grid = labels.reshape(rows, patch_size, columns, patch_size).transpose(0, 2, 1, 3)
+    patches = grid.reshape(rows * columns, -1).astype(np.int64)  # [n, p * p]
+    kinds = int(patches.max()) + 1
+    counts = np.bincount(
+        (patches + kinds * np.arange(len(patches))[:, None]).ravel(),
+        minlength=kinds * len(patches),
+    )
+    return counts.reshape(-1, kinds).argmax(1).astype(np.int32)  # [n]
+
+
+def _crop_labels(labels: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """The box of labels [h, w] at [size, size] by the nearest pixel centre."""
+    x0, y0, x1, y1 = box
+    steps = (np.arange(size) + 0.5) / size
+    rows = y0 + (steps * (y1 - y0)).astype(np.int64)
+    columns = x0 + (steps * (x1 - x0)).astype(np.int64)
+    return labels[rows[:, None], columns]

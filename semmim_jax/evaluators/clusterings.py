@@ -1,0 +1,127 @@
+"""Agreement of two labellings of the same items: how much a code says about a label.
+
+All functions are invariant to renaming the codes. Entropies are natural logarithms of plain counts;
+NMI is mutual information over the arithmetic mean of the two entropies (scikit-learn's default), so
+1 means that each determines the other. Shapes: i images, n patches, m items.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def nmi(codes: np.ndarray, labels: np.ndarray) -> float:
+    """Normalised mutual information of two labellings, both int [m], m >= 1.
+
+    Two constant labellings agree fully (1.0); a constant one says nothing about one that varies
+    (0.0).
+    """
+    codes, labels = _paired(codes, labels)
+    return float(nmi_per_group(np.zeros(codes.size, np.int64), codes, labels)[0])
+
+
+def purity(codes: np.ndarray, labels: np.ndarray) -> float:
+    """Share of items that carry the commonest label of their code; both int [m], m >= 1.
+
+    Grows with the number of codes (one code an item gives 1.0): read it beside its shuffled value.
+    """
+    codes, labels = _paired(codes, labels)
+    owner, _, counts = _count_pairs(codes, labels)
+    best = np.zeros(owner.max() + 1, np.int64)
+    np.maximum.at(best, owner, counts)
+    return float(best.sum() / codes.size)
+
+
+def nmi_per_group(groups: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """NMI inside each group of items; all int [m]. Returns float [g], groups in ascending order."""
+    num_groups = np.unique(groups).size
+    code_group, _, code_counts = _count_pairs(groups, codes)
+    label_group, _, label_counts = _count_pairs(groups, labels)
+    label_ids = _indices(labels)
+    pairs = _indices(codes) * (int(label_ids.max()) + 1) + label_ids  # [m]
+    joint_group, _, joint_counts = _count_pairs(groups, pairs)
+    code_entropy = _entropies(code_group, code_counts, num_groups)  # [g]
+    label_entropy = _entropies(label_group, label_counts, num_groups)  # [g]
+    joint_entropy = _entropies(joint_group, joint_counts, num_groups)  # [g]
+    mean_entropy = (code_entropy + label_entropy) / 2
+    constant = mean_entropy == 0
+    information = np.maximum(code_entropy + label_entropy - joint_entropy, 0.0)
+    information[(code_entropy == 0) | (label_entropy == 0)] = 0.0
+    return np.where(constant, 1.0, information / np.where(constant, 1.0, mean_entropy))
+
+
+def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
+    """NMI of code and label (background is a label) inside each image, both int [i, n].
+
+    The mean over images with at least two labels; NaN if there is none. Codes that never change
+    inside an image give 0, however well they name the image.
+    """
+    varied = (labels != labels[:, :1]).any(axis=1)
+    if not varied.any():
+        return float("nan")
+    codes, labels = codes[varied], labels[varied]
+    images = np.repeat(np.arange(codes.shape[0]), codes.shape[1])
+    return float(nmi_per_group(images, codes.ravel(), labels.ravel()).mean())
+
+
+def modal_share(codes: np.ndarray) -> float:
+    """Share of an image's patches that carry its commonest code, mean over images; int [i, n]."""
+    images = np.repeat(np.arange(codes.shape[0]), codes.shape[1])
+    owner, _, counts = _count_pairs(images, codes.ravel())
+    largest = np.zeros(codes.shape[0], np.int64)
+    np.maximum.at(largest, owner, counts)
+    return float(largest.mean() / codes.shape[1])
+
+
+def used_codes(codes: np.ndarray) -> int:
+    """How many different codes occur."""
+    return int(np.unique(codes).size)
+
+
+def shuffled_mean(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    codes: np.ndarray,
+    labels: np.ndarray,
+    *,
+    rounds: int,
+    seed: int,
+) -> float:
+    """What `measure(codes, labels)` gives by chance: the mean over seeded permutations of codes.
+
+    Codes are permuted along the last axis: over all items for [m], inside each image for [i, n].
+    How often each code occurs is kept, so the number of codes and their sizes are part of chance.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    rng = np.random.default_rng(seed)
+    return float(np.mean([measure(rng.permuted(codes, axis=-1), labels) for _ in range(rounds)]))
+
+
+def _paired(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    codes, labels = np.asarray(codes), np.asarray(labels)
+    if codes.shape != labels.shape or codes.ndim != 1 or codes.size == 0:
+        raise ValueError(f"codes {codes.shape} and labels {labels.shape} must both be [m], m >= 1")
+    return codes, labels
+
+
+def _count_pairs(
+    first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The occurring pairs, as indices of each side's sorted values, and how often each occurs."""
+    first, second = _indices(first), _indices(second)
+    width = int(second.max()) + 1
+    keys, counts = np.unique(first * width + second, return_counts=True)
+    return keys // width, keys % width, counts
+
+
+def _indices(values: np.ndarray) -> np.ndarray:
+    """Each value's place among the sorted different values."""
+    return np.unique(values, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _entropies(owner: np.ndarray, counts: np.ndarray, num_groups: int) -> np.ndarray:
+    """Entropy of the counts of each group, float [g]; exactly 0 for a single count."""
+    total = np.bincount(owner, counts, num_groups)
+    weighted = np.bincount(owner, counts * np.log(counts), num_groups)
+    single = np.bincount(owner, minlength=num_groups) == 1
+    return np.where(single, 0.0, np.log(total) - weighted / total)

@@ -1,0 +1,46 @@
+"""Every training loss and accuracy on unseen pairs, images not augmented."""
+
+import collections
+from typing import Any
+
+import jax
+import numpy as np
+
+from semmim_jax.evaluators.report import EvalData, Report
+from semmim_jax.training.predictor import to_host
+
+
+def evaluate(predict: Any, data: EvalData) -> Report:
+    """Means over all full batches (hard negatives and Sinkhorn need full ones).
+
+    Args:
+      predict: `predict('losses', batch, key)` -> dict of (total, count).
+      data: the evaluation set.
+
+    Raises:
+      ValueError: if the set is smaller than one batch.
+    """
+    sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
+    pairs = 0
+    for number, (batch, _) in enumerate(data.pair_batches()):
+        if not batch['valid'].all():
+            continue
+        pairs += len(batch['valid'])
+        inputs = {
+            'image1': batch['image'],
+            'image2': batch['image'],
+            'ids': batch['ids'],
+            'image_id': batch['image_id'],
+        }
+        if 'labels' in batch:
+            inputs['labels1'] = batch['labels']
+        means = to_host(predict('losses', inputs, jax.random.key(number)))
+        for name, (total, count) in means.items():
+            sums[name] += float(total), float(count)
+    if not pairs:
+        raise ValueError(
+            f'the evaluation set has fewer images than eval.batch_size={data.settings.batch_size}'
+        )
+    figures = {name: total / max(count, 1e-9) for name, (total, count) in sums.items()}
+    figures['pairs'] = pairs
+    return Report(figures, chance={'itm_accuracy': 2 / 3, 'guidance': 1.0})

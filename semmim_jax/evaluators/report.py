@@ -1,0 +1,84 @@
+"""What evaluators read and what they give."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from semmim_jax.data import emoji_art, pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalData:
+    """An evaluation set.
+
+    Attributes:
+      source: of `data.sources.make_source`.
+      tokenizer: of `data.tokenizer`.
+      data: `config.data`.
+      settings: `config.eval`.
+    """
+
+    source: Any
+    tokenizer: Any
+    data: Any
+    settings: Any
+
+    @property
+    def attribution(self) -> str:
+        """The artwork's attribution, for pictures."""
+        return '; '.join(emoji_art.ATTRIBUTION.values()) if self.concepts else ''
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """Names of patch labels 1, 2, ...; () where there are none."""
+        return getattr(self.source, 'concept_names', ())
+
+    def image_batches(self):
+        """See `pipeline.eval_image_batches`."""
+        return pipeline.eval_image_batches(
+            self.source, self.data, batch_size=self.settings.batch_size
+        )
+
+    def texts(self) -> tuple[list[str], np.ndarray]:
+        """All captions, and the image of each."""
+        return pipeline.eval_texts(self.source, self.data)
+
+    def text_batches(self, texts: list[str]):
+        """See `pipeline.eval_text_batches`."""
+        return pipeline.eval_text_batches(
+            texts,
+            self.tokenizer,
+            max_tokens=self.data.max_tokens,
+            batch_size=self.settings.batch_size,
+        )
+
+    def pair_batches(self):
+        """Images with the first caption of each: image batches with `ids` and `captions` added."""
+        texts, image_of_text = self.texts()
+        _, first = np.unique(image_of_text, return_index=True)
+        captions = [texts[i] for i in first]
+        text_batches = self.text_batches(captions)
+        for number, (images, ids) in enumerate(zip(self.image_batches(), text_batches)):
+            begin = number * self.settings.batch_size
+            shown = captions[begin : begin + self.settings.batch_size]
+            yield {**images, 'ids': ids['ids']}, shown
+
+
+@dataclasses.dataclass
+class Report:
+    """Result of an evaluator.
+
+    Attributes:
+      figures: name -> number.
+      text: for people.
+      chance: name -> what a guess would reach, for the figures where that is known.
+      pictures: name -> uint8 [h, w, 3].
+      details: further JSON.
+    """
+
+    figures: dict[str, float]
+    text: str = ''
+    chance: dict[str, float] = dataclasses.field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)

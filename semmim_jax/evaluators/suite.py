@@ -1,0 +1,53 @@
+"""Runs the evaluators that a task names, and sums them up as a table, JSON and pictures."""
+
+import json
+import pathlib
+from typing import Any
+
+import PIL.Image
+
+from semmim_jax.evaluators import losses, pattern_report, retrieval
+from semmim_jax.evaluators.report import EvalData, Report
+
+EVALUATORS = {
+    'losses': losses.evaluate,
+    'retrieval': retrieval.evaluate,
+    'patterns': pattern_report.evaluate,
+}
+
+
+def run(names: tuple[str, ...], predict: Any, data: EvalData) -> dict[str, Report]:
+    """Reports of the named evaluators, in order."""
+    return {name: EVALUATORS[name](predict, data) for name in names}
+
+
+def format_reports(reports: dict[str, Report]) -> str:
+    """One table of all figures with chance beside each where it is known, then the texts."""
+    lines = [f'{"figure":42} {"value":>10} {"chance":>8}']
+    for name, report in reports.items():
+        for figure, value in report.figures.items():
+            chance = report.chance.get(figure)
+            beside = '' if chance is None else f'{chance:8.3f}'
+            lines.append(f'{name + "/" + figure:42} {value:10.4f} {beside:>8}')
+    texts = [report.text for report in reports.values() if report.text]
+    return '\n\n'.join(['\n'.join(lines), *texts])
+
+
+def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int) -> list[str]:
+    """Writes results.json and the pictures into `workdir`; returns the paths."""
+    folder = pathlib.Path(workdir)
+    results = {'step': step}
+    for name, report in reports.items():
+        results[name] = {
+            'figures': report.figures,
+            'chance': report.chance,
+            **({'details': report.details} if report.details else {}),
+        }
+    path = folder / 'results.json'
+    path.write_text(json.dumps(results, indent=1) + '\n')
+    written = [str(path)]
+    for report in reports.values():
+        for name, picture in report.pictures.items():
+            PIL.Image.fromarray(picture).save(folder / f'{name}.png')
+            written.append(str(folder / f'{name}.png'))
+    return written

@@ -1,0 +1,62 @@
+"""Losses in the shared encoding space, and the targets that replace it in ablations.
+
+Agreement is DINO's loss on the CLS token, MIM is iBOT's on masked patches (METHOD sections 2, 4).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.losses.mean import Mean, soft_cross_entropy
+
+
+def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -> Mean:
+    """CE(target, softmax(logits / temperature)), mean over all leading axes.
+
+    With the same number of masked patches in every image this is METHOD's mean over images of the
+    mean over masked patches.
+
+    Args:
+      logits: student's [..., k], cosines.
+      target: teacher's balanced distribution [..., k]; no gradient reaches it.
+      temperature: tau_s.
+    """
+    target = jax.lax.stop_gradient(target)
+    return Mean.of(soft_cross_entropy(logits.astype(jnp.float32) / temperature, target))
+
+
+def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
+    """MSE against the pixels of each patch, normalised by the patch's own mean and variance (MAE).
+
+    Args:
+      prediction, patches: [b, m, p * p * 3].
+    """
+    patches = patches.astype(jnp.float32)
+    mean = patches.mean(axis=-1, keepdims=True)
+    variance = patches.var(axis=-1, keepdims=True, ddof=1)
+    target = (patches - mean) / jnp.sqrt(variance + 1e-6)
+    return Mean.of(jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1))
+
+
+def feature_loss(prediction: jax.Array, target: jax.Array) -> Mean:
+    """1 - cosine between predicted and momentum patch features [b, m, d] (ours, for the ablation)."""
+    target = jax.lax.stop_gradient(target).astype(jnp.float32)
+    prediction = prediction.astype(jnp.float32)
+    norms = jnp.linalg.norm(prediction, axis=-1) * jnp.linalg.norm(target, axis=-1)
+    return Mean.of(1 - (prediction * target).sum(axis=-1) / jnp.maximum(norms, 1e-6))
+
+
+def code_statistics(target: jax.Array) -> dict[str, jax.Array]:
+    """Collapse monitors of a teacher distribution [r, k] (METHOD section 6).
+
+    Returns:
+      mean_entropy: entropy of the mean distribution, nats; near log k is healthy.
+      sample_entropy: mean entropy of the rows, nats; falls, but not to 0.
+      used_codes: number of codes that are the argmax of some row.
+    """
+    entropy = lambda p: -(p * jnp.log(jnp.maximum(p, 1e-30))).sum(axis=-1)
+    hits = jnp.zeros(target.shape[-1]).at[jnp.argmax(target, axis=-1)].set(1.0)
+    return {
+        'mean_entropy': entropy(target.mean(axis=0)),
+        'sample_entropy': entropy(target).mean(),
+        'used_codes': hits.sum(),
+    }

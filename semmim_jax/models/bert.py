@@ -1,0 +1,212 @@
+"""BERT (1810.04805) as text encoder, fusion encoder and causal decoder.
+
+    embeddings: LN(word + position + type 0)
+    layer:      x = LN(x + self-attention(x)); with context: x = LN(x + cross-attention(x, context));
+                x = LN(x + MLP(x))                                      (post-norm, erf GELU, eps 1e-12)
+
+The cross-attention's keys and values are projected apart from the layer: the image tokens' are
+computed once per image and serve matching, its negatives and MLM (METHOD section 6).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.layers import (
+    INIT_STDDEV,
+    MLP,
+    Attention,
+    Stack,
+    dense,
+    layer_norm,
+    param_init,
+)
+
+EPSILON = 1e-12
+
+
+class BertLayer(nn.Module):
+    """Post-norm transformer layer, with cross-attention if `cross`."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    cross: bool
+    dtype: Any
+    attention: str
+
+    def setup(self):
+        attention = functools.partial(
+            Attention, self.width, self.heads, self.dtype, self.attention
+        )
+        self.attn = attention()
+        self.attn_norm = layer_norm(EPSILON, self.dtype)
+        if self.cross:
+            self.cross_attn = attention()
+            self.cross_norm = layer_norm(EPSILON, self.dtype)
+        self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype)
+        self.mlp_norm = layer_norm(EPSILON, self.dtype)
+
+    def project_context(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cross-attention keys and values of a context: [b, s, d] -> two of [b, s, h, d / h]."""
+        return self.cross_attn.project(context)
+
+    def cross_weights(self, x, context, *, mask, context_mask):
+        """Cross-attention probabilities of this layer, [b, h, t, s], for input x [b, t, d]."""
+        x = self.attn_norm(x + self.attn(x, self.attn.project(x), mask=mask))
+        return self.cross_attn.weights(x, context[0], mask=context_mask)
+
+    def __call__(
+        self,
+        x,
+        context=None,
+        *,
+        mask=None,
+        context_mask=None,
+        context_index=None,
+        queries=None,
+        causal=False,
+    ):
+        """Runs the layer.
+
+        Args:
+          x: [b, t, d].
+          context: keys and values of `project_context`, two of [c, s, h, d / h]; needs `cross`.
+          mask: [b, t] bool, False at padding; or None.
+          context_mask: [c, s] bool, or None.
+          context_index: [b] int32, the context row of each row of x (None: the same row). Gathered
+            here, in the layer, so that the copies live for one layer only.
+          queries: [b, m] int32, positions to compute; None computes all.
+          causal: whether self-attention sees only earlier positions.
+
+        Returns:
+          [b, t, d], or [b, m, d] with `queries`.
+        """
+        keys_values = self.attn.project(x)
+        if queries is not None:
+            x = jnp.take_along_axis(x, queries[..., None], axis=1)  # [b, m, d]
+        x = self.attn_norm(x + self.attn(x, keys_values, mask=mask, causal=causal))
+        if self.cross:
+            if context_index is not None:
+                context, context_mask = jax.tree.map(
+                    lambda a: a[context_index], (context, context_mask)
+                )
+            x = self.cross_norm(x + self.cross_attn(x, context, mask=context_mask))
+        return self.mlp_norm(x + self.mlp(x))
+
+    def every_part(self, x: jax.Array) -> jax.Array:
+        """For initialisation, see `layers.Stack`."""
+        return self(x, self.project_context(x) if self.cross else None)
+
+
+class Embeddings(nn.Module):
+    """Word, position and type embeddings with LayerNorm."""
+
+    vocab_size: int
+    max_positions: int
+    width: int
+    dtype: Any
+
+    def setup(self):
+        table = lambda name, rows, axis: self.param(
+            name,
+            param_init(nn.initializers.normal(INIT_STDDEV), axis, 'embed'),
+            (rows, self.width),
+        )
+        self.word = table('word', self.vocab_size, 'vocab')
+        self.position = table('position', self.max_positions, None)
+        self.type = table('type', 2, None)
+        self.norm = layer_norm(EPSILON, self.dtype)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """[b, t] int32 -> [b, t, d]."""
+        x = self.word[ids] + self.position[: ids.shape[1]] + self.type[0]
+        return self.norm(x)
+
+
+class VocabularyHead(nn.Module):
+    """BERT's MLM head: dense, GELU, LN, product with the word embeddings, bias."""
+
+    vocab_size: int
+    width: int
+    dtype: Any
+
+    def setup(self):
+        self.transform = dense(self.width, ('embed', None), dtype=self.dtype)
+        self.norm = layer_norm(EPSILON, self.dtype)
+        self.bias = self.param('bias', param_init(nn.initializers.zeros, 'vocab'), (self.vocab_size,))
+
+    def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
+        """[..., d] and the word embeddings [v, d] -> logits [..., v]."""
+        x = self.norm(nn.gelu(self.transform(x), approximate=False))
+        return x @ word.T.astype(self.dtype) + self.bias.astype(self.dtype)
+
+
+class Bert(nn.Module):
+    """A stack of BERT layers, with embeddings if `vocab_size`, with cross-attention if `cross`.
+
+    Attributes:
+      vocab_size, max_positions: of the embeddings; 0 words: the input is embedded already.
+      width, depth, heads, mlp_width: of the transformer.
+      cross: whether layers attend to a context.
+      dtype, attention, remat, scan: as in `vit.ViT`.
+    """
+
+    vocab_size: int
+    max_positions: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    cross: bool
+    dtype: Any
+    attention: str
+    remat: str
+    scan: bool
+
+    def setup(self):
+        if self.vocab_size:
+            self.embeddings = Embeddings(
+                self.vocab_size, self.max_positions, self.width, self.dtype
+            )
+        make_layer = functools.partial(
+            BertLayer,
+            width=self.width,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            cross=self.cross,
+            dtype=self.dtype,
+            attention=self.attention,
+            parent=None,
+        )
+        self.blocks = Stack(make_layer, self.width, self.depth, self.remat, self.scan)
+
+    def embed(self, ids: jax.Array) -> jax.Array:
+        """Token ids [b, t] -> embeddings [b, t, d]."""
+        return self.embeddings(ids)
+
+    def project_context(self, context: jax.Array, *, stop: int | None = None):
+        """Keys and values for layers 0..stop: [b, s, d] -> two of [layers, b, s, h, d / h]."""
+        return self.blocks.each('project_context', context, stop=stop)
+
+    def __call__(self, x, context=None, **options):
+        """Runs all layers (or a range, see `layers.Stack`) on embedded tokens [b, t, d].
+
+        Args:
+          x: [b, t, d].
+          context: of `project_context`, needed with `cross`.
+          **options: of `layers.Stack.__call__` and `BertLayer.__call__`.
+        """
+        return self.blocks(x, per_layer=context, **options)
+
+    def layer(self, index: int, x, context=None, **options):
+        """Runs layer `index` alone; `method='cross_weights'` gives its attention map."""
+        return self.blocks.layer(index, x, per_layer=context, **options)
+
+    @property
+    def words(self) -> jax.Array:
+        """The word embeddings [v, d]."""
+        return self.embeddings.word

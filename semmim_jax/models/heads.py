@@ -1,0 +1,39 @@
+"""Heads on the towers: the encoding space, and the linear heads."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.layers import INIT_STDDEV, dense, param_init, unit
+
+
+class EncodingHead(nn.Module):
+    """Maps CLS and patch tokens into the one encoding space (METHOD section 1; form of DINO, iBOT).
+
+    MLP of three layers with GELU, unit length, then a linear layer whose rows have unit length too:
+    the outputs are cosines with `codes` learned directions.
+    """
+
+    hidden: int
+    bottleneck: int
+    codes: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., d] -> cosines [..., codes], float32."""
+        x = dense(self.hidden, ('embed', 'mlp'), dtype=self.dtype, name='hidden1')(x)
+        x = nn.gelu(x, approximate=False)
+        x = dense(self.hidden, ('mlp', None), dtype=self.dtype, name='hidden2')(x)
+        x = nn.gelu(x, approximate=False)
+        x = dense(self.bottleneck, ('mlp', None), dtype=self.dtype, name='bottleneck_out')(x)
+        directions = self.param(
+            'directions',
+            param_init(nn.initializers.normal(INIT_STDDEV), 'codes', None),
+            (self.codes, self.bottleneck),
+        )
+        # Unit length in float32: a bfloat16 norm would move every cosine.
+        x, directions = unit(x).astype(self.dtype), unit(directions).astype(self.dtype)
+        return jnp.einsum('...d,kd->...k', x, directions, preferred_element_type=jnp.float32)

@@ -1,0 +1,201 @@
+"""SemMIM's model: two towers, a fusion encoder that runs both ways, a decoder, and the heads.
+
+    image [b, s, s, 3] -> image tower -> [b, n + 1, d] --+--> projection -> ITC
+    text  [b, t]       -> text tower  -> [b, t, d]  -----+--> projection -> ITC
+    fusion(text  <- image): CLS -> ITM, masked tokens -> MLM, prefix -> decoder (PrefixLM)
+    fusion(image <- text):  masked patches -> encoding head -> MIM             (same weights)
+    CLS of the image tower -> encoding head -> agreement                       (same head)
+
+The model offers the pieces; a task decides which passes run. The teacher is the same model applied
+to the EMA parameters.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.bert import Bert, VocabularyHead
+from semmim_jax.models.heads import EncodingHead
+from semmim_jax.models.layers import INIT_STDDEV, dense, layer_norm, param_init, unit
+from semmim_jax.models.vit import ViT
+
+
+class SemMIM(nn.Module):
+    """The whole model, from `config.model` (see configs/pretrain.py for its fields).
+
+    Only the parts that a task calls at initialisation get parameters.
+    """
+
+    config: Any  # frozen ConfigDict
+
+    def setup(self):
+        c = self.config
+        self.dtype = jnp.dtype(c.dtype)
+        run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
+        layer = dict(width=c.text.width, heads=c.text.heads, mlp_width=c.text.mlp_width, **run)
+        words = dict(vocab_size=c.text.vocab_size, max_positions=c.text.max_positions)
+        self.image = ViT(**c.image, **run)
+        self.text = Bert(depth=c.text.depth, cross=False, **words, **layer)
+        self.fusion = Bert(
+            depth=c.fusion_depth, cross=True, vocab_size=0, max_positions=0, **layer
+        )
+        self.decoder = Bert(depth=c.decoder_depth, cross=True, **words, **layer)
+        self.decoder_head = VocabularyHead(c.text.vocab_size, c.text.width, self.dtype)
+        self.image_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
+        self.text_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
+        self.itm_head = dense(2, ('embed', None), dtype=self.dtype)
+        self.mlm_head = VocabularyHead(c.text.vocab_size, c.text.width, self.dtype)
+        self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
+        self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
+        self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
+        self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
+        self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
+        if c.image.width != c.text.width:  # as mPLUG does for its large image tower
+            self.bridge = dense(c.text.width, ('embed', None), dtype=self.dtype)
+            self.bridge_norm = layer_norm(1e-12, self.dtype)
+        normal = param_init(nn.initializers.normal(INIT_STDDEV), 'embed')
+        self.mask_token = self.param('mask_token', normal, (c.image.width,))
+        start = param_init(nn.initializers.constant(c.temperature))
+        self.temperature = self.param('temperature', start, ())
+
+    def encode_image(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """uint8 images [b, s, s, 3] -> tokens [b, n + 1, d], CLS first.
+
+        Args:
+          images: uint8; normalised here.
+          mask: [b, n] bool, patches replaced by the [MASK] vector before positions are added.
+        """
+        mean = jnp.asarray(self.config.pixel_mean) * 255
+        std = jnp.asarray(self.config.pixel_std) * 255
+        images = (images.astype(jnp.float32) - mean) / std
+        return self.image(images, mask=mask, mask_token=self.mask_token)
+
+    def encode_text(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+        """Token ids [b, t] and their validity [b, t] -> tokens [b, t, d], CLS first."""
+        return self.text(self.text.embed(ids), mask=mask)
+
+    def project_image(self, tokens: jax.Array) -> jax.Array:
+        """Image tokens [..., d] -> unit features [..., e], float32."""
+        return unit(self.image_projection(tokens))
+
+    def project_text(self, tokens: jax.Array) -> jax.Array:
+        """Text tokens [..., d] -> unit features [..., e], float32."""
+        return unit(self.text_projection(tokens))
+
+    def to_fusion(self, image_tokens: jax.Array) -> jax.Array:
+        """Image tokens in the fusion encoder's width: the identity where the widths agree."""
+        if self.config.image.width == self.config.text.width:
+            return image_tokens
+        return self.bridge_norm(self.bridge(image_tokens))
+
+    def image_context(self, image_tokens: jax.Array) -> Any:
+        """Fusion keys and values of image tokens, for all layers; computed once per image."""
+        return self.fusion.project_context(self.to_fusion(image_tokens))
+
+    def fuse(self, text, text_mask, context, *, context_index=None, queries=None) -> jax.Array:
+        """Runs the whole fusion encoder text -> image.
+
+        Args:
+          text: [p, t, d] of `encode_text`.
+          text_mask: [p, t] bool.
+          context: of `image_context`.
+          context_index: [p] int32, which image each text is paired with; None: its own row.
+          queries: [p, m] int32, positions wanted of the last layer; None: all.
+
+        Returns:
+          [p, t, d] or [p, m, d].
+        """
+        text = self.fuse_body(text, text_mask, context, context_index=context_index)
+        return self.fuse_last(
+            text, text_mask, context, context_index=context_index, queries=queries
+        )
+
+    def fuse_body(self, text, text_mask, context, *, context_index=None) -> jax.Array:
+        """All fusion layers but the last; arguments as in `fuse`."""
+        return self.fusion(text, context, mask=text_mask, context_index=context_index, stop=-1)
+
+    def fuse_last(self, text, text_mask, context, *, context_index=None, queries=None):
+        """The last fusion layer, on `queries` only; arguments as in `fuse`."""
+        return self.fusion.layer(
+            -1, text, context, mask=text_mask, context_index=context_index, queries=queries
+        )
+
+    def inject(self, kind: str, image_tokens, text, text_mask, *, positions, layers: int):
+        """Brings the text into image tokens, at the patches wanted (METHOD section 4).
+
+        Args:
+          kind: 'cross_attention', 'global' or 'none'.
+          image_tokens: [b, n + 1, d].
+          text: [b, t, d] of `encode_text`.
+          text_mask: [b, t] bool.
+          positions: [b, m] int32, patches (CLS not counted).
+          layers: number of fusion layers used by 'cross_attention'.
+
+        Returns:
+          [b, m, d].
+        """
+        queries = positions + 1
+        if kind == 'cross_attention':
+            context = self.fusion.project_context(text, stop=layers)
+            options = dict(context_mask=text_mask)
+            x = self.to_fusion(image_tokens)
+            x = self.fusion(x, context, stop=layers - 1, **options)
+            return self.fusion.layer(layers - 1, x, context, queries=queries, **options)
+        tokens = jnp.take_along_axis(self.to_fusion(image_tokens), queries[..., None], axis=1)
+        if kind == 'global':
+            return tokens + self.text_injection(text[:, :1])
+        if kind == 'none':
+            return tokens
+        raise ValueError(
+            f"unknown injection {kind!r}: use 'cross_attention', 'global' or 'none'"
+        )
+
+    def text_to_patch_attention(self, text, text_mask, context, *, layer: int) -> jax.Array:
+        """Text-to-patch attention of one fusion layer, mean over heads and valid text tokens.
+
+        Args:
+          text, text_mask, context: as in `fuse`.
+          layer: index of the fusion layer.
+
+        Returns:
+          [b, n] float32.
+        """
+        text = self.fusion(text, context, mask=text_mask, stop=layer)
+        weights = self.fusion.layer(
+            layer, text, context, mask=text_mask, context_mask=None, method='cross_weights'
+        ).mean(axis=1)  # [b, t, n + 1]
+        valid = text_mask[..., None].astype(jnp.float32)
+        return ((weights * valid).sum(axis=1) / valid.sum(axis=1))[:, 1:]
+
+    def match(self, fused_cls: jax.Array) -> jax.Array:
+        """Fused text CLS [..., d] -> ITM logits [..., 2], class 1 is a match."""
+        return self.itm_head(fused_cls)
+
+    def encode_patches(self, tokens: jax.Array, *, separate: bool) -> jax.Array:
+        """Patch tokens [..., d] -> cosines [..., k], by the shared head or by one of their own."""
+        return (self.patch_encoding_head if separate else self.encoding_head)(tokens)
+
+    def predict_words(self, fused: jax.Array) -> jax.Array:
+        """Fused tokens [..., d] -> MLM logits [..., v]."""
+        return self.mlm_head(fused, self.text.words)
+
+    def decode(self, ids: jax.Array, context: jax.Array, context_mask: jax.Array) -> jax.Array:
+        """Left-to-right decoder; padding may stand at the end only, where no valid token sees it.
+
+        Args:
+          ids: [b, t] int32, inputs.
+          context: [b, s, d] tokens to attend to.
+          context_mask: [b, s] bool.
+
+        Returns:
+          Logits of the next token [b, t, v].
+        """
+        x = self.decoder(
+            self.decoder.embed(ids),
+            self.decoder.project_context(context),
+            context_mask=context_mask,
+            causal=True,
+        )
+        return self.decoder_head(x, self.decoder.words)

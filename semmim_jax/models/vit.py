@@ -1,0 +1,136 @@
+"""Vision transformer (ViT, 2010.11929) in CLIP's and in the plain form.
+
+    image -> patches -> linear -> [CLS; patches] + positions -> (CLIP: LN) -> depth x block -> LN
+    block: x + attention(LN(x)), then x + MLP(LN(x))
+
+CLIP's form has a LayerNorm before the first block, no patch bias, QuickGELU and eps 1e-5; the plain
+one (ViT, DeiT) has erf GELU and eps 1e-6 (METHOD section 1).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.layers import (
+    INIT_STDDEV,
+    MLP,
+    Attention,
+    Stack,
+    dense,
+    layer_norm,
+    param_init,
+)
+
+
+def patchify(images: jax.Array, patch: int) -> jax.Array:
+    """Cuts images into patches, row by row: [b, s, s, c] -> [b, n, patch * patch * c]."""
+    b, height, width, c = images.shape
+    grid = images.reshape(b, height // patch, patch, width // patch, patch, c)
+    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, patch * patch * c)
+
+
+class ViTBlock(nn.Module):
+    """Pre-norm transformer layer."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    activation: str
+    epsilon: float
+    dtype: Any
+    attention: str
+
+    def setup(self):
+        self.norm1 = layer_norm(self.epsilon, self.dtype)
+        self.attn = Attention(self.width, self.heads, self.dtype, self.attention)
+        self.norm2 = layer_norm(self.epsilon, self.dtype)
+        self.mlp = MLP(self.width, self.mlp_width, self.activation, self.dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.norm1(x)
+        x = x + self.attn(y, self.attn.project(y))
+        return x + self.mlp(self.norm2(x))
+
+    def every_part(self, x: jax.Array) -> jax.Array:
+        """For initialisation, see `layers.Stack`."""
+        return self(x)
+
+
+class ViT(nn.Module):
+    """Image encoder.
+
+    Attributes:
+      variant: 'clip' or 'plain'.
+      image_size, patch_size: pixels; the position table is of this size.
+      width, depth, heads, mlp_width: of the transformer.
+      dtype: of the computation; parameters are float32.
+      attention, remat, scan: see `layers.Attention` and `layers.Stack`.
+    """
+
+    variant: str
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    dtype: Any
+    attention: str
+    remat: str
+    scan: bool
+
+    def setup(self):
+        clip = self.variant == 'clip'
+        epsilon = 1e-5 if clip else 1e-6
+        self.patches = (self.image_size // self.patch_size) ** 2
+        normal = nn.initializers.normal(INIT_STDDEV)
+        self.patch = dense(
+            self.width, (None, 'embed'), use_bias=not clip, dtype=self.dtype
+        )
+        self.cls = self.param('cls', param_init(normal, 'embed'), (self.width,))
+        self.position = self.param(
+            'position', param_init(normal, None, 'embed'), (1 + self.patches, self.width)
+        )
+        if clip:
+            self.norm_pre = layer_norm(epsilon, self.dtype)
+        make_block = functools.partial(
+            ViTBlock,
+            width=self.width,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            activation='quick_gelu' if clip else 'gelu',
+            epsilon=epsilon,
+            dtype=self.dtype,
+            attention=self.attention,
+            parent=None,
+        )
+        self.blocks = Stack(make_block, self.width, self.depth, self.remat, self.scan)
+        self.norm = layer_norm(epsilon, self.dtype)
+
+    def __call__(self, images, *, mask=None, mask_token=None, collect=False):
+        """Encodes normalised images.
+
+        Args:
+          images: [b, s, s, 3] float.
+          mask: [b, n] bool, True where the patch is replaced by `mask_token`; or None.
+          mask_token: [d].
+          collect: whether to return the input of the first block and every block's output too.
+
+        Returns:
+          All tokens after the final LayerNorm [b, n + 1, d], CLS first; with `collect` also
+          [depth + 1, b, n + 1, d].
+        """
+        x = self.patch(patchify(images, self.patch_size).astype(self.dtype))  # [b, n, d]
+        if mask is not None:
+            x = jnp.where(mask[..., None], mask_token.astype(self.dtype), x)
+        cls = jnp.broadcast_to(self.cls.astype(self.dtype), (x.shape[0], 1, self.width))
+        x = jnp.concatenate([cls, x], axis=1) + self.position.astype(self.dtype)
+        if self.variant == 'clip':
+            x = self.norm_pre(x)
+        if not collect:
+            return self.norm(self.blocks(x))
+        last, hidden = self.blocks(x, collect=True)
+        return self.norm(last), jnp.concatenate([x[None], hidden])

@@ -1,0 +1,36 @@
+"""What keeps the teacher from collapsing: Sinkhorn-Knopp or centring (METHOD section 2)."""
+
+import jax
+import jax.numpy as jnp
+
+
+def sinkhorn(logits: jax.Array, *, temperature: jax.Array | float, iterations: int) -> jax.Array:
+    """Balanced assignment of rows to codes by Sinkhorn-Knopp (SwAV, DINOv2), in log space.
+
+    Each iteration gives every code the same total weight, then every row a total of one. In log
+    space no row or code underflows, whatever the temperature.
+
+    Args:
+      logits: [r, k] float, cosines; r rows are the samples of the global batch.
+      temperature: of the teacher, > 0.
+      iterations: 3 in SwAV and DINOv2.
+
+    Returns:
+      [r, k] float32, rows summing to 1.
+    """
+    rows, codes = logits.shape
+    log_p = logits.astype(jnp.float32) / temperature
+    for _ in range(iterations):
+        log_p -= jax.nn.logsumexp(log_p, axis=0, keepdims=True) + jnp.log(codes / rows)
+        log_p -= jax.nn.logsumexp(log_p, axis=1, keepdims=True)
+    return jnp.exp(log_p)
+
+
+def centring(logits: jax.Array, *, temperature: jax.Array | float, centre: jax.Array) -> jax.Array:
+    """softmax((logits - centre) / temperature) in float32 (DINO, iBOT): [r, k] -> [r, k]."""
+    return jax.nn.softmax((logits.astype(jnp.float32) - centre) / temperature, axis=-1)
+
+
+def update_centre(centre: jax.Array, logits: jax.Array, *, momentum: float) -> jax.Array:
+    """EMA [k] of the mean teacher logits [r, k] of the global batch (DINO: momentum 0.9)."""
+    return momentum * centre + (1 - momentum) * logits.astype(jnp.float32).mean(axis=0)

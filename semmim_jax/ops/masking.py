@@ -1,0 +1,163 @@
+"""Which patches and which tokens are masked. All shapes are static, so everything jits."""
+
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+class SpecialTokens(NamedTuple):
+    """Ids that the tokenizer gives a meaning, and the size of its vocabulary."""
+
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+    vocab_size: int
+
+
+class MaskedTokens(NamedTuple):
+    """Input and labels of masked language modelling; m is the fixed number of label slots."""
+
+    ids: jax.Array  # [b, t] int32, with [MASK], random and kept tokens
+    positions: jax.Array  # [b, m] int32
+    labels: jax.Array  # [b, m] int32, the original ids at `positions`
+    weights: jax.Array  # [b, m] float32, 0 for slots not in use
+
+
+def patch_count(ratio: float, patches: int) -> int:
+    """Number of masked patches: round(ratio * patches), at least one, at least one left."""
+    return min(max(round(ratio * patches), 1), patches - 1)
+
+
+def top_patches(scores: jax.Array, count: int) -> jax.Array:
+    """The `count` patches of highest score in each row, ascending: [b, n] -> [b, count] int32."""
+    chex.assert_rank(scores, 2)
+    _, chosen = jax.lax.top_k(scores, count)
+    return jnp.sort(chosen, axis=-1)
+
+
+def select_patches(key: jax.Array, relevance: jax.Array, *, count: int, temperature: float):
+    """Masks the `count` patches that win Gumbel-top-k on relevance / temperature.
+
+    A temperature near 0 is a hard top-k on relevance, an infinite one is a uniformly random choice
+    (METHOD section 3; decision of ours, the paper's form is not known).
+
+    Args:
+      key: PRNG key.
+      relevance: [b, n], any real numbers.
+      count: number of patches to mask, the same in every image.
+      temperature: of the choice, > 0 (`math.inf` allowed).
+
+    Returns:
+      [b, count] int32 patch indices in ascending order.
+    """
+    scores = relevance.astype(jnp.float32) / temperature + jax.random.gumbel(key, relevance.shape)
+    return top_patches(scores, count)
+
+
+def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area: int):
+    """Scores whose top `count` patches form rectangular blocks (BEiT, iBOT).
+
+    Blocks of at least `min_area` patches with a log-uniform aspect in (0.3, 1 / 0.3) are drawn until
+    the count is reached, as in BEiT. What is left over after a fixed number of tries is filled with
+    patches in random order, so that every image has the same count (ours: shapes stay static).
+
+    Args:
+      key: PRNG key.
+      batch, grid: number of images, and of patches along one side.
+      count: patches to mask.
+      min_area: smallest block, in patches.
+
+    Returns:
+      [batch, grid * grid] float32, larger is masked first; for `top_patches`.
+    """
+    tries = 40
+    log_aspect = math.log(1 / 0.3)
+    rows = jnp.arange(grid)[:, None]  # [g, 1]
+    columns = jnp.arange(grid)[None, :]  # [1, g]
+
+    def add_block(mask, key):
+        area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
+        remaining = count - mask.sum()
+        largest = jnp.maximum(min_area, remaining)
+        area = jax.random.uniform(area_key, minval=min_area, maxval=largest)
+        aspect = jnp.exp(jax.random.uniform(aspect_key, minval=-log_aspect, maxval=log_aspect))
+        height = jnp.round(jnp.sqrt(area * aspect)).astype(int)
+        width = jnp.round(jnp.sqrt(area / aspect)).astype(int)
+        top = jax.random.randint(top_key, (), 0, jnp.maximum(grid - height + 1, 1))
+        left = jax.random.randint(left_key, (), 0, jnp.maximum(grid - width + 1, 1))
+        block = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+        added = (block & ~mask).sum()
+        fits = (height < grid) & (width < grid) & (added > 0) & (added <= remaining)
+        return jnp.where(fits, mask | block, mask), None
+
+    def one_image(key):
+        blocks_key, fill_key = jax.random.split(key)
+        empty = jnp.zeros((grid, grid), bool)
+        mask, _ = jax.lax.scan(add_block, empty, jax.random.split(blocks_key, tries))
+        return mask.astype(jnp.float32) + jax.random.uniform(fill_key, (grid, grid))
+
+    return jax.vmap(one_image)(jax.random.split(key, batch)).reshape(batch, grid * grid)
+
+
+def mask_tokens(
+    key: jax.Array,
+    ids: jax.Array,
+    *,
+    probability: float,
+    max_masked: int,
+    special: SpecialTokens,
+) -> MaskedTokens:
+    """BERT's token masking with a fixed number of label slots.
+
+    Each token but [PAD] and [CLS] is chosen with `probability`; at least one and at most
+    `max_masked` in a row, the surplus being dropped at random. Of the chosen, 80% become [MASK], 10%
+    a random id, 10% stay.
+
+    Args:
+      key: PRNG key.
+      ids: [b, t] int32.
+      probability: of a token being chosen.
+      max_masked: label slots m.
+      special: of the tokenizer.
+
+    Returns:
+      `MaskedTokens`.
+    """
+    choice_key, kind_key, random_key = jax.random.split(key, 3)
+    allowed = (ids != special.pad) & (ids != special.cls)  # [b, t]
+    draw = jnp.where(allowed, jax.random.uniform(choice_key, ids.shape), jnp.inf)
+    # A smaller draw is a more certain choice: the order serves the cap, the least one the minimum.
+    negative, positions = jax.lax.top_k(-draw, max_masked)  # [b, m]
+    used = (-negative < probability) | (jnp.arange(max_masked) == 0)
+    used &= jnp.isfinite(negative)
+    labels = jnp.take_along_axis(ids, positions, axis=1)  # [b, m]
+    kind = jax.random.uniform(kind_key, positions.shape)
+    random_ids = jax.random.randint(random_key, positions.shape, 0, special.vocab_size, ids.dtype)
+    replaced = jnp.where(kind < 0.8, special.mask, jnp.where(kind < 0.9, random_ids, labels))
+    rows = jnp.arange(ids.shape[0])[:, None]
+    masked = ids.at[rows, positions].set(jnp.where(used, replaced, labels))
+    return MaskedTokens(masked, positions, labels, used.astype(jnp.float32))
+
+
+def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array):
+    """Draws one hard negative a row from softmax(similarity), never the pair itself.
+
+    Sampling is by Gumbel-max on the logits, hence in log space: no temperature overflows.
+
+    Args:
+      key: PRNG key.
+      similarity: [b, b] logits, rows against candidates (cosine / temperature).
+      ids: [b] image ids; candidates with the row's own id are excluded (duplicates included).
+
+    Returns:
+      index [b] int32 of the drawn candidate, valid [b] bool: whether the row had any candidate.
+    """
+    allowed = ids[:, None] != ids[None, :]  # [b, b]
+    logits = similarity.astype(jnp.float32) - similarity.max(axis=1, keepdims=True)
+    logits = jnp.where(allowed, logits, -jnp.inf)
+    noise = jax.random.gumbel(key, similarity.shape)
+    return jnp.argmax(logits + noise, axis=1), allowed.any(axis=1)

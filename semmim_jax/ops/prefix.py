@@ -1,0 +1,47 @@
+"""Splitting a caption into a prefix that is read and a suffix that is written (PrefixLM)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.ops.masking import SpecialTokens
+
+
+class PrefixSplit(NamedTuple):
+    """A caption split after `prefix` words; t is the caption's length."""
+
+    prefix_mask: jax.Array  # [b, t] bool: [CLS] and the prefix's words
+    inputs: jax.Array  # [b, t] int32: [CLS], then the suffix's words, for the decoder
+    labels: jax.Array  # [b, t] int32: the suffix's words, then [SEP]
+    weights: jax.Array  # [b, t] float32: 0 at padding
+
+
+def split_prefix(key: jax.Array, ids: jax.Array, *, special: SpecialTokens) -> PrefixSplit:
+    """Splits captions at a uniformly drawn word, leaving at least one word on each side.
+
+    A caption of one word is all prefix; only [SEP] is then left to predict (ours).
+
+    Args:
+      key: PRNG key.
+      ids: [b, t] int32, [CLS] words [SEP] padding.
+      special: of the tokenizer.
+
+    Returns:
+      `PrefixSplit`.
+    """
+    rows, tokens = ids.shape
+    length = (ids != special.pad).sum(axis=1)  # [b], [CLS] and [SEP] included
+    words = length - 2
+    prefix = jax.random.randint(key, (rows,), 1, jnp.maximum(words, 2))  # [b] words read
+    place = jnp.arange(tokens)[None]  # [1, t]
+    source = prefix[:, None] + place  # [b, t]: where the decoder's input comes from
+    take = lambda at: jnp.take_along_axis(ids, jnp.minimum(at, tokens - 1), axis=1)
+    valid = source + 1 < length[:, None]
+    inputs = jnp.where(place == 0, special.cls, take(source))
+    return PrefixSplit(
+        prefix_mask=place <= prefix[:, None],
+        inputs=jnp.where(valid, inputs, special.pad),
+        labels=jnp.where(valid, take(source + 1), special.pad),
+        weights=valid.astype(jnp.float32),
+    )

@@ -1,0 +1,121 @@
+"""Draws a contact sheet of emoji scenes with their captions.
+
+    python -m semmim_jax.scenes --split=train --count=24 --out=scenes.png
+    python -m semmim_jax.scenes --split=held_out_style --patches --out=scenes.png
+
+Options of the scenes come from the config and can be set as in training, for example
+--config.data.emoji_scenes.max_objects=3. With --patches, patches that an object covers are outlined
+in the colour of the object, as the patch labels have them.
+"""
+
+import sys
+import textwrap
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from semmim_jax.data import emoji_art, sources, transforms
+
+_CONFIG = config_flags.DEFINE_config_file('config', 'configs/pretrain.py:demo')
+_SPLIT = flags.DEFINE_string('split', 'train', 'split of the emoji scenes')
+_START = flags.DEFINE_integer('start', 0, 'index of the first scene', lower_bound=0)
+_COUNT = flags.DEFINE_integer('count', 24, 'number of scenes', lower_bound=1)
+_PATCHES = flags.DEFINE_bool('patches', False, 'outline the patches that objects cover')
+_OUT = flags.DEFINE_string('out', 'scenes.png', 'picture to write')
+
+_COLUMNS = 6
+_CELL = (2.0, 2.6)  # inches
+_LINE = 40  # characters of a caption line
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    data = _CONFIG.value.data
+    try:
+        source = sources.make_source(f'emoji_scenes:{_SPLIT.value}', data)
+        records = [source[i] for i in range(_START.value, _START.value + _COUNT.value)]
+    except (ValueError, IndexError, emoji_art.ArtMissing) as e:
+        sys.exit(f'error: {e}')
+    styles = {
+        o.style
+        for i in range(_START.value, _START.value + _COUNT.value)
+        for o in source.scene(i).objects
+    }
+    figure = contact_sheet(
+        records,
+        footer='; '.join(emoji_art.ATTRIBUTION[style] for style in sorted(styles)),
+        patch_size=data.patch_size if _PATCHES.value else None,
+    )
+    figure.savefig(_OUT.value, dpi=150)
+    print(f'{len(records)} scenes of emoji_scenes:{_SPLIT.value} in {_OUT.value}')
+
+
+def contact_sheet(records: list[dict], *, footer: str, patch_size: int | None):
+    """Figure with every record's image above two of its captions.
+
+    Args:
+      records: image uint8 [s, s, 3], captions, labels int16 [s, s].
+      footer: attribution of the artwork.
+      patch_size: outlines labelled patches of this many pixels; None for none.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(records))
+    rows = -(-len(records) // columns)
+    size = (columns * _CELL[0], rows * _CELL[1] + 0.35)
+    figure = Figure(figsize=size, facecolor='white')
+    grid = figure.subplots(rows, columns, squeeze=False)
+    bottom = 0.35 / size[1]
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.995, bottom=bottom, wspace=0.06, hspace=0)
+    for axes in grid.flat:
+        axes.set_axis_off()
+        axes.set_anchor('N')
+    for i, (axes, record) in enumerate(zip(grid.flat, records, strict=False)):
+        image = record['image']
+        axes.imshow(image, interpolation='nearest')
+        if patch_size:
+            _outline_patches(axes, record['labels'], patch_size)
+        # Two kinds of caption under each scene; the kinds rotate over the sheet.
+        captions = record['captions']
+        shown = [captions[(2 * i + k) % len(captions)] for k in range(min(2, len(captions)))]
+        text = '\n'.join(textwrap.fill(f'\N{BULLET} {caption}', _LINE) for caption in shown)
+        axes.text(
+            0, -0.03, text, transform=axes.transAxes, va='top', fontsize=6.3, linespacing=1.15
+        )
+    figure.text(0.01, 0.1 / size[1], f'Artwork: {footer}', fontsize=6.5, color='0.35')
+    return figure
+
+
+def _outline_patches(axes, labels, patch_size: int) -> None:
+    import matplotlib
+    from matplotlib.patches import Rectangle
+
+    patches = transforms.patch_labels(labels, patch_size)
+    across = labels.shape[1] // patch_size
+    colours = {
+        label: matplotlib.colormaps['tab10'](i)
+        for i, label in enumerate(sorted(set(patches[patches > 0].tolist())))
+    }
+    for n, label in enumerate(patches.tolist()):
+        corner = (n % across * patch_size - 0.5, n // across * patch_size - 0.5)
+        if label:
+            inset = (corner[0] + 0.5, corner[1] + 0.5)
+            axes.add_patch(
+                Rectangle(
+                    inset,
+                    patch_size - 1,
+                    patch_size - 1,
+                    linewidth=1.0,
+                    edgecolor=colours[label],
+                    facecolor=(*colours[label][:3], 0.25),
+                )
+            )
+        axes.add_patch(
+            Rectangle(
+                corner, patch_size, patch_size, linewidth=0.15, edgecolor='0.2', facecolor='none'
+            )
+        )
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,97 @@
+"""What a pre-training config asks for, and the random choices that teacher and student share."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from semmim_jax.ops import masking, prefix
+from semmim_jax.ops.streams import stream
+
+LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim')
+CHOICES = {
+    'views': ('crossed', 'same'),
+    'balance': ('sinkhorn', 'centring'),
+    'mim.target': ('semantic', 'semantic_separate_head', 'feature', 'pixel', 'none'),
+    'mim.masking': ('similarity', 'cross_attention', 'random', 'block', 'similarity_inverse'),
+    'mim.inject_student': ('cross_attention', 'global', 'none'),
+    'mim.inject_teacher': ('cross_attention', 'global', 'none'),
+}
+
+
+class Plan:
+    """A checked `config.task` with what follows from it.
+
+    Attributes:
+      config: `config.task`.
+      special: the tokenizer's special ids.
+      grid: patches along one side of the image.
+      patch_size: pixels.
+      mask_count: patches masked in every image.
+      active: names of the losses whose weight is above 0; the passes of others do not run.
+      pairs: (teacher view, student view) of each direction of the agreement.
+
+    Raises:
+      ValueError: for an option that is none of its choices, or a number out of range.
+    """
+
+    def __init__(self, config: Any, special: masking.SpecialTokens):
+        self.config = c = config.task
+        self.special = special
+        self.patch_size = config.model.image.patch_size
+        self.grid = config.model.image.image_size // self.patch_size
+        self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
+        self.active = {name for name in LOSSES if c.weights[name] > 0}
+        if c.mim.target == 'none':
+            self.active.discard('mim')
+        directions = ((1, 2), (2, 1)) if c.symmetric else ((1, 2),)
+        if c.views == 'same' and not c.symmetric:
+            directions = ((2, 1),)
+        self.pairs = directions if 'agreement' in self.active else ()
+        self._check(config)
+
+    def draw(self, key: jax.Array, ids: jax.Array) -> 'Draws':
+        """The random choices of a step for captions [b, t]."""
+        c = self.config
+        masked = masking.mask_tokens(
+            stream(key, 'mlm'),
+            ids,
+            probability=c.mlm_probability,
+            max_masked=min(c.max_masked, ids.shape[1]),
+            special=self.special,
+        )
+        return Draws(
+            valid=ids != self.special.pad,
+            masked=masked,
+            split=prefix.split_prefix(stream(key, 'prefix'), ids, special=self.special),
+            patch_key=stream(key, 'patches'),
+            negatives_key=stream(key, 'negatives'),
+        )
+
+    def _check(self, config: Any):
+        for name, choices in CHOICES.items():
+            value = self.config
+            for part in name.split('.'):
+                value = value[part]
+            if value not in choices:
+                raise ValueError(f'task.{name}={value!r} is none of {", ".join(choices)}')
+        layers = self.config.mim.injection_layers
+        if not 1 <= layers <= config.model.fusion_depth:
+            raise ValueError(
+                f'task.mim.injection_layers={layers} must be between 1 and '
+                f'model.fusion_depth={config.model.fusion_depth}'
+            )
+        if not 0 <= self.config.mim.attention_layer < config.model.fusion_depth:
+            raise ValueError(
+                f'task.mim.attention_layer={self.config.mim.attention_layer} must be below '
+                f'model.fusion_depth={config.model.fusion_depth}'
+            )
+
+
+class Draws(NamedTuple):
+    """The random choices of a step."""
+
+    valid: jax.Array  # [b, t] bool, tokens that are not padding
+    masked: masking.MaskedTokens
+    split: prefix.PrefixSplit
+    patch_key: jax.Array
+    negatives_key: jax.Array

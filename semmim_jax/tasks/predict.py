@@ -1,0 +1,94 @@
+"""Predict functions that evaluators call: (variables, *inputs) -> arrays.
+
+`variables` has the field `params`; which params those are (EMA or online) is the caller's choice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from semmim_jax.models.heads import EncodingHead
+from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.tasks.passes.plan import Plan
+from semmim_jax.tasks.passes.teacher import choose_patches, patch_relevance
+
+
+def retrieval_fns(model: SemMIM, special: SpecialTokens) -> dict[str, Callable[..., Any]]:
+    """Functions for retrieval.
+
+    Returns:
+      image: images uint8 [b, s, s, 3] -> features [b, e].
+      context: images -> fusion keys and values of their tokens, to be computed once per image.
+      text: ids [b, t] -> {'feature' [b, e], 'tokens' [b, t, d], 'mask' [b, t]}.
+      match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM log-odds [p], larger is
+        a better match.
+    """
+
+    def encode_image(model, images):
+        return model.project_image(model.encode_image(images)[:, 0])
+
+    def encode_context(model, images):
+        return model.image_context(model.encode_image(images))
+
+    def encode_text(model, ids):
+        mask = ids != special.pad
+        tokens = model.encode_text(ids, mask)
+        return {'feature': model.project_text(tokens[:, 0]), 'tokens': tokens, 'mask': mask}
+
+    def match(model, context, rows, tokens, mask):
+        cls = jnp.zeros((len(tokens), 1), jnp.int32)
+        fused = model.fuse(tokens, mask, context, context_index=rows, queries=cls)
+        logits = model.match(fused[:, 0]).astype(jnp.float32)
+        return logits[:, 1] - logits[:, 0]
+
+    fns = {'image': encode_image, 'context': encode_context, 'text': encode_text, 'match': match}
+    return {name: _applied(fn, model) for name, fn in fns.items()}
+
+
+def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for the quality of patterns (METHOD section 8) and the picture of the mask.
+
+    Returns:
+      patterns: images [b, s, s, 3], ids [b, t], key -> a dict of
+        codes_with_text, codes_without_text int32 [b, n], scores [b, n] (of the former),
+        cls_codes int32 [b], random_logits [b, n, k] (a fresh head on the same tokens),
+        features [b, n, d] (of the image tower), relevance [b, n], masked bool [b, n].
+    """
+    mim, separate = plan.config.mim, plan.config.mim.target == 'semantic_separate_head'
+
+    def patterns(model, images, ids, key):
+        valid = ids != plan.special.pad
+        tokens, text = model.encode_image(images), model.encode_text(ids, valid)
+        everywhere = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
+        inject = lambda kind: model.inject(
+            kind, tokens, text, valid, positions=everywhere, layers=mim.injection_layers
+        )
+        told, untold = inject(mim.inject_teacher), inject('none')
+        with_text = model.encode_patches(told, separate=separate)  # [b, n, k]
+        without_text = model.encode_patches(untold, separate=separate)
+        random_head = EncodingHead(dtype=jnp.float32, parent=None, **model.config.encoding)
+        random_logits, _ = random_head.init_with_output(key, told.astype(jnp.float32))
+        context = model.image_context(tokens)
+        feature = model.project_text(text[:, 0])
+        relevance = patch_relevance(model, plan, tokens, text, feature, valid, context)
+        chosen = choose_patches(plan, relevance, key)
+        masked = jnp.zeros(relevance.shape, bool).at[jnp.arange(len(ids))[:, None], chosen].set(True)
+        return {
+            'codes_with_text': with_text.argmax(-1),
+            'codes_without_text': without_text.argmax(-1),
+            'scores': with_text.max(-1),
+            'cls_codes': model.encoding_head(tokens[:, 0]).argmax(-1),
+            'random_logits': random_logits,
+            'features': tokens[:, 1:].astype(jnp.float32),
+            'relevance': relevance,
+            'masked': masked,
+        }
+
+    return {'patterns': _applied(patterns, model)}
+
+
+def _applied(fn: Callable[..., Any], model: SemMIM) -> Callable[..., Any]:
+    return lambda variables, *inputs: nn.apply(fn, model)({'params': variables.params}, *inputs)

@@ -1,0 +1,153 @@
+"""Everything that a run is made of, built from its config in one place."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from semmim_jax.data import pipeline, sources
+from semmim_jax.data.tokenizer import check_vocab_size, make_tokenizer
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.training.checkpoint import Checkpoints
+from semmim_jax.training.optim import make_optimizer
+from semmim_jax.training.predictor import Predictor
+from semmim_jax.training.sharding import make_mesh
+from semmim_jax.training.state import TrainState, abstract_state, create_state
+
+MakeTask = Callable[[Any, SpecialTokens], Any]
+
+
+@dataclasses.dataclass
+class Experiment:
+    """A run before its first step.
+
+    Attributes:
+      config: frozen, resolved.
+      workdir: the run's folder.
+      tokenizer: see `data.tokenizer`.
+      source: of training records.
+      task: see DESIGN section 2, "a task".
+      tx: the optimizer.
+      mesh: of devices.
+      abstract: shapes and shardings of the state.
+      checkpoints: of the workdir.
+      fingerprint: of the data; equal fingerprints give equal batches.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    workdir: pathlib.Path
+    tokenizer: Any
+    source: Any
+    task: Any
+    tx: optax.GradientTransformation
+    mesh: Mesh
+    abstract: TrainState
+    checkpoints: Checkpoints
+    fingerprint: dict[str, Any]
+
+    def restore_or_create(self) -> TrainState:
+        """The newest checkpoint's state, or a fresh one where there is none."""
+        if self.checkpoints.latest_step() is not None:
+            return self.checkpoints.restore(self.abstract, fingerprint=self.fingerprint)
+        return create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
+
+    def batches(self, start_step: int) -> pipeline.TrainBatches:
+        """Training batches of this process from `start_step` on."""
+        return pipeline.train_batches(
+            self.source,
+            self.tokenizer,
+            self.config.data,
+            batch_size=self.config.train.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def predictor(self, state: TrainState) -> Predictor:
+        """The task's predict functions on the parameters that `config.eval.params` names."""
+        return Predictor(self.task.predict_fns(), self.variables(state), self.mesh)
+
+    def variables(self, state: TrainState) -> Any:
+        """What predict functions see of a state."""
+        params = {'ema': state.ema_params, 'online': state.params}[self.config.eval.params]
+        return state.replace(params=params, opt_state=None)
+
+
+def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experiment:
+    """Builds a run's parts; makes the workdir and writes config.json and vocab.txt into it.
+
+    Args:
+      config: the experiment.
+      workdir: the run's folder; what it holds is continued.
+      make_task: (config, special tokens) -> task.
+
+    Raises:
+      ValueError: for whatever in the config does not fit; the message names the key.
+    """
+    config = ml_collections.FrozenConfigDict(config)
+    train = config.train
+    if train.batch_size > config.task.queue_size:
+        raise ValueError(
+            f'train.batch_size={train.batch_size} does not fit task.queue_size='
+            f'{config.task.queue_size}: the queue must hold at least one batch'
+        )
+    if config.eval.params not in ('ema', 'online'):
+        raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
+    mesh = make_mesh(config.mesh)
+    source = sources.make_source(config.data.train, config.data)
+    vocab_size = config.model.text.vocab_size
+    texts = source.vocabulary_texts() if not config.data.vocab else ()
+    tokenizer = make_tokenizer(config.data.vocab, texts=texts, size=vocab_size)
+    check_vocab_size(tokenizer, vocab_size)
+    special = SpecialTokens(
+        pad=tokenizer.pad_id,
+        cls=tokenizer.cls_id,
+        sep=tokenizer.sep_id,
+        mask=tokenizer.mask_id,
+        vocab_size=vocab_size,
+    )
+    task = make_task(config, special)
+    tx = make_optimizer(config.optim, train.steps)
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        (folder / 'config.json').write_text(config.to_json(indent=1) + '\n')
+        tokenizer.save_vocab(folder / 'vocab.txt')
+    return Experiment(
+        config=config,
+        workdir=folder,
+        tokenizer=tokenizer,
+        source=source,
+        task=task,
+        tx=tx,
+        mesh=mesh,
+        abstract=abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding),
+        checkpoints=Checkpoints(folder, keep=train.keep, async_save=train.async_save),
+        fingerprint=data_fingerprint(config, source, tokenizer),
+    )
+
+
+def data_fingerprint(config: Any, source: Any, tokenizer: Any) -> dict[str, Any]:
+    """What the order and content of batches depend on, as far as it is cheap to see.
+
+    Up to 100 records, evenly spread, stand for the content of the source.
+    """
+    digest = hashlib.sha256()
+    for i in np.unique(np.linspace(0, len(source) - 1, 100).astype(int)):
+        digest.update(repr((source.image_id(int(i)), source.captions(int(i)))).encode())
+    words = hashlib.sha256('\n'.join(tokenizer.tokens()).encode())
+    return {
+        'records': len(source),
+        'captions': digest.hexdigest()[:16],
+        'vocabulary': words.hexdigest()[:16],
+        'batch_size': config.train.batch_size,
+        'seed': config.seed,
+    }

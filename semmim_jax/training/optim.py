@@ -1,0 +1,55 @@
+"""AdamW with two learning rates, and the schedules (METHOD section 7)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
+    """Linear warm-up from 0 to `peak`, then cosine to `config.end_lr` at `steps`."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=peak,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(steps, config.warmup_steps + 1),
+        end_value=min(config.end_lr, peak),
+    )
+
+
+def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW; the image tower has a learning rate of its own.
+
+    Weight decay falls on kernels and embedding tables, not on biases, norms and scalars.
+
+    Args:
+      config: `config.optim`.
+      steps: length of the run.
+    """
+
+    def groups(params):
+        return {name: 'image' if name == 'image' else 'rest' for name in params}
+
+    rates = {
+        'image': optax.scale_by_learning_rate(learning_rate(config, config.image_lr, steps)),
+        'rest': optax.scale_by_learning_rate(learning_rate(config, config.lr, steps)),
+    }
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.partition(rates, groups),
+    )
+
+
+def decayed(params: Any) -> Any:
+    """True for the leaves that weight decay falls on."""
+    names = ('kernel', 'word', 'position', 'type', 'directions')
+    return jax.tree.map_with_path(lambda path, _: path[-1].key in names, params)
+
+
+def ema_momentum(config: Any, step: jax.Array, steps: int) -> jax.Array:
+    """Momentum of the teacher at `step`: cosine from `config.ema` to `config.ema_end`."""
+    share = jnp.clip(step / max(steps, 1), 0.0, 1.0)
+    return config.ema_end - (config.ema_end - config.ema) * (jnp.cos(jnp.pi * share) + 1) / 2

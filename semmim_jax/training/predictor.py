@@ -1,0 +1,54 @@
+"""Jitted predict functions bound to one set of variables, on the mesh, for numpy callers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from semmim_jax.training.sharding import BATCH
+
+
+class Predictor:
+    """A task's predict functions by name: `predictor('image', images)`.
+
+    Numpy inputs are global arrays whose first axis is split over the mesh; every process gives the
+    same. Device arrays pass through, so that results can be handed on without leaving the devices.
+
+    Args:
+      fns: name -> (variables, *inputs) -> pytree of arrays.
+      variables: first argument of each.
+      mesh: of `sharding.make_mesh`.
+    """
+
+    def __init__(self, fns: dict[str, Callable[..., Any]], variables: Any, mesh: Mesh):
+        self._jitted = {name: jax.jit(fn) for name, fn in fns.items()}
+        self._variables = variables
+        self._sharding = NamedSharding(mesh, BATCH)
+
+    def bind(self, variables: Any) -> 'Predictor':
+        """The same compiled functions on other variables of the same shapes."""
+        other = object.__new__(Predictor)
+        other.__dict__ = {**self.__dict__, '_variables': variables}
+        return other
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._jitted
+
+    def __call__(self, name: str, *inputs: Any) -> Any:
+        """Runs function `name`; outputs stay on the devices (see `to_host`)."""
+        return self._jitted[name](self._variables, *jax.tree.map(self._place, inputs))
+
+    def _place(self, x: Any) -> Any:
+        if not isinstance(x, np.ndarray):
+            return x
+        return jax.make_array_from_callback(x.shape, self._sharding, lambda index: x[index])
+
+
+def to_host(tree: Any) -> Any:
+    """Global device arrays as numpy arrays, whole on every process."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)

@@ -1,0 +1,80 @@
+"""The training state and its creation, sharded from the first byte."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax.core import meta
+from jax.sharding import Mesh
+
+from semmim_jax.training.sharding import param_shardings, replicated
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step reads and writes, and all that a checkpoint holds."""
+
+    step: jax.Array  # [] int32, steps done
+    params: Any  # the student
+    ema_params: Any  # the teacher
+    opt_state: Any
+    extra: Any  # the task's own: queues, centres
+
+
+def abstract_state(
+    task: Any, tx: optax.GradientTransformation, *, seed: int, mesh: Mesh, rules: Any
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without making it.
+
+    Args:
+      task: gives `init` and `init_extra`.
+      tx: the optimizer.
+      seed: of the run.
+      mesh, rules: see `sharding.param_shardings`.
+
+    Returns:
+      A `TrainState` of `jax.ShapeDtypeStruct` with shardings.
+    """
+    boxed = jax.eval_shape(task.init, jax.random.key(seed))
+    params = param_shardings(boxed, mesh, rules)
+    shapes = jax.eval_shape(lambda: _init(task, tx, seed))
+    whole = replicated(mesh)
+    by_path = dict(jax.tree.leaves_with_path(params))
+
+    def like_its_parameter(path, _):
+        # The optimizer's moments repeat the tree of parameters below a path of their own.
+        tails = (path[start:] for start in range(len(path)))
+        return next((by_path[tail] for tail in tails if tail in by_path), whole)
+
+    shardings = TrainState(
+        step=whole,
+        params=params,
+        ema_params=params,
+        opt_state=jax.tree.map_with_path(like_its_parameter, shapes.opt_state),
+        extra=jax.tree.map(lambda _: whole, shapes.extra),
+    )
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def create_state(
+    task: Any, tx: optax.GradientTransformation, *, seed: int, abstract: TrainState
+) -> TrainState:
+    """Makes the state in one jit, each array on its devices; arguments as in `abstract_state`."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(lambda: _init(task, tx, seed), out_shardings=shardings)()
+
+
+def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
+    params_key, extra_key = jax.random.split(jax.random.key(seed))
+    params = meta.unbox(task.init(params_key))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),  # its own buffers: the state is donated
+        opt_state=tx.init(params),
+        extra=task.init_extra(extra_key),
+    )

@@ -1,0 +1,55 @@
+"""One training step: (state, batch) -> (state, metrics). Pure, no I/O, knows no task by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from semmim_jax.ops.streams import step_key
+from semmim_jax.training.optim import ema_momentum, learning_rate
+from semmim_jax.training.state import TrainState
+
+
+def make_step(
+    task: Any, tx: optax.GradientTransformation, config: Any
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The step function of a task, to be jitted with the state donated.
+
+    Order (METHOD section 6): losses and gradient, clipping and AdamW, the task's constraint, EMA of
+    the constrained parameters; the task's own state comes from its loss.
+
+    Args:
+      task: gives `loss` and `constrain`.
+      tx: of `optim.make_optimizer`.
+      config: the experiment; `seed`, `optim` and `train.steps` are read.
+
+    Returns:
+      A function to the new state and the metrics, scalars in float32.
+    """
+    steps = config.train.steps
+
+    def step(state: TrainState, batch: dict[str, jax.Array]):
+        gradient = jax.value_and_grad(task.loss, has_aux=True)
+        (_, (means, extra)), grads = gradient(
+            state.params,
+            state.ema_params,
+            state.extra,
+            batch,
+            key=step_key(config.seed, state.step),
+            step=state.step,
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = task.constrain(optax.apply_updates(state.params, updates))
+        momentum = ema_momentum(config.optim, state.step, steps)
+        ema_params = optax.incremental_update(params, state.ema_params, 1 - momentum)
+        metrics = {name: mean.value for name, mean in means.items()}
+        metrics |= {
+            'grad_norm': optax.global_norm(grads),
+            'lr': learning_rate(config.optim, config.optim.lr, steps)(state.step),
+            'image_lr': learning_rate(config.optim, config.optim.image_lr, steps)(state.step),
+            'ema_momentum': momentum,
+        }
+        return TrainState(state.step + 1, params, ema_params, opt_state, extra), metrics
+
+    return step

@@ -1,0 +1,344 @@
+"""What the encoding space learned, as pictures: clusters (figure 2) and layout (figure 3).
+
+A pattern is the code that the momentum head gives a patch. The pictures show codes; whether they
+may be called semantic is decided by the figures and controls of `evaluators.patterns`, never by a
+picture.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Rectangle
+
+from semmim_jax.viz import figure, palette, patches
+
+SIDE = 1.35  # inches, a scene in the layout
+GAP = 0.08
+LEGEND = 1.35  # names of the labels, beside them
+GUTTER = 0.4
+CLUSTER_SIDE = 2.3  # inches, the windows of one pattern
+WINDOW_REACH = 2  # patches on every side: 5 x 5
+CAPTION_LINES = 2
+
+
+def most_used(codes: np.ndarray, count: int) -> list[int]:
+    """The `count` codes with most patches, most used first; of equals the lower code first."""
+    values, counts = np.unique(codes, return_counts=True)
+    return [int(v) for v in values[np.argsort(-counts, kind="stable")[:count]]]
+
+
+def top_patches(
+    codes: np.ndarray, scores: np.ndarray, code: int, *, count: int
+) -> list[tuple[int, int]]:
+    """The best patches of a pattern, at most one per image.
+
+    Args:
+      codes: int [i, n].
+      scores: float [i, n].
+      code: the pattern.
+      count: how many at most; fewer if the pattern occurs in fewer images.
+
+    Returns:
+      (image, patch) pairs by falling score; of equal scores the lower image, then the lower patch,
+      comes first.
+    """
+    own = np.where(codes == code, scores.astype(np.float64), -np.inf)  # [i, n]
+    best = own.argmax(axis=1)
+    score = own[np.arange(len(own)), best]
+    order = np.argsort(-score, kind="stable")
+    return [(int(i), int(best[i])) for i in order[:count] if (codes[i] == code).any()]
+
+
+def draw_clusters(
+    images: np.ndarray,
+    codes: np.ndarray,
+    scores: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    concepts: Sequence[str] = (),
+    patterns: Sequence[int] | None = None,
+    num_patterns: int = 12,
+    per_side: int = 6,
+    columns: int = 4,
+    title: str = "Patterns: the best-scoring patches of each code",
+    attribution: str = "",
+    path: str | Path | None = None,
+) -> Path | np.ndarray:
+    """Figure 2: for the most used patterns, their highest-scoring patches, at most one per image.
+
+    Each patch is the framed centre of a window of 5 x 5 patches. Above the windows stand the
+    pattern, its number of patches and, with labels, its commonest label with the share of patches
+    that carry it.
+
+    Args:
+      images: uint8 [i, s, s, 3].
+      codes: int [i, n], patches row by row.
+      scores: float [i, n].
+      labels: int [i, n], 0 = background, 1 + concept elsewhere.
+      concepts: names of the concepts; a label without a name is written as its number.
+      patterns: the codes to draw; the `num_patterns` most used by default.
+      per_side: per_side ** 2 windows a pattern.
+      columns: patterns side by side.
+      attribution: of the artwork, as a footer.
+      path: a .png to write.
+
+    Returns:
+      The path, or without one uint8 [h, w, 3].
+
+    Raises:
+      ValueError: shapes do not fit.
+    """
+    _, cell = patches.checked_images(images, codes=codes, scores=scores, labels=labels)
+    chosen = most_used(codes, num_patterns) if patterns is None else [int(p) for p in patterns]
+    if not chosen:
+        raise ValueError("patterns: none to draw")
+    columns = min(columns, len(chosen))
+    found = {code: top_patches(codes, scores, code, count=per_side**2) for code in chosen}
+    lines = max(1, *(-(-len(places) // per_side) for places in found.values()))
+    height = CLUSTER_SIDE * lines / per_side
+    head = figure.text_height(1 if labels is None else 2, figure.TEXT_SIZE) + 0.03
+    step = height + head + 0.2
+    rows = -(-len(chosen) // columns)
+    sheet = figure.Sheet(
+        width=2 * figure.MARGIN + columns * CLUSTER_SIDE + (columns - 1) * 0.2,
+        body_height=rows * step - 0.2,
+        title=title,
+        note="The framed patch carries the code; around it a window of 5 x 5 patches. Up to "
+        f"{per_side**2} a pattern, at most one per image, best first. {len(images):,} images, "
+        f"{np.unique(codes).size:,} used codes.",
+        attribution=attribution,
+    )
+    for index, code in enumerate(chosen):
+        row, column = divmod(index, columns)
+        left = figure.MARGIN + column * (CLUSTER_SIDE + 0.2)
+        top = sheet.top + row * step
+        size = int((codes == code).sum())
+        sheet.text(f"pattern {code}", left=left, top=top, weight="bold")
+        sheet.text(
+            f"{size:,} {'patch' if size == 1 else 'patches'}",
+            left=left + CLUSTER_SIDE,
+            top=top,
+            color=figure.FAINT,
+            ha="right",
+        )
+        label = figure.wrap(
+            _commonest_label(codes, labels, code, concepts),
+            width=CLUSTER_SIDE,
+            size=figure.TEXT_SIZE,
+            max_lines=1,
+        )
+        sheet.text(
+            "".join(label),
+            left=left,
+            top=top + figure.text_height(1, figure.TEXT_SIZE),
+            color=figure.FAINT,
+        )
+        windows = [
+            patches.window(images[i], n, num_patches=codes.shape[1], reach=WINDOW_REACH)
+            for i, n in found[code]
+        ]
+        axes = sheet.picture(
+            _mosaic(windows, cell, per_side, lines),
+            left=left,
+            top=top + head,
+            width=CLUSTER_SIDE,
+            height=height,
+        )
+        _frame_centres(axes, len(windows), cell, per_side)
+    return figure.finish(sheet.figure, path)
+
+
+def draw_layout(
+    images: np.ndarray,
+    codes_with_text: np.ndarray,
+    *,
+    codes_without_text: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    concepts: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    columns: int = 2,
+    title: str = "Layout: every patch coloured by its pattern",
+    attribution: str = "",
+    path: str | Path | None = None,
+) -> Path | np.ndarray:
+    """Figure 3: scene | patterns with text | patterns without text | labels.
+
+    A code has one colour in the whole picture, the same with and without text; the colours of
+    labels are unrelated to it. Panels that are not given are left out.
+
+    Args:
+      images: uint8 [i, s, s, 3].
+      codes_with_text: int [i, n], patches row by row.
+      codes_without_text: int [i, n].
+      labels: int [i, n], 0 = background (grey), 1 + concept elsewhere; also outlined over the
+        patterns.
+      concepts: names of the concepts; a label without a name is written as its number.
+      captions: i texts, or none.
+      columns: images side by side.
+      attribution: of the artwork, as a footer.
+      path: a .png to write.
+
+    Returns:
+      The path, or without one uint8 [h, w, 3].
+
+    Raises:
+      ValueError: shapes do not fit.
+    """
+    grid, cell = patches.checked_images(
+        images,
+        codes_with_text=codes_with_text,
+        codes_without_text=codes_without_text,
+        labels=labels,
+    )
+    if captions and len(captions) != len(images):
+        raise ValueError(f"captions: {len(captions)} for {len(images)} images")
+    codings = {"with text": codes_with_text, "without text": codes_without_text}
+    codings = {name: codes for name, codes in codings.items() if codes is not None}
+    colours = palette.code_colours(*codings.values())
+    names = ["scene", *codings, *(["labels"] if labels is not None else [])]
+    columns = min(columns, len(images))
+    block = len(names) * SIDE + (len(names) - 1) * GAP
+    block += 0 if labels is None else GAP + LEGEND
+    head = figure.text_height(1, figure.TEXT_SIZE) + 0.02
+    lines = [
+        figure.wrap(c, width=block, size=figure.TEXT_SIZE, max_lines=CAPTION_LINES)
+        for c in captions
+    ]
+    under = figure.text_height(1, figure.SMALL_SIZE) + 0.06
+    caption_height = figure.text_height(max(map(len, lines), default=0), figure.TEXT_SIZE)
+    step = SIDE + under + caption_height + 0.16
+    sheet = figure.Sheet(
+        width=2 * figure.MARGIN + columns * block + (columns - 1) * GUTTER,
+        body_height=head - (-len(images) // columns) * step - 0.16,
+        title=title,
+        note=f"{len(colours):,} codes occur here, one colour each"
+        + (" as far as colours go" if len(colours) > palette.MAX_COLOURS else "")
+        + (", the same with and without text" if len(codings) > 1 else "")
+        + ". Beneath: how many codes the image has, and the share of its commonest."
+        + (" Lines: outlines of labelled objects." if labels is not None else ""),
+        attribution=attribution,
+    )
+    for column in range(columns):
+        for panel, name in enumerate(names):
+            left = figure.MARGIN + column * (block + GUTTER) + panel * (SIDE + GAP)
+            sheet.text(name, left=left, top=sheet.top, weight="bold")
+    label_colours = {} if labels is None else _label_colours(labels)
+    for index in range(len(images)):
+        row, column = divmod(index, columns)
+        top = sheet.top + head + row * step
+        left = figure.MARGIN + column * (block + GUTTER)
+        regions = None if labels is None else labels[index].reshape(grid, grid)
+        for panel, name in enumerate(names):
+            place = {"left": left + panel * (SIDE + GAP), "top": top, "width": SIDE, "height": SIDE}
+            note = ""
+            if name == "scene":
+                sheet.picture(images[index], smooth=True, **place)
+            elif name == "labels":
+                cells = palette.paint(regions, label_colours)
+                sheet.picture(patches.enlarge(cells, cell), **place)
+                _write_legend(
+                    sheet,
+                    regions,
+                    label_colours,
+                    concepts,
+                    left=place["left"] + SIDE + GAP,
+                    top=top,
+                )
+            else:
+                codes = codings[name][index].reshape(grid, grid)
+                axes = sheet.picture(patches.enlarge(palette.paint(codes, colours), cell), **place)
+                if regions is not None:
+                    patches.draw_outlines(axes, regions, cell)
+                counts = np.unique(codes, return_counts=True)[1]
+                noun = "code" if counts.size == 1 else "codes"
+                note = f"{counts.size} {noun}, {counts.max() / codes.size:.0%}"
+            sheet.text(
+                note,
+                left=place["left"],
+                top=top + SIDE + 0.03,
+                size=figure.SMALL_SIZE,
+                color=figure.FAINT,
+            )
+        if lines:
+            sheet.text("\n".join(lines[index]), left=left, top=top + SIDE + under)
+    return figure.finish(sheet.figure, path)
+
+
+def label_name(label: int, concepts: Sequence[str]) -> str:
+    """'background', the concept's name, or 'concept 7' where there is no name."""
+    if label == 0:
+        return "background"
+    return concepts[label - 1] if label <= len(concepts) else f"concept {label - 1}"
+
+
+def _commonest_label(codes, labels, code, concepts) -> str:
+    if labels is None:
+        return ""
+    values, counts = np.unique(labels[codes == code], return_counts=True)
+    if not values.size:
+        return ""
+    best = int(counts.argmax())
+    return f"{counts[best] / counts.sum():.0%} {label_name(int(values[best]), concepts)}"
+
+
+def _mosaic(windows: list[np.ndarray], cell: int, per_side: int, lines: int) -> np.ndarray:
+    width = (2 * WINDOW_REACH + 1) * cell
+    gap = max(1, cell // 4)
+    shape = (lines * (width + gap) - gap, per_side * (width + gap) - gap, 3)
+    canvas = np.full(shape, 255, np.uint8)
+    for index, pixels in enumerate(windows):
+        row, column = (place * (width + gap) for place in divmod(index, per_side))
+        canvas[row : row + width, column : column + width] = pixels
+    return canvas
+
+
+def _frame_centres(axes: Axes, count: int, cell: int, per_side: int) -> None:
+    step = (2 * WINDOW_REACH + 1) * cell + max(1, cell // 4)
+    inset = WINDOW_REACH * cell
+    frames = [
+        Rectangle((inset + column * step, inset + row * step), cell, cell)
+        for row, column in (divmod(index, per_side) for index in range(count))
+    ]
+    for colour, width in (("white", 1.3), ("black", 0.5)):
+        axes.add_collection(
+            PatchCollection(frames, facecolors="none", edgecolors=colour, linewidths=width)
+        )
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _label_colours(labels: np.ndarray) -> dict[int, tuple[float, float, float]]:
+    objects = labels[labels > 0]
+    colours = palette.code_colours(objects) if objects.size else {}
+    return {**colours, 0: palette.BACKGROUND}
+
+
+def _write_legend(sheet, labels, colours, concepts, *, left: float, top: float) -> None:
+    """Names of the objects of an image, largest first, each beside a square of its colour."""
+    values, counts = np.unique(labels[labels > 0], return_counts=True)
+    line = figure.text_height(1, figure.SMALL_SIZE)
+    room = int(SIDE / line)
+    order = values[np.argsort(-counts, kind="stable")]
+    shown = order if order.size <= room else order[: room - 1]
+    for place, label in enumerate(shown):
+        square = np.array(colours[int(label)])[None, None]
+        at = top + place * line
+        sheet.picture(square, left=left, top=at + 0.02, width=0.09, height=0.09)
+        name = figure.wrap(
+            label_name(int(label), concepts),
+            width=LEGEND - 0.14,
+            size=figure.SMALL_SIZE,
+            max_lines=1,
+        )
+        sheet.text("".join(name), left=left + 0.14, top=at, size=figure.SMALL_SIZE)
+    if shown.size < order.size:
+        sheet.text(
+            f"and {order.size - shown.size} more",
+            left=left + 0.14,
+            top=top + shown.size * line,
+            size=figure.SMALL_SIZE,
+            color=figure.FAINT,
+        )

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semmim_jax.viz import palette, patches, patterns
+
+
+def scenes(images=6, grid=4, cell=4, seed=0):
+    rng = np.random.default_rng(seed)
+    side = grid * cell
+    return {
+        "images": rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8),
+        "codes": rng.integers(0, 5, (images, grid * grid)),
+        "scores": rng.random((images, grid * grid)),
+        "labels": rng.integers(0, 3, (images, grid * grid)),
+    }
+
+
+@given(st.integers(0, 2**31), st.integers(1, 7))
+@settings(max_examples=40)
+def test_top_patches_agree_with_brute_force(seed, count):
+    rng = np.random.default_rng(seed)
+    codes, scores = rng.integers(0, 3, (6, 5)), rng.integers(0, 4, (6, 5)) / 4  # many ties
+    best = []
+    for image in range(6):
+        own = [(-scores[image, n], image, n) for n in range(5) if codes[image, n] == 1]
+        best += sorted(own)[:1]
+    expected = [(image, n) for _, image, n in sorted(best)[:count]]
+    found = patterns.top_patches(codes, scores, 1, count=count)
+    assert found == expected
+    assert len({image for image, _ in found}) == len(found)
+
+
+def test_most_used_by_hand():
+    assert patterns.most_used(np.array([[4, 4, 2], [9, 2, 7]]), 3) == [2, 4, 7]
+
+
+def test_window_repeats_the_edge():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, axis=2)
+    seen = patches.window(image, 3, num_patches=4, reach=1)  # lower right patch of 2 x 2 pixels
+    clipped = np.clip(np.arange(0, 6), 0, 3)
+    np.testing.assert_array_equal(seen, image[clipped][:, clipped])
+    middle = patches.window(image, 5, num_patches=16, reach=1)
+    np.testing.assert_array_equal(middle, image[0:3, 0:3])
+
+
+def test_outlines_separate_different_cells_only():
+    regions = np.array([[1, 1], [1, 2]])
+    assert sorted(patches.outlines(regions, 10)) == [[(10, 10), (10, 20)], [(10, 10), (20, 10)]]
+    assert patches.outlines(np.ones((3, 3)), 10) == []
+
+
+def test_colours_differ_and_are_stable():
+    colours = palette.distinct_colours(512)
+    assert len(np.unique(colours, axis=0)) == 512
+    assert colours.min() >= 0 and colours.max() <= 1
+    # Farthest-point order: the first colours are further apart than the later ones.
+    lab = palette.to_oklab(colours)
+    distance = np.linalg.norm(lab[:, None] - lab, axis=-1) + 9 * np.eye(512)
+    assert distance[:16, :16].min() > 0.1 > distance.min() > 0.02
+    np.testing.assert_array_equal(colours[:20], palette.distinct_colours(20))
+
+
+def test_oklab_of_white_and_grey_is_neutral():
+    # Published reference: white is (1, 0, 0), every grey has a = b = 0.
+    lab = palette.to_oklab(np.array([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5]]))
+    np.testing.assert_allclose(lab[0], [1, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(lab[1, 1:], 0, atol=1e-3)
+
+
+def test_one_colour_a_code_and_the_commonest_first():
+    colours = palette.code_colours(np.array([[7, 7, 3]]), np.array([[3, 7, 5]]))
+    assert list(colours) == [7, 3, 5]
+    assert len(set(colours.values())) == 3
+    painted = palette.paint(np.array([[7, 5], [5, 7]]), colours)
+    np.testing.assert_array_equal(painted[0, 0], colours[7])
+    np.testing.assert_array_equal(painted[1, 0], colours[5])
+
+
+def test_pictures_are_arrays_or_files(tmp_path):
+    data = scenes()
+    path = tmp_path / "new" / "clusters.png"
+    assert patterns.draw_clusters(**data, num_patterns=3, concepts=["sun"], path=path) == path
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    shown = patterns.draw_clusters(**data, patterns=[2], attribution="Artwork: somebody")
+    assert shown.dtype == np.uint8 and shown.ndim == 3 and shown.shape[2] == 3
+
+
+def test_the_picture_holds_the_colours_of_the_codes():
+    data = scenes(images=1)
+    codes = data["codes"]
+    shown = patterns.draw_layout(data["images"], codes, captions=["a $5 $hat"])
+    seen = {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}
+    for colour in palette.code_colours(codes).values():
+        near = np.round(np.array(colour) * 255)
+        assert any(np.abs(near - pixel).max() <= 1 for pixel in seen)
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"labels": True}, {"codes_without_text": True}, {"captions": ["one"] * 6}]
+)
+def test_layout_leaves_out_what_is_not_given(parts):
+    data = scenes()
+    arrays = {"labels": data["labels"], "codes_without_text": data["codes"]}
+    chosen = {key: arrays.get(key, value) for key, value in parts.items()}
+    shown = patterns.draw_layout(data["images"], data["codes"], **chosen)
+    assert shown.std() > 0
+
+
+def test_bad_shapes_are_named():
+    data = scenes()
+    with pytest.raises(ValueError, match="scores"):
+        patterns.draw_clusters(**(data | {"scores": data["scores"][:, :9]}))
+    with pytest.raises(ValueError, match="square grid"):
+        patterns.draw_layout(data["images"], data["codes"][:, :15])
+    with pytest.raises(ValueError, match="captions: 1 for 6"):
+        patterns.draw_layout(data["images"], data["codes"], captions=["one"])
+    with pytest.raises(ValueError, match="images"):
+        patterns.draw_layout(data["images"][..., 0], data["codes"])
+
+
+def test_label_names():
+    assert patterns.label_name(0, ["sun"]) == "background"
+    assert patterns.label_name(1, ["sun"]) == "sun"
+    assert patterns.label_name(3, ["sun"]) == "concept 2"
