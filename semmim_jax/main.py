@@ -4,10 +4,8 @@ The same command resumes. --config=FILE:VARIANT picks a variant, --config.optim.
 field, --mode=eval evaluates the newest checkpoint.
 """
 
-import difflib
 import logging
 import os
-import re
 import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
@@ -20,7 +18,9 @@ from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
 
 TASKS = {'pretrain': Pretrain}
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'experiment, e.g. configs/pretrain.py:demo')
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'experiment, e.g. configs/pretrain.py:demo'
+)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run; what it holds is continued')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'what to do')
 

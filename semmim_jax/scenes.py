@@ -31,23 +31,19 @@ _LINE = 40  # characters of a caption line
 def main(argv: list[str]) -> None:
     del argv
     data = _CONFIG.value.data
+    indices = range(_START.value, _START.value + _COUNT.value)
     try:
         source = sources.make_source(f'emoji_scenes:{_SPLIT.value}', data)
-        records = [source[i] for i in range(_START.value, _START.value + _COUNT.value)]
-    except (ValueError, IndexError, emoji_art.ArtMissing) as e:
+        styles = {thing.style for i in indices for thing in source.scene(i).objects}
+        figure = contact_sheet(
+            [source[i] for i in indices],
+            footer='; '.join(emoji_art.ATTRIBUTION[style] for style in sorted(styles)),
+            patch_size=data.patch_size if _PATCHES.value else None,
+        )
+        figure.savefig(_OUT.value, dpi=150)
+    except (ValueError, IndexError, OSError, emoji_art.ArtMissing) as e:
         sys.exit(f'error: {e}')
-    styles = {
-        o.style
-        for i in range(_START.value, _START.value + _COUNT.value)
-        for o in source.scene(i).objects
-    }
-    figure = contact_sheet(
-        records,
-        footer='; '.join(emoji_art.ATTRIBUTION[style] for style in sorted(styles)),
-        patch_size=data.patch_size if _PATCHES.value else None,
-    )
-    figure.savefig(_OUT.value, dpi=150)
-    print(f'{len(records)} scenes of emoji_scenes:{_SPLIT.value} in {_OUT.value}')
+    print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {_OUT.value}')
 
 
 def contact_sheet(records: list[dict], *, footer: str, patch_size: int | None):

@@ -45,7 +45,7 @@ def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as e:  # Pillow's own limit, above any sensible max_pixels
         raise UnreadableRecord(f'too many pixels: {e}') from None
-    except Exception as e:  # noqa: BLE001
+    except Exception as e:
         # Parsers of foreign bytes raise more than OSError (SyntaxError, struct.error, ...).
         raise UnreadableRecord(_why(e, f'not a {", ".join(FORMATS)} image')) from None
     width, height = header.size
@@ -59,7 +59,7 @@ def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
         return _decode_opencv(data)
     try:
         return np.array(ImageOps.exif_transpose(header).convert('RGB'))  # [h, w, 3]
-    except Exception as e:  # noqa: BLE001
+    except Exception as e:
         raise UnreadableRecord(_why(e, 'corrupt image')) from None
 
 

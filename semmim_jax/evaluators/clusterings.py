@@ -58,7 +58,7 @@ def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
     """
     varied = (labels != labels[:, :1]).any(axis=1)
     if not varied.any():
-        return float("nan")
+        return float('nan')
     codes, labels = codes[varied], labels[varied]
     images = np.repeat(np.arange(codes.shape[0]), codes.shape[1])
     return float(nmi_per_group(images, codes.ravel(), labels.ravel()).mean())
@@ -92,7 +92,7 @@ def shuffled_mean(
     How often each code occurs is kept, so the number of codes and their sizes are part of chance.
     """
     if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+        raise ValueError(f'rounds must be at least 1, got {rounds}')
     rng = np.random.default_rng(seed)
     return float(np.mean([measure(rng.permuted(codes, axis=-1), labels) for _ in range(rounds)]))
 
@@ -100,7 +100,7 @@ def shuffled_mean(
 def _paired(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     codes, labels = np.asarray(codes), np.asarray(labels)
     if codes.shape != labels.shape or codes.ndim != 1 or codes.size == 0:
-        raise ValueError(f"codes {codes.shape} and labels {labels.shape} must both be [m], m >= 1")
+        raise ValueError(f'codes {codes.shape} and labels {labels.shape} must both be [m], m >= 1')
     return codes, labels
 
 

@@ -31,7 +31,7 @@ def keep_most_used(codes: np.ndarray, logits: np.ndarray, *, num_codes: int) -> 
     values, counts = np.unique(codes, return_counts=True)
     if values.size <= num_codes:
         return codes
-    kept = np.sort(values[np.argsort(-counts, kind="stable")[:num_codes]])
+    kept = np.sort(values[np.argsort(-counts, kind='stable')[:num_codes]])
     dropped = ~np.isin(codes, kept)  # [i, n]
     reduced = codes.copy()
     reduced[dropped] = kept[np.argmax(logits[dropped][:, kept], axis=-1)]
@@ -55,7 +55,7 @@ def kmeans_codes(features: np.ndarray, *, num_clusters: int, seed: int) -> np.nd
       int [m].
     """
     if not 1 <= num_clusters <= features.shape[0]:
-        raise ValueError(f"num_clusters must be in [1, {features.shape[0]}], got {num_clusters}")
+        raise ValueError(f'num_clusters must be in [1, {features.shape[0]}], got {num_clusters}')
     features = np.ascontiguousarray(features, np.float32)
     model = MiniBatchKMeans(
         num_clusters,
@@ -65,7 +65,7 @@ def kmeans_codes(features: np.ndarray, *, num_clusters: int, seed: int) -> np.nd
         random_state=seed,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
+        warnings.simplefilter('ignore', ConvergenceWarning)  # fewer different rows than clusters
         centres = model.fit(features).cluster_centers_  # [num_clusters, d]
     return _assign_without_empty(features, centres)
 
@@ -84,7 +84,7 @@ def pixel_patches(pixels: np.ndarray, *, num_patches: int) -> np.ndarray:
     grid = round(num_patches**0.5)
     if grid * grid != num_patches or pixels.shape[2] != side or side % grid:
         raise ValueError(
-            f"images of shape {pixels.shape[1:]} cannot be cut into {num_patches} patches"
+            f'images of shape {pixels.shape[1:]} cannot be cut into {num_patches} patches'
         )
     patch = side // grid
     cut = pixels.reshape(images, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
@@ -102,7 +102,7 @@ def _assign_without_empty(
     for _ in range(rounds):
         codes, distances = pairwise_distances_argmin_min(features, centres)
         empty = np.setdiff1d(np.arange(centres.shape[0]), codes)
-        farthest = np.argsort(-distances, kind="stable")[: empty.size]
+        farthest = np.argsort(-distances, kind='stable')[: empty.size]
         farthest = farthest[distances[farthest] > 0]
         if not farthest.size:
             break

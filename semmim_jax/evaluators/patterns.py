@@ -20,18 +20,18 @@ import numpy as np
 
 from semmim_jax.evaluators import clusterings, pattern_controls
 
-HEAD_WITH_TEXT = "momentum head, with text"
-HEAD_WITHOUT_TEXT = "momentum head, without text"
-RANDOM_HEAD = "random head"
-PIXEL_KMEANS = "k-means on pixel patches"
-FEATURE_KMEANS = "k-means on patch features"
-CLS_BROADCAST = "CLS code on every patch"
+HEAD_WITH_TEXT = 'momentum head, with text'
+HEAD_WITHOUT_TEXT = 'momentum head, without text'
+RANDOM_HEAD = 'random head'
+PIXEL_KMEANS = 'k-means on pixel patches'
+FEATURE_KMEANS = 'k-means on patch features'
+CLS_BROADCAST = 'CLS code on every patch'
 
 DECIDING_CONTROLS = (CLS_BROADCAST, FEATURE_KMEANS)
 DECIDING_FIGURES = {
-    "object_nmi_gain": "object NMI minus shuffled",
-    "in_image_nmi": "in-image NMI",
-    "in_image_nmi_gain": "in-image NMI minus shuffled",
+    'object_nmi_gain': 'object NMI minus shuffled',
+    'in_image_nmi': 'in-image NMI',
+    'in_image_nmi_gain': 'in-image NMI minus shuffled',
 }
 
 
@@ -72,31 +72,31 @@ class PatchCodes:
     def __post_init__(self):
         if self.codes_with_text.ndim != 2 or not self.codes_with_text.size:
             raise ValueError(
-                f"codes_with_text: {self.codes_with_text.shape} is not [i, n], both > 0"
+                f'codes_with_text: {self.codes_with_text.shape} is not [i, n], both > 0'
             )
         images, patches = self.codes_with_text.shape
         expected = {
-            "codes_without_text": (images, patches),
-            "scores": (images, patches),
-            "cls_codes": (images,),
-            "random_codes": (images, patches),
-            "random_logits": (images, patches, self.num_codes),
-            "features": (images, patches, self.features.shape[-1]),
-            "pixels": (images, *self.pixels.shape[1:2] * 2, 3),
-            "labels": (images, patches),
+            'codes_without_text': (images, patches),
+            'scores': (images, patches),
+            'cls_codes': (images,),
+            'random_codes': (images, patches),
+            'random_logits': (images, patches, self.num_codes),
+            'features': (images, patches, self.features.shape[-1]),
+            'pixels': (images, *self.pixels.shape[1:2] * 2, 3),
+            'labels': (images, patches),
         }
         for name, shape in expected.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
-                raise ValueError(f"{name}: shape {array.shape}, expected {shape}")
-        for name in ("codes_with_text", "codes_without_text", "cls_codes", "random_codes"):
+                raise ValueError(f'{name}: shape {array.shape}, expected {shape}')
+        for name in ('codes_with_text', 'codes_without_text', 'cls_codes', 'random_codes'):
             array = getattr(self, name)
             if array is not None and not 0 <= array.min() <= array.max() < self.num_codes:
                 raise ValueError(
-                    f"{name}: values {array.min()}..{array.max()} outside 0..{self.num_codes - 1}"
+                    f'{name}: values {array.min()}..{array.max()} outside 0..{self.num_codes - 1}'
                 )
         if self.labels is not None and not (self.labels > 0).any():
-            raise ValueError("labels: no object patch (label > 0) in any image")
+            raise ValueError('labels: no object patch (label > 0) in any image')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,15 +195,15 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
     sentences = []
     for head in (row for row in rows if row.is_head):
         if math.isnan(head.object_nmi) or math.isnan(head.in_image_nmi):
-            why = "no patch labels" if math.isnan(head.object_nmi) else "no image with two labels"
-            sentences.append(f"{head.name}: not called semantic: {why}, so nothing was compared.")
+            why = 'no patch labels' if math.isnan(head.object_nmi) else 'no image with two labels'
+            sentences.append(f'{head.name}: not called semantic: {why}, so nothing was compared.')
             continue
         failures = {}
         for control in rows:
             if control.is_head or control.head != head.name:
                 continue
             lost = [
-                f"{text} ({getattr(head, key):.3f} against {getattr(control, key):.3f})"
+                f'{text} ({getattr(head, key):.3f} against {getattr(control, key):.3f})'
                 for key, text in DECIDING_FIGURES.items()
                 if not getattr(head, key) > getattr(control, key) + margin
             ]
@@ -217,16 +217,16 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
         ]
         if missing:
             sentences.append(
-                f"{head.name}: not called semantic: {' and '.join(missing)} not measured."
+                f'{head.name}: not called semantic: {" and ".join(missing)} not measured.'
             )
         elif deciding:
             sentences.append(
-                f"{head.name}: not called semantic: does not beat {' and '.join(deciding)}."
+                f'{head.name}: not called semantic: does not beat {" and ".join(deciding)}.'
             )
         else:
-            sentences.append(f"{head.name}: semantic: beats {' and '.join(DECIDING_CONTROLS)}.")
+            sentences.append(f'{head.name}: semantic: beats {" and ".join(DECIDING_CONTROLS)}.')
         sentences += [
-            f"{head.name}: {name} is not beaten on {', '.join(lost)}."
+            f'{head.name}: {name} is not beaten on {", ".join(lost)}.'
             for name, lost in failures.items()
         ]
     return sentences
@@ -234,7 +234,7 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
 
 def format_table(rows: list[PatternRow]) -> str:
     """A plain-text table, each head above its controls, with what the columns mean beneath."""
-    header = ("coding", "codes", "obj NMI", "-shuf", "purity", "-shuf", "in-img", "-shuf", "modal")
+    header = ('coding', 'codes', 'obj NMI', '-shuf', 'purity', '-shuf', 'in-img', '-shuf', 'modal')
     lines = []
     for row in rows:
         figures = (
@@ -246,31 +246,31 @@ def format_table(rows: list[PatternRow]) -> str:
             row.in_image_nmi_gain,
             row.modal_share,
         )
-        name = row.name if row.is_head else f"  {row.name}"
-        codes = f"{row.codes}" if row.is_matched else f"{row.codes}*"
-        lines.append((name, codes, *("-" if math.isnan(x) else f"{x:.3f}" for x in figures)))
+        name = row.name if row.is_head else f'  {row.name}'
+        codes = f'{row.codes}' if row.is_matched else f'{row.codes}*'
+        lines.append((name, codes, *('-' if math.isnan(x) else f'{x:.3f}' for x in figures)))
     widths = [max(len(line[c]) for line in [header, *lines]) for c in range(len(header))]
 
     def join(cells):
-        return "  ".join(
+        return '  '.join(
             [cells[0].ljust(widths[0])]
             + [x.rjust(w) for x, w in zip(cells[1:], widths[1:], strict=True)]
         )
 
-    table = [join(header), "-" * (sum(widths) + 2 * (len(widths) - 1))]
+    table = [join(header), '-' * (sum(widths) + 2 * (len(widths) - 1))]
     for row, line in zip(rows, lines, strict=True):
         if row.is_head and len(table) > 2:
-            table.append("")
+            table.append('')
         table.append(join(line))
     table += [
-        "",
-        "obj NMI, purity: code against label on object patches. in-img: NMI of code and label,",
-        "background included, inside each image. -shuf: minus the mean for permuted codes.",
-        "modal: share of an image that carries its commonest code.",
+        '',
+        'obj NMI, purity: code against label on object patches. in-img: NMI of code and label,',
+        'background included, inside each image. -shuf: minus the mean for permuted codes.',
+        'modal: share of an image that carries its commonest code.',
     ]
     if not all(row.is_matched for row in rows):
-        table.append("* not the number of used codes of the head above: not a fair comparison.")
-    return "\n".join(table)
+        table.append('* not the number of used codes of the head above: not a fair comparison.')
+    return '\n'.join(table)
 
 
 def to_dict(rows: list[PatternRow], *, margin: float = 0.0) -> dict:
@@ -278,7 +278,7 @@ def to_dict(rows: list[PatternRow], *, margin: float = 0.0) -> dict:
     table = []
     for row in rows:
         values = dataclasses.asdict(row)
-        for key in ("object_nmi_gain", "object_purity_gain", "in_image_nmi_gain", "is_matched"):
+        for key in ('object_nmi_gain', 'object_purity_gain', 'in_image_nmi_gain', 'is_matched'):
             values[key] = getattr(row, key)
         table.append(
             {
@@ -286,7 +286,7 @@ def to_dict(rows: list[PatternRow], *, margin: float = 0.0) -> dict:
                 for key, value in values.items()
             }
         )
-    return {"rows": table, "verdict": verdict(rows, margin=margin)}
+    return {'rows': table, 'verdict': verdict(rows, margin=margin)}
 
 
 def _controls(data: PatchCodes, wanted: int, seed: int):
@@ -312,14 +312,14 @@ def _controls(data: PatchCodes, wanted: int, seed: int):
 
 def _measure(codes, labels, name, head, wanted, shuffles, seed) -> PatternRow:
     figures = dict.fromkeys(
-        ("object_nmi", "object_purity", "in_image_nmi"), (float("nan"), float("nan"))
+        ('object_nmi', 'object_purity', 'in_image_nmi'), (float('nan'), float('nan'))
     )
     if labels is not None:
         is_object = labels > 0  # [i, n]
         pairs = {
-            "object_nmi": (clusterings.nmi, codes[is_object], labels[is_object]),
-            "object_purity": (clusterings.purity, codes[is_object], labels[is_object]),
-            "in_image_nmi": (clusterings.in_image_nmi, codes, labels),
+            'object_nmi': (clusterings.nmi, codes[is_object], labels[is_object]),
+            'object_purity': (clusterings.purity, codes[is_object], labels[is_object]),
+            'in_image_nmi': (clusterings.in_image_nmi, codes, labels),
         }
         for key, (measure, its_codes, its_labels) in pairs.items():
             chance = clusterings.shuffled_mean(
@@ -333,5 +333,5 @@ def _measure(codes, labels, name, head, wanted, shuffles, seed) -> PatternRow:
         codes_wanted=wanted,
         modal_share=clusterings.modal_share(codes),
         **{key: value for key, (value, _) in figures.items()},
-        **{f"{key}_shuffled": chance for key, (_, chance) in figures.items()},
+        **{f'{key}_shuffled': chance for key, (_, chance) in figures.items()},
     )

@@ -54,10 +54,14 @@ class EvalData:
         )
 
     def pair_batches(self):
-        """Images with the first caption of each: image batches with `ids` and `captions` added."""
+        """Each image with one of its captions: image batches with `ids` added, and the captions.
+
+        The first image gets its first caption, the second its second, and so on round: a source
+        may give its captions in an order of kinds.
+        """
         texts, image_of_text = self.texts()
-        _, first = np.unique(image_of_text, return_index=True)
-        captions = [texts[i] for i in first]
+        own = [np.flatnonzero(image_of_text == i) for i in range(image_of_text.max() + 1)]
+        captions = [texts[group[i % len(group)]] for i, group in enumerate(own)]
         text_batches = self.text_batches(captions)
         for number, (images, ids) in enumerate(zip(self.image_batches(), text_batches)):
             begin = number * self.settings.batch_size

@@ -12,7 +12,7 @@ RANKS = (1, 5, 10)
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
-    """TR/IR@1,5,10 by ITC alone and after ITM re-ranking of the top `eval.k_test`.
+    """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`.
 
     Keys and values of an image's tokens are computed once, when its chunk comes by; memory holds
     one chunk of images at a time, whatever the size of the gallery.
@@ -29,8 +29,9 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     )  # [i, e]
     similarity = images @ text['feature'].T  # [i, t]
     figures = recalls(similarity, image_of_text, suffix='itc')
-    matched = _rerank(predict, data, similarity, text)
-    figures |= recalls(matched, image_of_text, suffix='itm')
+    if 'match' in predict:
+        matched = _rerank(predict, data, similarity, text)
+        figures |= recalls(matched, image_of_text, suffix='itm')
     gallery = {'tr': len(texts) / len(images), 'ir': 1.0}  # right answers a query
     sizes = {'tr': len(texts), 'ir': len(images)}
     chance = {}

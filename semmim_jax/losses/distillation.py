@@ -39,10 +39,13 @@ def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
 
 def feature_loss(prediction: jax.Array, target: jax.Array) -> Mean:
     """1 - cosine between predicted and momentum patch features [b, m, d] (ours, for the ablation)."""
-    target = jax.lax.stop_gradient(target).astype(jnp.float32)
-    prediction = prediction.astype(jnp.float32)
-    norms = jnp.linalg.norm(prediction, axis=-1) * jnp.linalg.norm(target, axis=-1)
-    return Mean.of(1 - (prediction * target).sum(axis=-1) / jnp.maximum(norms, 1e-6))
+    return Mean.of(1 - (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    # The guard stands inside the root, whose gradient at 0 would be NaN.
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
 
 
 def code_statistics(target: jax.Array) -> dict[str, jax.Array]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 class Mean(NamedTuple):
-    """Sum and count of a quantity; two of them add, `value` divides."""
+    """Sum and count of a quantity; parts merge by adding both fields, `value` divides."""
 
     total: jax.Array  # [] float32
     count: jax.Array  # [] float32

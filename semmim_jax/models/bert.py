@@ -39,9 +39,7 @@ class BertLayer(nn.Module):
     attention: str
 
     def setup(self):
-        attention = functools.partial(
-            Attention, self.width, self.heads, self.dtype, self.attention
-        )
+        attention = functools.partial(Attention, self.width, self.heads, self.dtype, self.attention)
         self.attn = attention()
         self.attn_norm = layer_norm(EPSILON, self.dtype)
         if self.cross:
@@ -137,7 +135,9 @@ class VocabularyHead(nn.Module):
     def setup(self):
         self.transform = dense(self.width, ('embed', None), dtype=self.dtype)
         self.norm = layer_norm(EPSILON, self.dtype)
-        self.bias = self.param('bias', param_init(nn.initializers.zeros, 'vocab'), (self.vocab_size,))
+        self.bias = self.param(
+            'bias', param_init(nn.initializers.zeros, 'vocab'), (self.vocab_size,)
+        )
 
     def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
         """[..., d] and the word embeddings [v, d] -> logits [..., v]."""

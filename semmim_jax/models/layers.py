@@ -186,7 +186,9 @@ class Stack(nn.Module):
             return x, (x if collect else None)
 
         if self.remat != 'none':
-            body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
+            body = jax.checkpoint(
+                body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan
+            )
         if not range(self.depth)[start:stop]:
             return (x, x[None][:0]) if collect else x
         part = jax.tree.map(lambda p: p[start:stop], self._inputs(per_layer))

@@ -38,9 +38,7 @@ class SemMIM(nn.Module):
         words = dict(vocab_size=c.text.vocab_size, max_positions=c.text.max_positions)
         self.image = ViT(**c.image, **run)
         self.text = Bert(depth=c.text.depth, cross=False, **words, **layer)
-        self.fusion = Bert(
-            depth=c.fusion_depth, cross=True, vocab_size=0, max_positions=0, **layer
-        )
+        self.fusion = Bert(depth=c.fusion_depth, cross=True, vocab_size=0, max_positions=0, **layer)
         self.decoder = Bert(depth=c.decoder_depth, cross=True, **words, **layer)
         self.decoder_head = VocabularyHead(c.text.vocab_size, c.text.width, self.dtype)
         self.image_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
@@ -60,6 +58,12 @@ class SemMIM(nn.Module):
         start = param_init(nn.initializers.constant(c.temperature))
         self.temperature = self.param('temperature', start, ())
 
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """uint8 pixels -> float32 with the mean and deviation of `config.pixel_mean`, `pixel_std`."""
+        mean = jnp.asarray(self.config.pixel_mean) * 255
+        std = jnp.asarray(self.config.pixel_std) * 255
+        return (images.astype(jnp.float32) - mean) / std
+
     def encode_image(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """uint8 images [b, s, s, 3] -> tokens [b, n + 1, d], CLS first.
 
@@ -67,10 +71,7 @@ class SemMIM(nn.Module):
           images: uint8; normalised here.
           mask: [b, n] bool, patches replaced by the [MASK] vector before positions are added.
         """
-        mean = jnp.asarray(self.config.pixel_mean) * 255
-        std = jnp.asarray(self.config.pixel_std) * 255
-        images = (images.astype(jnp.float32) - mean) / std
-        return self.image(images, mask=mask, mask_token=self.mask_token)
+        return self.image(self.normalise(images), mask=mask, mask_token=self.mask_token)
 
     def encode_text(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """Token ids [b, t] and their validity [b, t] -> tokens [b, t, d], CLS first."""
@@ -148,9 +149,7 @@ class SemMIM(nn.Module):
             return tokens + self.text_injection(text[:, :1])
         if kind == 'none':
             return tokens
-        raise ValueError(
-            f"unknown injection {kind!r}: use 'cross_attention', 'global' or 'none'"
-        )
+        raise ValueError(f"unknown injection {kind!r}: use 'cross_attention', 'global' or 'none'")
 
     def text_to_patch_attention(self, text, text_mask, context, *, layer: int) -> jax.Array:
         """Text-to-patch attention of one fusion layer, mean over heads and valid text tokens.

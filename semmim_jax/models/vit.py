@@ -87,9 +87,7 @@ class ViT(nn.Module):
         epsilon = 1e-5 if clip else 1e-6
         self.patches = (self.image_size // self.patch_size) ** 2
         normal = nn.initializers.normal(INIT_STDDEV)
-        self.patch = dense(
-            self.width, (None, 'embed'), use_bias=not clip, dtype=self.dtype
-        )
+        self.patch = dense(self.width, (None, 'embed'), use_bias=not clip, dtype=self.dtype)
         self.cls = self.param('cls', param_init(normal, 'embed'), (self.width,))
         self.position = self.param(
             'position', param_init(normal, None, 'embed'), (1 + self.patches, self.width)

@@ -69,7 +69,7 @@ def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area:
       key: PRNG key.
       batch, grid: number of images, and of patches along one side.
       count: patches to mask.
-      min_area: smallest block, in patches.
+      min_area: smallest block, in patches, before its sides are rounded.
 
     Returns:
       [batch, grid * grid] float32, larger is masked first; for `top_patches`.
@@ -157,7 +157,8 @@ def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array):
       index [b] int32 of the drawn candidate, valid [b] bool: whether the row had any candidate.
     """
     allowed = ids[:, None] != ids[None, :]  # [b, b]
-    logits = similarity.astype(jnp.float32) - similarity.max(axis=1, keepdims=True)
-    logits = jnp.where(allowed, logits, -jnp.inf)
+    logits = jnp.where(allowed, similarity.astype(jnp.float32), -jnp.inf)
+    best = logits.max(axis=1, keepdims=True)
+    logits -= jnp.where(jnp.isfinite(best), best, 0.0)  # a row without candidates is all -inf
     noise = jax.random.gumbel(key, similarity.shape)
     return jnp.argmax(logits + noise, axis=1), allowed.any(axis=1)

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 
 from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.passes.plan import Plan
 from semmim_jax.tasks.passes.teacher import choose_patches, patch_relevance
 
 
-def retrieval_fns(model: SemMIM, special: SpecialTokens) -> dict[str, Callable[..., Any]]:
-    """Functions for retrieval.
+def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for retrieval; without ITM among the active losses, 'image' and 'text' only.
 
     Returns:
       image: images uint8 [b, s, s, 3] -> features [b, e].
@@ -34,7 +33,7 @@ def retrieval_fns(model: SemMIM, special: SpecialTokens) -> dict[str, Callable[.
         return model.image_context(model.encode_image(images))
 
     def encode_text(model, ids):
-        mask = ids != special.pad
+        mask = ids != plan.special.pad
         tokens = model.encode_text(ids, mask)
         return {'feature': model.project_text(tokens[:, 0]), 'tokens': tokens, 'mask': mask}
 
@@ -44,7 +43,9 @@ def retrieval_fns(model: SemMIM, special: SpecialTokens) -> dict[str, Callable[.
         logits = model.match(fused[:, 0]).astype(jnp.float32)
         return logits[:, 1] - logits[:, 0]
 
-    fns = {'image': encode_image, 'context': encode_context, 'text': encode_text, 'match': match}
+    fns = {'image': encode_image, 'text': encode_text}
+    if 'itm' in plan.active:
+        fns |= {'context': encode_context, 'match': match}
     return {name: _applied(fn, model) for name, fn in fns.items()}
 
 
@@ -75,12 +76,14 @@ def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
         feature = model.project_text(text[:, 0])
         relevance = patch_relevance(model, plan, tokens, text, feature, valid, context)
         chosen = choose_patches(plan, relevance, key)
-        masked = jnp.zeros(relevance.shape, bool).at[jnp.arange(len(ids))[:, None], chosen].set(True)
+        masked = (
+            jnp.zeros(relevance.shape, bool).at[jnp.arange(len(ids))[:, None], chosen].set(True)
+        )
         return {
             'codes_with_text': with_text.argmax(-1),
             'codes_without_text': without_text.argmax(-1),
             'scores': with_text.max(-1),
-            'cls_codes': model.encoding_head(tokens[:, 0]).argmax(-1),
+            'cls_codes': model.encoding_head(model.to_fusion(tokens[:, 0])).argmax(-1),
             'random_logits': random_logits,
             'features': tokens[:, 1:].astype(jnp.float32),
             'relevance': relevance,

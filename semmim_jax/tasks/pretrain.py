@@ -83,6 +83,27 @@ class Pretrain:
         Returns:
           The loss, and (metrics as a dict of `Mean`, the new `extra`).
         """
+        total, metrics, teacher = self._forward(params, ema_params, extra, batch, key, step)
+        extra = self._next_extra(extra, teacher)
+        for kind, centre in extra.get('centres', {}).items():
+            metrics[f'{kind}_centre_norm'] = Mean.of(jnp.linalg.norm(centre))
+        return total, (metrics, extra)
+
+    def predict_fns(self) -> dict[str, Any]:
+        """Pure functions (variables, *inputs) for the evaluators; see `tasks/predict.py`."""
+        fns = {'losses': self._losses}
+        fns |= predict.retrieval_fns(self.model, self.plan)
+        if 'patterns' in self.evaluators:
+            fns |= predict.pattern_fns(self.model, self.plan)
+        return fns
+
+    def _losses(self, variables, batch, key):
+        """Metrics of an unseen batch, state untouched; `variables` has the fields of a state."""
+        v = variables
+        return self._forward(v.params, v.ema_params, v.extra, batch, key, v.step)[1]
+
+    def _forward(self, params, ema_params, extra, batch, key, step):
+        """Loss, metrics and the teacher's outputs; arguments as in `loss`."""
         config, draws = self.plan.config, self.plan.draw(key, batch['ids'])
         teacher = nn.apply(teacher_pass, self.model)(
             {'params': ema_params}, self.plan, batch, draws, extra, step
@@ -94,22 +115,7 @@ class Pretrain:
         total = sum(config.weights[name] * loss.value for name, loss in losses.items())
         metrics |= {f'loss_{name}': loss for name, loss in losses.items()}
         metrics |= {'loss': Mean.of(total), 'temperature': Mean.of(params['temperature'])}
-        extra = self._next_extra(extra, teacher)
-        metrics |= self._monitors(batch, teacher, extra)
-        return total, (metrics, extra)
-
-    def predict_fns(self) -> dict[str, Any]:
-        """Pure functions (variables, *inputs) for the evaluators; see `tasks/predict.py`."""
-        fns = {'losses': self._losses}
-        fns |= predict.retrieval_fns(self.model, self.plan.special)
-        if 'patterns' in self.evaluators:
-            fns |= predict.pattern_fns(self.model, self.plan)
-        return fns
-
-    def _losses(self, variables, batch, key):
-        """Metrics of an unseen batch, state untouched; `variables` has the fields of a state."""
-        v = variables
-        return self.loss(v.params, v.ema_params, v.extra, batch, key=key, step=v.step)[1][0]
+        return total, metrics | self._monitors(batch, teacher), teacher
 
     def _next_extra(self, extra: dict[str, Any], teacher: Teacher) -> dict[str, Any]:
         queue = itc.enqueue(extra['queue'], image=teacher.image, text=teacher.text)
@@ -124,7 +130,7 @@ class Pretrain:
                 )
         return {'queue': queue, 'centres': centres}
 
-    def _monitors(self, batch, teacher: Teacher, extra) -> dict[str, Mean]:
+    def _monitors(self, batch, teacher: Teacher) -> dict[str, Mean]:
         """Collapse monitors of METHOD section 6, and the guidance of the mask (section 3)."""
         found = {}
         if teacher.cls_target is not None:
@@ -134,8 +140,6 @@ class Pretrain:
             rows = teacher.patch_target.reshape(-1, teacher.patch_target.shape[-1])
             stats = distillation.code_statistics(rows)
             found |= {f'patch_{name}': value for name, value in stats.items()}
-        for kind, centre in extra.get('centres', {}).items():
-            found[f'{kind}_centre_norm'] = jnp.linalg.norm(centre)
         if teacher.patches is not None and 'labels1' in batch:
             objects = (batch['labels1'] > 0).astype(jnp.float32)  # [b, n]
             masked = jnp.take_along_axis(objects, teacher.patches, axis=1)  # [b, p]

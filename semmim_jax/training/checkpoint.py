@@ -32,9 +32,15 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
         self._manager = ocp.CheckpointManager(
             self.folder,
-            item_names=('state', 'config', 'data'),
+            item_handlers={
+                'state': ocp.PyTreeCheckpointHandler(),
+                'config': ocp.JsonCheckpointHandler(),
+                'data': ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=async_save, cleanup_tmp_directories=True
+                max_to_keep=keep,
+                enable_async_checkpointing=async_save,
+                cleanup_tmp_directories=True,
             ),
         )
 

@@ -99,6 +99,11 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
             f'train.batch_size={train.batch_size} does not fit task.queue_size='
             f'{config.task.queue_size}: the queue must hold at least one batch'
         )
+    if config.data.max_tokens > config.model.text.max_positions:
+        raise ValueError(
+            f'data.max_tokens={config.data.max_tokens} is more than model.text.max_positions='
+            f'{config.model.text.max_positions}'
+        )
     if config.eval.params not in ('ema', 'online'):
         raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
     mesh = make_mesh(config.mesh)

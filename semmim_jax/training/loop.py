@@ -41,9 +41,12 @@ def train_and_evaluate(config: Any, workdir: str, make_task: MakeTask) -> TrainS
     state = run.restore_or_create()
     first, last = int(state.step), config.train.steps
     main = jax.process_index() == 0
-    _say(main, f'{"resuming" if first else "starting"} at step {first} of {last}, '
-         f'{_count(state.params):,} parameters, {jax.device_count()} {jax.devices()[0].platform} '
-         f'device(s), workdir {run.workdir}')
+    _say(
+        main,
+        f'{"resuming" if first else "starting"} at step {first} of {last}, '
+        f'{_count(state.params):,} parameters, {jax.device_count()} {jax.devices()[0].platform} '
+        f'device(s), workdir {run.workdir}',
+    )
     step_fn = jax.jit(make_step(run.task, run.tx, config), donate_argnums=0)
     writer = MetricsWriter(run.workdir, first_step=first, active=main)
     progress = Progress(

@@ -19,7 +19,7 @@ def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW; the image tower has a learning rate of its own.
+    """Global-norm clipping, then AdamW; image tower and temperature have rates of their own.
 
     Weight decay falls on kernels and embedding tables, not on biases, norms and scalars.
 
@@ -29,11 +29,12 @@ def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
     """
 
     def groups(params):
-        return {name: 'image' if name == 'image' else 'rest' for name in params}
+        return {name: name if name in rates else 'rest' for name in params}
 
+    peaks = {'image': config.image_lr, 'temperature': config.temperature_lr, 'rest': config.lr}
     rates = {
-        'image': optax.scale_by_learning_rate(learning_rate(config, config.image_lr, steps)),
-        'rest': optax.scale_by_learning_rate(learning_rate(config, config.lr, steps)),
+        name: optax.scale_by_learning_rate(learning_rate(config, peak, steps))
+        for name, peak in peaks.items()
     }
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),

@@ -14,7 +14,7 @@ from semmim_jax.viz import figure, palette
 
 WIDTH, HEIGHT = 2.7, 1.7  # inches, a panel
 LEFT, BELOW, GAP = 0.45, 0.38, 0.2  # room for tick labels, for the step axis, between panels
-LOSS_PREFIX = "train/loss"
+LOSS_PREFIX = 'train/loss'
 
 
 def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -32,7 +32,7 @@ def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
       ValueError: names file and line that cannot be read.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     series: dict[str, dict[int, float]] = {}
@@ -41,11 +41,11 @@ def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             continue
         try:
             record = json.loads(line)
-            step = int(record.pop("step"))
+            step = int(record.pop('step'))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{path}, line {number}: no JSON object with a step") from error
+            raise ValueError(f'{path}, line {number}: no JSON object with a step') from error
         for key, value in record.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 series.setdefault(key, {})[step] = float(value)
@@ -74,8 +74,8 @@ def draw_curves(
     *,
     num_codes: int | None = None,
     columns: int = 3,
-    title: str = "Training",
-    attribution: str = "",
+    title: str = 'Training',
+    attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
     """A panel for each key with prefix "train/loss", then one for accuracies, one for entropies.
@@ -99,12 +99,12 @@ def draw_curves(
     """
     series = read_metrics(metrics)
     panels = {key: [key] for key in series if key.startswith(LOSS_PREFIX)}
-    panels["accuracy"] = [key for key in series if _is_accuracy(key)]
-    panels["entropy of the codes, nat"] = [key for key in series if "entropy" in key]
+    panels['accuracy'] = [key for key in series if _is_accuracy(key)]
+    panels['entropy of the codes, nat'] = [key for key in series if 'entropy' in key]
     panels = {name: keys for name, keys in panels.items() if keys}
     if not panels:
         raise ValueError(
-            f"{metrics}: no key starts with {LOSS_PREFIX}, none is an accuracy or entropy"
+            f'{metrics}: no key starts with {LOSS_PREFIX}, none is an accuracy or entropy'
         )
     columns = min(columns, len(panels))
     head = figure.text_height(1, figure.TEXT_SIZE) + 0.03
@@ -114,7 +114,7 @@ def draw_curves(
         width=2 * figure.MARGIN + columns * (LEFT + WIDTH) + (columns - 1) * GAP,
         body_height=-(-len(panels) // columns) * step_height - 0.1,
         title=title,
-        note=f"To step {last_step:,}. Thin: as logged. Thick: average over a fiftieth of the run.",
+        note=f'To step {last_step:,}. Thin: as logged. Thick: average over a fiftieth of the run.',
         attribution=attribution,
     )
     for index, (name, keys) in enumerate(panels.items()):
@@ -127,28 +127,28 @@ def draw_curves(
             steps, values = series[key]
             gaps += int((~np.isfinite(values)).sum())
             _draw_series(axes, steps, values, key, palette.distinct_colours(place + 1)[place])
-        if num_codes is not None and "entropy" in name:
-            axes.axhline(math.log(num_codes), color=figure.FAINT, linewidth=0.8, linestyle="--")
+        if num_codes is not None and 'entropy' in name:
+            axes.axhline(math.log(num_codes), color=figure.FAINT, linewidth=0.8, linestyle='--')
             axes.annotate(
-                f"log {num_codes}",
+                f'log {num_codes}',
                 (1, math.log(num_codes)),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
+                xycoords=('axes fraction', 'data'),
+                textcoords='offset points',
                 xytext=(0, 2),
-                ha="right",
-                va="bottom",
+                ha='right',
+                va='bottom',
                 size=figure.SMALL_SIZE,
                 color=figure.FAINT,
             )
         _finish_axes(axes, last_step, legend=len(keys) > 1 or name != keys[0])
-        shown = name.removeprefix("train/") + (f" ({gaps} not finite)" if gaps else "")
-        sheet.text(shown, left=left, top=top, weight="bold")
+        shown = name.removeprefix('train/') + (f' ({gaps} not finite)' if gaps else '')
+        sheet.text(shown, left=left, top=top, weight='bold')
     return figure.finish(sheet.figure, path)
 
 
 def _is_accuracy(key: str) -> bool:
-    words = key.replace("/", "_").split("_")
-    return "acc" in words or "accuracy" in words
+    words = key.replace('/', '_').split('_')
+    return 'acc' in words or 'accuracy' in words
 
 
 def _draw_series(axes: Axes, steps, values, key: str, colour) -> None:
@@ -159,24 +159,24 @@ def _draw_series(axes: Axes, steps, values, key: str, colour) -> None:
         smooth(values, span=len(values) / 50),
         color=colour,
         linewidth=1.6,
-        label=key.removeprefix("train/"),
+        label=key.removeprefix('train/'),
     )
 
 
 def _finish_axes(axes: Axes, last_step: int, *, legend: bool) -> None:
     axes.set_xlim(0, max(last_step, 1))
     axes.margins(y=0.12)
-    axes.grid(axis="y", color=figure.LINE, linewidth=0.5, alpha=0.6)
+    axes.grid(axis='y', color=figure.LINE, linewidth=0.5, alpha=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[['top', 'right']].set_visible(False)
     axes.tick_params(length=2.5, width=0.6)
-    axes.locator_params(axis="both", nbins=5)
-    axes.set_xlabel("step", size=figure.SMALL_SIZE, labelpad=2)
+    axes.locator_params(axis='both', nbins=5)
+    axes.set_xlabel('step', size=figure.SMALL_SIZE, labelpad=2)
     if legend:
         axes.legend(
             frameon=True,
             framealpha=0.85,
-            edgecolor="none",
+            edgecolor='none',
             fontsize=figure.SMALL_SIZE,
             handlelength=1.2,
             borderpad=0.2,

@@ -15,29 +15,29 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-INK = "#222222"
-FAINT = "#6b6b6b"
-LINE = "#c8c8c8"
+INK = '#222222'
+FAINT = '#6b6b6b'
+LINE = '#c8c8c8'
 DPI = 150
 MARGIN = 0.3  # inches around everything
 TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 12, 8.5, 7
 LINE_HEIGHT = 1.35  # of the font size
 
 STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": TEXT_SIZE,
-    "text.color": INK,
-    "text.parse_math": False,  # a '$' in a caption is a dollar
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": FAINT,
-    "axes.linewidth": 0.8,
-    "axes.grid": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelsize": SMALL_SIZE,
-    "ytick.labelsize": SMALL_SIZE,
-    "figure.facecolor": "white",
-    "figure.dpi": DPI,
+    'font.family': 'DejaVu Sans',
+    'font.size': TEXT_SIZE,
+    'text.color': INK,
+    'text.parse_math': False,  # a '$' in a caption is a dollar
+    'axes.edgecolor': LINE,
+    'axes.labelcolor': FAINT,
+    'axes.linewidth': 0.8,
+    'axes.grid': False,
+    'xtick.color': FAINT,
+    'ytick.color': FAINT,
+    'xtick.labelsize': SMALL_SIZE,
+    'ytick.labelsize': SMALL_SIZE,
+    'figure.facecolor': 'white',
+    'figure.dpi': DPI,
 }
 
 
@@ -64,16 +64,16 @@ class Sheet:
         with matplotlib.rc_context(STYLE):
             self.figure = Figure(figsize=(width, self.height), dpi=DPI)
             FigureCanvasAgg(self.figure)
-        self.text(title, left=MARGIN, top=MARGIN, size=TITLE_SIZE, weight="bold")
+        self.text(title, left=MARGIN, top=MARGIN, size=TITLE_SIZE, weight='bold')
         self.text(
-            "\n".join(notes),
+            '\n'.join(notes),
             left=MARGIN,
             top=MARGIN + text_height(1, TITLE_SIZE),
             size=TEXT_SIZE,
             color=FAINT,
         )
         self.text(
-            "\n".join(credits),
+            '\n'.join(credits),
             left=MARGIN,
             top=self.height - MARGIN - text_height(len(credits), SMALL_SIZE),
             size=SMALL_SIZE,
@@ -108,8 +108,8 @@ class Sheet:
         axes.imshow(
             pixels,
             extent=(0, columns, rows, 0),
-            aspect="auto",
-            interpolation="bicubic" if smooth else "nearest",
+            aspect='auto',
+            interpolation='bicubic' if smooth else 'nearest',
         )
         axes.set_xticks([])
         axes.set_yticks([])
@@ -123,7 +123,7 @@ class Sheet:
         Lines stand on their baselines, so that neighbours align whatever letters they hold.
         """
         with matplotlib.rc_context(STYLE):
-            for number, line in enumerate(text.split("\n")):
+            for number, line in enumerate(text.split('\n')):
                 baseline = top + text_height(number, size) + size / 72
                 self.figure.text(
                     left / self.width, 1 - baseline / self.height, line, size=size, **style
@@ -146,20 +146,20 @@ def wrap(text: str, *, width: float, size: float, max_lines: int | None = None) 
             words.insert(0, line[fitting:])
             lines.append(line[:fitting])
             continue
-        while words and text_width(f"{line} {words[0]}", size) <= width:
-            line = f"{line} {words.pop(0)}"
+        while words and text_width(f'{line} {words[0]}', size) <= width:
+            line = f'{line} {words.pop(0)}'
         lines.append(line)
     if max_lines is not None and len(lines) > max_lines:
         last = lines[max_lines - 1]
-        while last and text_width(last + "\u2026", size) > width:
+        while last and text_width(last + '\u2026', size) > width:
             last = last[:-1]
-        lines = [*lines[: max_lines - 1], last.rstrip() + "\u2026"]
+        lines = [*lines[: max_lines - 1], last.rstrip() + '\u2026']
     return lines
 
 
 def text_width(text: str, size: float) -> float:
     """Width of one line in inches, as drawn at most."""
-    font = FontProperties(family=STYLE["font.family"], size=size)
+    font = FontProperties(family=STYLE['font.family'], size=size)
     width = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
     return 1.02 * width  # glyphs snap to pixels when drawn: up to 2% wider
 
@@ -183,13 +183,13 @@ def save(figure: Figure, path: str | Path, *, max_bytes: int = 1_500_000) -> Pat
     until it fits.
     """
     path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"pictures are written as .png, got {path}")
+    if path.suffix != '.png':
+        raise ValueError(f'pictures are written as .png, got {path}')
     dpi = float(figure.dpi)
     while True:
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"optimize": True})
+            figure.savefig(buffer, format='png', dpi=dpi, pil_kwargs={'optimize': True})
         if buffer.tell() <= max_bytes or dpi <= 40:
             break
         dpi = max(40.0, dpi * max(0.6, 0.97 * (max_bytes / buffer.tell()) ** 0.5))

@@ -26,8 +26,8 @@ def draw_masks(
     *,
     labels: np.ndarray | None = None,
     columns: int = 2,
-    title: str = "Text-guided masks",
-    attribution: str = "",
+    title: str = 'Text-guided masks',
+    attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
     """For each image: scene | relevance to the caption | masked scene, and the caption beneath.
@@ -54,7 +54,7 @@ def draw_masks(
     """
     grid, cell = patches.checked_images(images, relevance=relevance, mask=mask, labels=labels)
     if len(captions) != len(images):
-        raise ValueError(f"captions: {len(captions)} for {len(images)} images")
+        raise ValueError(f'captions: {len(captions)} for {len(images)} images')
     columns = min(columns, len(images))
     block = 3 * SIDE + 2 * GAP
     lines = [
@@ -73,19 +73,19 @@ def draw_masks(
         body_height=head + sum(heights) - 0.2,
         title=title,
         note="Relevance of each patch to the caption, from the image's least (dark) to its "
-        "greatest (bright); masked patches are striped."
+        'greatest (bright); masked patches are striped.'
         + (
-            " Lines: outlines of labelled objects. Beneath the mask: the share of object patches "
-            "among the masked, and among all."
+            ' Lines: outlines of labelled objects. Beneath the mask: the share of object patches '
+            'among the masked, and among all.'
             if labels is not None
-            else ""
+            else ''
         ),
         attribution=attribution,
     )
     for column in range(columns):
-        for panel, name in enumerate(("scene", "relevance", "masked scene")):
+        for panel, name in enumerate(('scene', 'relevance', 'masked scene')):
             left = figure.MARGIN + column * (block + GUTTER) + panel * (SIDE + GAP)
-            sheet.text(name, left=left, top=sheet.top, size=figure.TEXT_SIZE, weight="bold")
+            sheet.text(name, left=left, top=sheet.top, size=figure.TEXT_SIZE, weight='bold')
     for index in range(len(images)):
         row, column = divmod(index, columns)
         top = sheet.top + head + sum(heights[:row])
@@ -105,7 +105,7 @@ def draw_masks(
             )
             if objects is not None and panel == 1:
                 patches.draw_outlines(axes, objects, cell)
-        notes = ("", f"{heat.min():.3f} to {heat.max():.3f}", _mask_note(masked, objects))
+        notes = ('', f'{heat.min():.3f} to {heat.max():.3f}', _mask_note(masked, objects))
         for panel, note in enumerate(notes):
             sheet.text(
                 note,
@@ -114,14 +114,14 @@ def draw_masks(
                 size=figure.SMALL_SIZE,
                 color=figure.FAINT,
             )
-        sheet.text("\n".join(lines[index]), left=left, top=top + SIDE + under)
+        sheet.text('\n'.join(lines[index]), left=left, top=top + SIDE + under)
     return figure.finish(sheet.figure, path)
 
 
 def _heat(relevance: np.ndarray, cell: int) -> np.ndarray:
     spread = np.ptp(relevance)
     scaled = (relevance - relevance.min()) / spread if spread > 0 else np.zeros_like(relevance)
-    return patches.enlarge(matplotlib.colormaps["magma"](scaled)[..., :3], cell)
+    return patches.enlarge(matplotlib.colormaps['magma'](scaled)[..., :3], cell)
 
 
 def _masked(image: np.ndarray, masked: np.ndarray, cell: int) -> np.ndarray:
@@ -132,5 +132,5 @@ def _masked(image: np.ndarray, masked: np.ndarray, cell: int) -> np.ndarray:
 
 def _mask_note(masked: np.ndarray, objects: np.ndarray | None) -> str:
     if objects is None or not masked.any():
-        return f"{masked.mean():.0%} masked"
-    return f"objects {(objects[masked] > 0).mean():.0%}, of all {(objects > 0).mean():.0%}"
+        return f'{masked.mean():.0%} masked'
+    return f'objects {(objects[masked] > 0).mean():.0%}, of all {(objects > 0).mean():.0%}'

@@ -15,7 +15,7 @@ MAX_COLOURS = 1024
 @functools.lru_cache(maxsize=1)
 def _distinct_colours() -> np.ndarray:
     levels = np.linspace(0, 1, 22)
-    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), -1).reshape(-1, 3)
     lab = to_oklab(rgb)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
     usable = (lab[:, 0] > 0.45) & (lab[:, 0] < 0.94) & (chroma > 0.04) & (chroma < 0.19)
@@ -43,7 +43,7 @@ def code_colours(*codes: np.ndarray) -> dict[int, tuple[float, float, float]]:
     Ties go to the lower code, so the same codes always get the same colours.
     """
     values, counts = np.unique(np.concatenate([c.ravel() for c in codes]), return_counts=True)
-    order = values[np.argsort(-counts, kind="stable")]
+    order = values[np.argsort(-counts, kind='stable')]
     return {
         int(code): tuple(map(float, colour))
         for code, colour in zip(order, distinct_colours(order.size), strict=True)

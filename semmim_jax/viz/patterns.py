@@ -27,7 +27,7 @@ CAPTION_LINES = 2
 def most_used(codes: np.ndarray, count: int) -> list[int]:
     """The `count` codes with most patches, most used first; of equals the lower code first."""
     values, counts = np.unique(codes, return_counts=True)
-    return [int(v) for v in values[np.argsort(-counts, kind="stable")[:count]]]
+    return [int(v) for v in values[np.argsort(-counts, kind='stable')[:count]]]
 
 
 def top_patches(
@@ -48,7 +48,7 @@ def top_patches(
     own = np.where(codes == code, scores.astype(np.float64), -np.inf)  # [i, n]
     best = own.argmax(axis=1)
     score = own[np.arange(len(own)), best]
-    order = np.argsort(-score, kind="stable")
+    order = np.argsort(-score, kind='stable')
     return [(int(i), int(best[i])) for i in order[:count] if (codes[i] == code).any()]
 
 
@@ -63,8 +63,8 @@ def draw_clusters(
     num_patterns: int = 12,
     per_side: int = 6,
     columns: int = 4,
-    title: str = "Patterns: the best-scoring patches of each code",
-    attribution: str = "",
+    title: str = 'Patterns: the best-scoring patches of each code',
+    attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
     """Figure 2: for the most used patterns, their highest-scoring patches, at most one per image.
@@ -94,7 +94,7 @@ def draw_clusters(
     _, cell = patches.checked_images(images, codes=codes, scores=scores, labels=labels)
     chosen = most_used(codes, num_patterns) if patterns is None else [int(p) for p in patterns]
     if not chosen:
-        raise ValueError("patterns: none to draw")
+        raise ValueError('patterns: none to draw')
     columns = min(columns, len(chosen))
     found = {code: top_patches(codes, scores, code, count=per_side**2) for code in chosen}
     lines = max(1, *(-(-len(places) // per_side) for places in found.values()))
@@ -106,9 +106,9 @@ def draw_clusters(
         width=2 * figure.MARGIN + columns * CLUSTER_SIDE + (columns - 1) * 0.2,
         body_height=rows * step - 0.2,
         title=title,
-        note="The framed patch carries the code; around it a window of 5 x 5 patches. Up to "
-        f"{per_side**2} a pattern, at most one per image, best first. {len(images):,} images, "
-        f"{np.unique(codes).size:,} used codes.",
+        note='The framed patch carries the code; around it a window of 5 x 5 patches. Up to '
+        f'{per_side**2} a pattern, at most one per image, best first. {len(images):,} images, '
+        f'{np.unique(codes).size:,} used codes.',
         attribution=attribution,
     )
     for index, code in enumerate(chosen):
@@ -116,13 +116,13 @@ def draw_clusters(
         left = figure.MARGIN + column * (CLUSTER_SIDE + 0.2)
         top = sheet.top + row * step
         size = int((codes == code).sum())
-        sheet.text(f"pattern {code}", left=left, top=top, weight="bold")
+        sheet.text(f'pattern {code}', left=left, top=top, weight='bold')
         sheet.text(
-            f"{size:,} {'patch' if size == 1 else 'patches'}",
+            f'{size:,} {"patch" if size == 1 else "patches"}',
             left=left + CLUSTER_SIDE,
             top=top,
             color=figure.FAINT,
-            ha="right",
+            ha='right',
         )
         label = figure.wrap(
             _commonest_label(codes, labels, code, concepts),
@@ -131,7 +131,7 @@ def draw_clusters(
             max_lines=1,
         )
         sheet.text(
-            "".join(label),
+            ''.join(label),
             left=left,
             top=top + figure.text_height(1, figure.TEXT_SIZE),
             color=figure.FAINT,
@@ -160,8 +160,8 @@ def draw_layout(
     concepts: Sequence[str] = (),
     captions: Sequence[str] = (),
     columns: int = 2,
-    title: str = "Layout: every patch coloured by its pattern",
-    attribution: str = "",
+    title: str = 'Layout: every patch coloured by its pattern',
+    attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
     """Figure 3: scene | patterns with text | patterns without text | labels.
@@ -194,11 +194,11 @@ def draw_layout(
         labels=labels,
     )
     if captions and len(captions) != len(images):
-        raise ValueError(f"captions: {len(captions)} for {len(images)} images")
-    codings = {"with text": codes_with_text, "without text": codes_without_text}
+        raise ValueError(f'captions: {len(captions)} for {len(images)} images')
+    codings = {'with text': codes_with_text, 'without text': codes_without_text}
     codings = {name: codes for name, codes in codings.items() if codes is not None}
     colours = palette.code_colours(*codings.values())
-    names = ["scene", *codings, *(["labels"] if labels is not None else [])]
+    names = ['scene', *codings, *(['labels'] if labels is not None else [])]
     columns = min(columns, len(images))
     block = len(names) * SIDE + (len(names) - 1) * GAP
     block += 0 if labels is None else GAP + LEGEND
@@ -214,17 +214,17 @@ def draw_layout(
         width=2 * figure.MARGIN + columns * block + (columns - 1) * GUTTER,
         body_height=head - (-len(images) // columns) * step - 0.16,
         title=title,
-        note=f"{len(colours):,} codes occur here, one colour each"
-        + (" as far as colours go" if len(colours) > palette.MAX_COLOURS else "")
-        + (", the same with and without text" if len(codings) > 1 else "")
-        + ". Beneath: how many codes the image has, and the share of its commonest."
-        + (" Lines: outlines of labelled objects." if labels is not None else ""),
+        note=f'{len(colours):,} codes occur here, one colour each'
+        + (' as far as colours go' if len(colours) > palette.MAX_COLOURS else '')
+        + (', the same with and without text' if len(codings) > 1 else '')
+        + '. Beneath: how many codes the image has, and the share of its commonest.'
+        + (' Lines: outlines of labelled objects.' if labels is not None else ''),
         attribution=attribution,
     )
     for column in range(columns):
         for panel, name in enumerate(names):
             left = figure.MARGIN + column * (block + GUTTER) + panel * (SIDE + GAP)
-            sheet.text(name, left=left, top=sheet.top, weight="bold")
+            sheet.text(name, left=left, top=sheet.top, weight='bold')
     label_colours = {} if labels is None else _label_colours(labels)
     for index in range(len(images)):
         row, column = divmod(index, columns)
@@ -232,11 +232,11 @@ def draw_layout(
         left = figure.MARGIN + column * (block + GUTTER)
         regions = None if labels is None else labels[index].reshape(grid, grid)
         for panel, name in enumerate(names):
-            place = {"left": left + panel * (SIDE + GAP), "top": top, "width": SIDE, "height": SIDE}
-            note = ""
-            if name == "scene":
+            place = {'left': left + panel * (SIDE + GAP), 'top': top, 'width': SIDE, 'height': SIDE}
+            note = ''
+            if name == 'scene':
                 sheet.picture(images[index], smooth=True, **place)
-            elif name == "labels":
+            elif name == 'labels':
                 cells = palette.paint(regions, label_colours)
                 sheet.picture(patches.enlarge(cells, cell), **place)
                 _write_legend(
@@ -244,7 +244,7 @@ def draw_layout(
                     regions,
                     label_colours,
                     concepts,
-                    left=place["left"] + SIDE + GAP,
+                    left=place['left'] + SIDE + GAP,
                     top=top,
                 )
             else:
@@ -253,35 +253,35 @@ def draw_layout(
                 if regions is not None:
                     patches.draw_outlines(axes, regions, cell)
                 counts = np.unique(codes, return_counts=True)[1]
-                noun = "code" if counts.size == 1 else "codes"
-                note = f"{counts.size} {noun}, {counts.max() / codes.size:.0%}"
+                noun = 'code' if counts.size == 1 else 'codes'
+                note = f'{counts.size} {noun}, {counts.max() / codes.size:.0%}'
             sheet.text(
                 note,
-                left=place["left"],
+                left=place['left'],
                 top=top + SIDE + 0.03,
                 size=figure.SMALL_SIZE,
                 color=figure.FAINT,
             )
         if lines:
-            sheet.text("\n".join(lines[index]), left=left, top=top + SIDE + under)
+            sheet.text('\n'.join(lines[index]), left=left, top=top + SIDE + under)
     return figure.finish(sheet.figure, path)
 
 
 def label_name(label: int, concepts: Sequence[str]) -> str:
     """'background', the concept's name, or 'concept 7' where there is no name."""
     if label == 0:
-        return "background"
-    return concepts[label - 1] if label <= len(concepts) else f"concept {label - 1}"
+        return 'background'
+    return concepts[label - 1] if label <= len(concepts) else f'concept {label - 1}'
 
 
 def _commonest_label(codes, labels, code, concepts) -> str:
     if labels is None:
-        return ""
+        return ''
     values, counts = np.unique(labels[codes == code], return_counts=True)
     if not values.size:
-        return ""
+        return ''
     best = int(counts.argmax())
-    return f"{counts[best] / counts.sum():.0%} {label_name(int(values[best]), concepts)}"
+    return f'{counts[best] / counts.sum():.0%} {label_name(int(values[best]), concepts)}'
 
 
 def _mosaic(windows: list[np.ndarray], cell: int, per_side: int, lines: int) -> np.ndarray:
@@ -302,9 +302,9 @@ def _frame_centres(axes: Axes, count: int, cell: int, per_side: int) -> None:
         Rectangle((inset + column * step, inset + row * step), cell, cell)
         for row, column in (divmod(index, per_side) for index in range(count))
     ]
-    for colour, width in (("white", 1.3), ("black", 0.5)):
+    for colour, width in (('white', 1.3), ('black', 0.5)):
         axes.add_collection(
-            PatchCollection(frames, facecolors="none", edgecolors=colour, linewidths=width)
+            PatchCollection(frames, facecolors='none', edgecolors=colour, linewidths=width)
         )
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -321,7 +321,7 @@ def _write_legend(sheet, labels, colours, concepts, *, left: float, top: float) 
     values, counts = np.unique(labels[labels > 0], return_counts=True)
     line = figure.text_height(1, figure.SMALL_SIZE)
     room = int(SIDE / line)
-    order = values[np.argsort(-counts, kind="stable")]
+    order = values[np.argsort(-counts, kind='stable')]
     shown = order if order.size <= room else order[: room - 1]
     for place, label in enumerate(shown):
         square = np.array(colours[int(label)])[None, None]
@@ -333,10 +333,10 @@ def _write_legend(sheet, labels, colours, concepts, *, left: float, top: float) 
             size=figure.SMALL_SIZE,
             max_lines=1,
         )
-        sheet.text("".join(name), left=left + 0.14, top=at, size=figure.SMALL_SIZE)
+        sheet.text(''.join(name), left=left + 0.14, top=at, size=figure.SMALL_SIZE)
     if shown.size < order.size:
         sheet.text(
-            f"and {order.size - shown.size} more",
+            f'and {order.size - shown.size} more',
             left=left + 0.14,
             top=top + shown.size * line,
             size=figure.SMALL_SIZE,

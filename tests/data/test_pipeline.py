@@ -2,11 +2,13 @@
 
 import gc
 import itertools
+import json
 import multiprocessing
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from semmim_jax.data import pipeline, sources
 from semmim_jax.data.replacing import TooManyUnreadable, UnreadableRecord
@@ -29,6 +31,19 @@ class Broken:
         if index in self.broken:
             raise UnreadableRecord(f'file {index}.jpg: corrupt')
         return self.source[index]
+
+
+def pictures(folder, data_config, broken):
+    """Forty image files of which those at `broken` are cut off. For workers, which cannot import
+    the classes of a test."""
+    for i in range(40):
+        file = folder / f'{i}.png'
+        Image.new('RGB', (20, 20), (i, 2 * i, 3 * i)).save(file)
+        if i in broken:
+            file.write_bytes(file.read_bytes()[:40])
+    entries = [{'image': f'{i}.png', 'caption': f'picture {i}'} for i in range(40)]
+    (folder / 'list.json').write_text(json.dumps(entries))
+    return sources.make_source(f'captions:{folder}/list.json', data_config)
 
 
 @pytest.fixture
@@ -246,20 +261,20 @@ def test_replacements_are_counted_and_do_not_shift_rows(scenes, tokenizer, data_
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_too_many_replacements_stop_the_run(scenes, tokenizer, data_config, workers):
+def test_too_many_replacements_stop_the_run(tmp_path, tokenizer, data_config, workers):
     data_config.max_replaced = 0.04
     data_config.workers = workers
     # One record in forty is 2.5%: allowed. Two with the same neighbour are 7.5% skips: not.
-    assert len(batches(Broken(scenes, {5}), tokenizer, data_config, 12)) == 12
+    assert len(batches(pictures(tmp_path, data_config, {5}), tokenizer, data_config, 12)) == 12
     with pytest.raises(TooManyUnreadable, match=r'unreadable records in 1\d\d rows.*max_replaced'):
-        batches(Broken(scenes, {5, 6}), tokenizer, data_config, 12)
+        batches(pictures(tmp_path, data_config, {5, 6}), tokenizer, data_config, 12)
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_workers_error_surfaces_in_one_line(scenes, tokenizer, data_config, workers):
+def test_a_workers_error_surfaces_in_one_line(tmp_path, tokenizer, data_config, workers):
     data_config.workers = workers
-    with pytest.raises(TooManyUnreadable, match=r'40 consecutive.*the last: file \d+\.jpg') as e:
-        batches(Broken(scenes, range(40)), tokenizer, data_config, 1)
+    with pytest.raises(TooManyUnreadable, match=r'40 consecutive.*the last: .*/\d+\.png: ') as e:
+        batches(pictures(tmp_path, data_config, range(40)), tokenizer, data_config, 1)
     assert '\n' not in str(e.value)
 
 

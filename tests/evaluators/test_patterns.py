@@ -27,16 +27,16 @@ def sample(seed=0, *, images=60, grid=4, num_codes=32, concepts=5, **changes):
     shape = labels.shape
     random_logits = rng.normal(size=(*shape, num_codes))
     fields = {
-        "codes_with_text": labels * 3 + 1,
-        "codes_without_text": rng.integers(0, 12, shape),
-        "scores": rng.random(shape),
-        "cls_codes": rng.integers(0, num_codes, images),
-        "random_codes": random_logits.argmax(-1),
-        "random_logits": random_logits,
-        "features": rng.normal(size=(*shape, 7)),
-        "pixels": rng.integers(0, 256, (images, 2 * grid, 2 * grid, 3), dtype=np.uint8),
-        "labels": labels,
-        "num_codes": num_codes,
+        'codes_with_text': labels * 3 + 1,
+        'codes_without_text': rng.integers(0, 12, shape),
+        'scores': rng.random(shape),
+        'cls_codes': rng.integers(0, num_codes, images),
+        'random_codes': random_logits.argmax(-1),
+        'random_logits': random_logits,
+        'features': rng.normal(size=(*shape, 7)),
+        'pixels': rng.integers(0, 256, (images, 2 * grid, 2 * grid, 3), dtype=np.uint8),
+        'labels': labels,
+        'num_codes': num_codes,
     }
     return patterns.PatchCodes(**(fields | changes))
 
@@ -62,11 +62,11 @@ HEAD = patterns.HEAD_WITH_TEXT
 
 def rows_with(**controls):
     """A head and its deciding controls, both beaten unless changed by `broadcast` or `features`."""
-    weak = {"nmi": 0.3, "in_image": 0.2}
+    weak = {'nmi': 0.3, 'in_image': 0.2}
     return [
         row(HEAD, HEAD),
-        row(patterns.CLS_BROADCAST, HEAD, **(weak | controls.get("broadcast", {}))),
-        row(patterns.FEATURE_KMEANS, HEAD, **(weak | controls.get("features", {}))),
+        row(patterns.CLS_BROADCAST, HEAD, **(weak | controls.get('broadcast', {}))),
+        row(patterns.FEATURE_KMEANS, HEAD, **(weak | controls.get('features', {}))),
     ]
 
 
@@ -205,7 +205,7 @@ def test_pixel_patches_lie_row_by_row():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
     cut = pattern_controls.pixel_patches(pixels, num_patches=9).reshape(2, 9, 2, 2, 3)
     np.testing.assert_allclose(cut[1, 5] * 255, pixels[1, 2:4, 4:6], rtol=1e-6)
-    with pytest.raises(ValueError, match="5 patches"):
+    with pytest.raises(ValueError, match='5 patches'):
         pattern_controls.pixel_patches(pixels, num_patches=5)
 
 
@@ -245,16 +245,16 @@ def test_random_head_without_logits_is_marked_and_no_text_is_left_out():
     assert [r.head for r in rows] == [HEAD] * 5
     random_head = next(r for r in rows if r.name == patterns.RANDOM_HEAD)
     assert not random_head.is_matched and random_head.codes > rows[0].codes
-    assert f"{random_head.codes}*" in patterns.format_table(rows)
+    assert f'{random_head.codes}*' in patterns.format_table(rows)
 
 
 def test_without_labels_only_codes_and_modal_share_are_known():
     rows = patterns.evaluate_patterns(sample(labels=None))
     assert math.isnan(rows[0].object_nmi) and rows[0].modal_share < 1
     report = json.loads(json.dumps(patterns.to_dict(rows), allow_nan=False))
-    assert report["rows"][0]["in_image_nmi_gain"] is None
-    assert all("no patch labels" in sentence for sentence in report["verdict"])
-    assert "nan" not in patterns.format_table(rows)
+    assert report['rows'][0]['in_image_nmi_gain'] is None
+    assert all('no patch labels' in sentence for sentence in report['verdict'])
+    assert 'nan' not in patterns.format_table(rows)
 
 
 def test_table_and_dict_hold_every_row():
@@ -262,21 +262,21 @@ def test_table_and_dict_hold_every_row():
     table = patterns.format_table(rows)
     assert table.count(patterns.FEATURE_KMEANS) == 2 and HEAD in table
     report = patterns.to_dict(rows)
-    assert report["verdict"] == patterns.verdict(rows)
-    for values, its_row in zip(report["rows"], rows, strict=True):
-        gain = values["object_nmi"] - values["object_nmi_shuffled"]
-        assert values["object_nmi_gain"] == its_row.object_nmi_gain == pytest.approx(gain)
+    assert report['verdict'] == patterns.verdict(rows)
+    for values, its_row in zip(report['rows'], rows, strict=True):
+        gain = values['object_nmi'] - values['object_nmi_shuffled']
+        assert values['object_nmi_gain'] == its_row.object_nmi_gain == pytest.approx(gain)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ('field', 'value'),
     [
-        ("codes_without_text", np.zeros((60, 15), int)),
-        ("cls_codes", np.full(60, 32)),
-        ("random_logits", np.zeros((60, 16, 31))),
-        ("pixels", np.zeros((60, 8, 9, 3), np.uint8)),
-        ("features", np.zeros((59, 16, 7))),
-        ("labels", np.zeros((60, 16), int)),
+        ('codes_without_text', np.zeros((60, 15), int)),
+        ('cls_codes', np.full(60, 32)),
+        ('random_logits', np.zeros((60, 16, 31))),
+        ('pixels', np.zeros((60, 8, 9, 3), np.uint8)),
+        ('features', np.zeros((59, 16, 7))),
+        ('labels', np.zeros((60, 16), int)),
     ],
 )
 def test_bad_input_is_named(field, value):
@@ -289,36 +289,36 @@ def test_bad_input_is_named(field, value):
 
 def test_semantic_only_above_both_controls_on_every_figure():
     assert patterns.verdict(rows_with()) == [
-        f"{HEAD}: semantic: beats {patterns.CLS_BROADCAST} and {patterns.FEATURE_KMEANS}."
+        f'{HEAD}: semantic: beats {patterns.CLS_BROADCAST} and {patterns.FEATURE_KMEANS}.'
     ]
 
 
-@pytest.mark.parametrize("control", ["broadcast", "features"])
+@pytest.mark.parametrize('control', ['broadcast', 'features'])
 @pytest.mark.parametrize(
-    ("change", "figure"),
+    ('change', 'figure'),
     [
-        ({"nmi": 0.6}, "object NMI minus shuffled (0.400 against 0.500)"),
-        ({"nmi": 0.5}, "object NMI minus shuffled (0.400 against 0.400)"),  # a tie is not a win
-        ({"in_image": 0.45, "in_image_chance": 0.3}, "in-image NMI (0.400 against 0.450)"),
-        ({"in_image_chance": -0.2}, "in-image NMI minus shuffled (0.300 against 0.400)"),
+        ({'nmi': 0.6}, 'object NMI minus shuffled (0.400 against 0.500)'),
+        ({'nmi': 0.5}, 'object NMI minus shuffled (0.400 against 0.400)'),  # a tie is not a win
+        ({'in_image': 0.45, 'in_image_chance': 0.3}, 'in-image NMI (0.400 against 0.450)'),
+        ({'in_image_chance': -0.2}, 'in-image NMI minus shuffled (0.300 against 0.400)'),
     ],
 )
 def test_what_is_not_beaten_is_named(control, change, figure):
-    names = {"broadcast": patterns.CLS_BROADCAST, "features": patterns.FEATURE_KMEANS}
+    names = {'broadcast': patterns.CLS_BROADCAST, 'features': patterns.FEATURE_KMEANS}
     sentences = patterns.verdict(rows_with(**{control: change}))
     assert sentences == [
-        f"{HEAD}: not called semantic: does not beat {names[control]}.",
-        f"{HEAD}: {names[control]} is not beaten on {figure}.",
+        f'{HEAD}: not called semantic: does not beat {names[control]}.',
+        f'{HEAD}: {names[control]} is not beaten on {figure}.',
     ]
 
 
 def test_other_controls_are_named_and_do_not_decide():
     first, second = patterns.verdict([*rows_with(), row(patterns.PIXEL_KMEANS, HEAD, nmi=0.9)])
-    assert "semantic: beats" in first and patterns.PIXEL_KMEANS in second
+    assert 'semantic: beats' in first and patterns.PIXEL_KMEANS in second
 
 
 def test_margin_missing_controls_and_other_heads():
-    assert "not called semantic" in patterns.verdict(rows_with(), margin=0.25)[0]
-    assert "not measured" in patterns.verdict(rows_with()[:2])[0]
+    assert 'not called semantic' in patterns.verdict(rows_with(), margin=0.25)[0]
+    assert 'not measured' in patterns.verdict(rows_with()[:2])[0]
     foreign = row(patterns.FEATURE_KMEANS, patterns.HEAD_WITHOUT_TEXT, nmi=0.9)
     assert len(patterns.verdict([*rows_with(), foreign])) == 1

@@ -37,11 +37,11 @@ def balances(rows, centre):
     cases = {}
     for tau in TAUS_TEACHER:
         targets = sinkhorn(rows, tau)
-        check_close(targets, log_sinkhorn(rows, tau), "Sinkhorn", tolerance=1e-10)
-        check_close(targets.sum(-1), torch.ones(len(rows)), "Sinkhorn rows", tolerance=1e-10)
-        cases[f"sinkhorn{tau:g}"] = targets, None
+        check_close(targets, log_sinkhorn(rows, tau), 'Sinkhorn', tolerance=1e-10)
+        check_close(targets.sum(-1), torch.ones(len(rows)), 'Sinkhorn rows', tolerance=1e-10)
+        cases[f'sinkhorn{tau:g}'] = targets, None
         updated = centre * CENTRE_MOMENTUM + rows.mean(0) * (1 - CENTRE_MOMENTUM)
-        cases[f"centring{tau:g}"] = ((rows - centre) / tau).softmax(-1), updated
+        cases[f'centring{tau:g}'] = ((rows - centre) / tau).softmax(-1), updated
     return cases
 
 
@@ -71,15 +71,15 @@ def write_agreement(folder):
         loss = soft_cross_entropy(student / TAU_STUDENT, targets)
         loss.backward()
         by_torch = F.cross_entropy(student / TAU_STUDENT, targets)
-        check_close(loss, by_torch, "agreement", tolerance=1e-12)
-        outputs |= {f"{name}/targets": targets, f"{name}/loss": loss}
-        outputs[f"{name}/grad_student"] = student.grad
+        check_close(loss, by_torch, 'agreement', tolerance=1e-12)
+        outputs |= {f'{name}/targets': targets, f'{name}/loss': loss}
+        outputs[f'{name}/grad_student'] = student.grad
         if updated is not None:
-            outputs["centre_updated"] = updated
+            outputs['centre_updated'] = updated
     write(
-        f"{folder}/agreement.npz",
+        f'{folder}/agreement.npz',
         config=encoding_config(),
-        inputs={"teacher": teacher, "student": values, "centre": centre},
+        inputs={'teacher': teacher, 'student': values, 'centre': centre},
         outputs=outputs,
     )
 
@@ -101,23 +101,23 @@ def write_mim(folder):
         loss = ((by_patch * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
         loss.backward()
         by_torch = F.cross_entropy(student[mask] / TAU_STUDENT, targets)
-        check_close(loss, by_torch, "masked patches, equal counts", tolerance=1e-12)
-        outputs |= {f"{name}/targets": targets.view(b, masked, k), f"{name}/loss": loss}
-        outputs[f"{name}/grad_student"] = student.grad
+        check_close(loss, by_torch, 'masked patches, equal counts', tolerance=1e-12)
+        outputs |= {f'{name}/targets': targets.view(b, masked, k), f'{name}/loss': loss}
+        outputs[f'{name}/grad_student'] = student.grad
         if updated is not None:
-            outputs["centre_updated"] = updated  # from masked patches
-    outputs["centre_updated_all_patches"] = centre * CENTRE_MOMENTUM + teacher.mean((0, 1)) * (
+            outputs['centre_updated'] = updated  # from masked patches
+    outputs['centre_updated_all_patches'] = centre * CENTRE_MOMENTUM + teacher.mean((0, 1)) * (
         1 - CENTRE_MOMENTUM
     )
     write(
-        f"{folder}/mim.npz",
+        f'{folder}/mim.npz',
         config=encoding_config(),
         inputs={
-            "teacher": teacher,
-            "student": values,
-            "centre": centre,
-            "mask": mask,
-            "mask_index": mask.nonzero()[:, 1].view(b, masked),
+            'teacher': teacher,
+            'student': values,
+            'centre': centre,
+            'mask': mask,
+            'mask_index': mask.nonzero()[:, 1].view(b, masked),
         },
         outputs=outputs,
     )
@@ -135,7 +135,7 @@ def write_mim_pixel(folder):
     mask[0], mask[1] = torch.arange(9) % 2 == 0, (torch.arange(9) % 2 == 1)
     mask[0, 8] = False  # four in each image, the two special patches among them
     blocks = images.reshape(b, 3, grid, p, grid, p)
-    patches = torch.einsum("nchpwq->nhwpqc", blocks).reshape(b, grid * grid, p * p * 3)
+    patches = torch.einsum('nchpwq->nhwpqc', blocks).reshape(b, grid * grid, p * p * 3)
     mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
     targets = (patches - mean) / (variance + 1e-6) ** 0.5
     predicted = draw.normal(b, grid * grid, p * p * 3)
@@ -143,16 +143,16 @@ def write_mim_pixel(folder):
     by_patch = (leaf - targets).square().mean(-1)  # [b, n]
     loss = (by_patch * mask).sum() / mask.sum()
     loss.backward()
-    check_close(loss, F.mse_loss(leaf[mask], targets[mask]), "pixel loss", tolerance=1e-12)
+    check_close(loss, F.mse_loss(leaf[mask], targets[mask]), 'pixel loss', tolerance=1e-12)
     write(
-        f"{folder}/mim_pixel.npz",
-        config=dict(patch_size=p, eps=1e-6, variance="unbiased"),
-        inputs={"images": images.permute(0, 2, 3, 1), "predicted": predicted, "mask": mask},
+        f'{folder}/mim_pixel.npz',
+        config=dict(patch_size=p, eps=1e-6, variance='unbiased'),
+        inputs={'images': images.permute(0, 2, 3, 1), 'predicted': predicted, 'mask': mask},
         outputs={
-            "patches": patches,
-            "targets": targets,
-            "loss": loss,
-            "grad_predicted": leaf.grad,
+            'patches': patches,
+            'targets': targets,
+            'loss': loss,
+            'grad_predicted': leaf.grad,
         },
     )
 
@@ -161,30 +161,30 @@ def write_adamw(folder):
     """Five steps of clip by global norm, AdamW with three groups, EMA after each step."""
     draw = Draw(404)
     steps, ema_momentum, max_norm = 5, 0.995, 1.0
-    shapes = {"vit": (3, 4), "bert": (4, 3), "bias": (5,), "tiny": (6,)}
+    shapes = {'vit': (3, 4), 'bert': (4, 3), 'bias': (5,), 'tiny': (6,)}
     groups = {
-        "vit": dict(lr=1e-4, weight_decay=0.02),
-        "bert": dict(lr=1e-3, weight_decay=0.02),
-        "bias": dict(lr=1e-3, weight_decay=0.0),
-        "tiny": dict(lr=1e-3, weight_decay=0.02),  # gradients of the size of eps
+        'vit': dict(lr=1e-4, weight_decay=0.02),
+        'bert': dict(lr=1e-3, weight_decay=0.02),
+        'bias': dict(lr=1e-3, weight_decay=0.0),
+        'tiny': dict(lr=1e-3, weight_decay=0.02),  # gradients of the size of eps
     }
     params = {name: draw.normal(*shape) for name, shape in shapes.items()}
     ema = {name: draw.normal(*shape) for name, shape in shapes.items()}
     scale = torch.tensor([2.0, 0.1, 1.0, 0.05, 3.0], dtype=torch.float64)  # clipped and not
     grads = {}
     for name, shape in shapes.items():
-        size = scale.view(steps, *[1] * len(shape)) * (1e-8 if name == "tiny" else 1.0)
+        size = scale.view(steps, *[1] * len(shape)) * (1e-8 if name == 'tiny' else 1.0)
         grads[name] = exact(size * draw.normal(steps, *shape))
 
-    inputs = {f"grads/{name}": value for name, value in grads.items()}
-    inputs |= {f"ema/{name}": value for name, value in ema.items()}
+    inputs = {f'grads/{name}': value for name, value in grads.items()}
+    inputs |= {f'ema/{name}': value for name, value in ema.items()}
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     optimizer = torch.optim.AdamW(
         [dict(params=[leaves[name]], **groups[name]) for name in shapes],
         betas=(0.9, 0.999),
         eps=1e-8,
     )
-    history = {f"{kind}/{name}": [] for kind in ("params", "ema") for name in shapes}
+    history = {f'{kind}/{name}': [] for kind in ('params', 'ema') for name in shapes}
     norms = []
     for step in range(steps):
         for name, leaf in leaves.items():
@@ -193,12 +193,12 @@ def write_adamw(folder):
         optimizer.step()
         for name, leaf in leaves.items():
             ema[name] = ema_momentum * ema[name] + (1 - ema_momentum) * leaf.detach()
-            history[f"params/{name}"].append(leaf.detach().clone())
-            history[f"ema/{name}"].append(ema[name])
+            history[f'params/{name}'].append(leaf.detach().clone())
+            history[f'ema/{name}'].append(ema[name])
     if not (min(norms) < max_norm < max(norms)):
-        raise AssertionError("both clipped and unclipped steps are wanted")
+        raise AssertionError('both clipped and unclipped steps are wanted')
     write(
-        f"{folder}/adamw.npz",
+        f'{folder}/adamw.npz',
         config=dict(
             groups=groups,
             betas=[0.9, 0.999],
@@ -210,7 +210,7 @@ def write_adamw(folder):
         params=params,
         inputs=inputs,
         outputs={name: torch.stack(values) for name, values in history.items()}
-        | {"grad_norm": torch.stack(norms)},
+        | {'grad_norm': torch.stack(norms)},
     )
 
 

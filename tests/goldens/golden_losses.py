@@ -46,54 +46,54 @@ def write_itc(folder):
     shared = (image_id[:, None] == torch.cat([image_id, queue_id])[None]).double()
 
     cases = {
-        "alpha0_full": dict(alpha=0.0, fill=q, shared=False),
-        "alpha0.4_full": dict(alpha=0.4, fill=q, shared=False),
-        "alpha0_part": dict(alpha=0.0, fill=3, shared=False),
-        "alpha0.4_part": dict(alpha=0.4, fill=3, shared=False),
-        "alpha0.4_full_shared": dict(alpha=0.4, fill=q, shared=True),
+        'alpha0_full': dict(alpha=0.0, fill=q, shared=False),
+        'alpha0.4_full': dict(alpha=0.4, fill=q, shared=False),
+        'alpha0_part': dict(alpha=0.0, fill=3, shared=False),
+        'alpha0.4_part': dict(alpha=0.4, fill=3, shared=False),
+        'alpha0.4_full_shared': dict(alpha=0.4, fill=q, shared=True),
     }
     outputs = {}
     for name, case in cases.items():
-        columns = b + case["fill"]
-        positives = shared / shared.sum(1, keepdim=True) if case["shared"] else one_hot
+        columns = b + case['fill']
+        positives = shared / shared.sum(1, keepdim=True) if case['shared'] else one_hot
         leaves = [x.clone().requires_grad_() for x in (image, text, temp)]
         loss, target_i2t, target_t2i = itc(
             leaves[:2],
             momentum,
-            [rows[: case["fill"]] for rows in queue],
+            [rows[: case['fill']] for rows in queue],
             leaves[2],
-            alpha=case["alpha"],
+            alpha=case['alpha'],
             positives=positives[:, :columns],
         )
         loss.backward()
         outputs |= {
-            f"{name}/loss": loss,
-            f"{name}/target_i2t": target_i2t,
-            f"{name}/target_t2i": target_t2i,
-            f"{name}/grad_image": leaves[0].grad,
-            f"{name}/grad_text": leaves[1].grad,
-            f"{name}/grad_temp": leaves[2].grad,
+            f'{name}/loss': loss,
+            f'{name}/target_i2t': target_i2t,
+            f'{name}/target_t2i': target_t2i,
+            f'{name}/grad_image': leaves[0].grad,
+            f'{name}/grad_text': leaves[1].grad,
+            f'{name}/grad_temp': leaves[2].grad,
         }
-        if name == "alpha0_full":
+        if name == 'alpha0_full':
             labels = torch.arange(b)
             expected = sum(
                 F.cross_entropy(a @ torch.cat([m, rest]).T / temp, labels) / 2
                 for a, m, rest in ((image, momentum[1], queue[1]), (text, momentum[0], queue[0]))
             )
-            check_close(loss, expected, "ITC with one-hot targets", tolerance=1e-12)
+            check_close(loss, expected, 'ITC with one-hot targets', tolerance=1e-12)
     write(
-        f"{folder}/itc.npz",
+        f'{folder}/itc.npz',
         config=dict(cases=cases),
         inputs={
-            "image": image,
-            "text": text,
-            "image_momentum": momentum[0],
-            "text_momentum": momentum[1],
-            "image_queue": queue[0],
-            "text_queue": queue[1],
-            "temp": temp,
-            "image_id": image_id,
-            "queue_id": queue_id,
+            'image': image,
+            'text': text,
+            'image_momentum': momentum[0],
+            'text_momentum': momentum[1],
+            'image_queue': queue[0],
+            'text_queue': queue[1],
+            'temp': temp,
+            'image_id': image_id,
+            'queue_id': queue_id,
         },
         outputs=outputs,
     )
@@ -101,7 +101,7 @@ def write_itc(folder):
 
 def negative_distribution(similarity, excluded, temp):
     """Row i: softmax over the candidates j that are not excluded, in log space."""
-    logits = (similarity / temp).masked_fill(excluded, float("-inf"))
+    logits = (similarity / temp).masked_fill(excluded, float('-inf'))
     return (logits - logits.logsumexp(-1, keepdim=True)).exp()
 
 
@@ -118,7 +118,7 @@ def write_itm(folder):
     loss = F.cross_entropy(logits, labels)
     loss.backward()
     by_hand = logits.logsumexp(-1) - torch.where(labels == 1, logits[:, 1], logits[:, 0])
-    check_close(loss, by_hand.mean(), "ITM", tolerance=1e-12)
+    check_close(loss, by_hand.mean(), 'ITM', tolerance=1e-12)
 
     def similarities():
         values = draw.normal(b, b, mean=0.2, std=0.2)
@@ -130,24 +130,24 @@ def write_itm(folder):
     diagonal = torch.eye(b, dtype=torch.bool)
     same = image_id[:, None] == image_id[None]
     temps = exact(torch.tensor([1.0, 0.07, 0.01, 0.001], dtype=torch.float64))
-    outputs = {"loss": loss, "grad_logits": logits.grad}
-    for name, excluded in {"diagonal": diagonal, "same_id": same}.items():
-        for direction, similarity in {"i2t": sim_i2t, "t2i": sim_t2i}.items():
+    outputs = {'loss': loss, 'grad_logits': logits.grad}
+    for name, excluded in {'diagonal': diagonal, 'same_id': same}.items():
+        for direction, similarity in {'i2t': sim_i2t, 't2i': sim_t2i}.items():
             rows = [negative_distribution(similarity, excluded, temp) for temp in temps]
-            outputs[f"{name}/{direction}"] = torch.stack(rows)  # [temps, b, b]
-            check_close(rows[0].sum(-1), torch.ones(b), "negative distribution")
+            outputs[f'{name}/{direction}'] = torch.stack(rows)  # [temps, b, b]
+            check_close(rows[0].sum(-1), torch.ones(b), 'negative distribution')
             weights = (similarity / temps[1]).exp() * ~excluded
-            check_close(rows[1], weights / weights.sum(-1, keepdim=True), "hard negatives")
+            check_close(rows[1], weights / weights.sum(-1, keepdim=True), 'hard negatives')
     write(
-        f"{folder}/itm.npz",
+        f'{folder}/itm.npz',
         config=dict(temps=[1.0, 0.07, 0.01, 0.001]),
         inputs={
-            "logits": logits,
-            "labels": labels,
-            "sim_i2t": sim_i2t,
-            "sim_t2i": sim_t2i,
-            "image_id": image_id,
-            "temps": temps,
+            'logits': logits,
+            'labels': labels,
+            'sim_i2t': sim_i2t,
+            'sim_t2i': sim_t2i,
+            'image_id': image_id,
+            'temps': temps,
         },
         outputs=outputs,
     )
@@ -170,14 +170,14 @@ def write_mlm(folder):
         loss.backward()
         mixed = alpha * teacher.softmax(-1) + (1 - alpha) * F.one_hot(labels, v).double()
         by_slot = -(mixed * logits.log_softmax(-1)).sum(-1)  # [b, m]
-        check_close(loss, (by_slot * weights).sum() / weights.sum(), "MLM", tolerance=1e-12)
-        outputs[f"alpha{alpha:g}/loss"] = loss
-        outputs[f"alpha{alpha:g}/grad_logits"] = logits.grad
-    outputs["count"] = weights.sum()
+        check_close(loss, (by_slot * weights).sum() / weights.sum(), 'MLM', tolerance=1e-12)
+        outputs[f'alpha{alpha:g}/loss'] = loss
+        outputs[f'alpha{alpha:g}/grad_logits'] = logits.grad
+    outputs['count'] = weights.sum()
     write(
-        f"{folder}/mlm.npz",
+        f'{folder}/mlm.npz',
         config=dict(alphas=alphas),
-        inputs={"logits": values, "teacher_logits": teacher, "labels": labels, "weights": weights},
+        inputs={'logits': values, 'teacher_logits': teacher, 'labels': labels, 'weights': weights},
         outputs=outputs,
     )
 
@@ -199,15 +199,15 @@ def write_lm(folder):
             label_smoothing=smoothing,
         )
         loss.backward()
-        outputs[f"smoothing{smoothing:g}/loss"] = loss
-        outputs[f"smoothing{smoothing:g}/grad_logits"] = logits.grad
+        outputs[f'smoothing{smoothing:g}/loss'] = loss
+        outputs[f'smoothing{smoothing:g}/grad_logits'] = logits.grad
     log_probs = values.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
-    outputs["token_log_prob"] = log_probs * valid  # [b, t], 0 on padding
-    outputs["count"] = valid.sum()
+    outputs['token_log_prob'] = log_probs * valid  # [b, t], 0 on padding
+    outputs['count'] = valid.sum()
     write(
-        f"{folder}/lm.npz",
+        f'{folder}/lm.npz',
         config=dict(smoothings=smoothings),
-        inputs={"logits": values, "labels": labels, "valid": valid},
+        inputs={'logits': values, 'labels': labels, 'valid': valid},
         outputs=outputs,
     )
 

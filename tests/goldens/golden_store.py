@@ -44,15 +44,15 @@ class Draw:
         Small embeddings keep the variance at the first LayerNorm near 1e-3: a wrong epsilon shows.
         """
         for name, parameter in module.named_parameters():
-            owner = module.get_submodule(name.rpartition(".")[0])
-            leaf = name.rpartition(".")[2]
-            if isinstance(owner, torch.nn.LayerNorm) and leaf == "weight":
+            owner = module.get_submodule(name.rpartition('.')[0])
+            leaf = name.rpartition('.')[2]
+            if isinstance(owner, torch.nn.LayerNorm) and leaf == 'weight':
                 value = self.normal(*parameter.shape, mean=1.0, std=0.3)
             elif isinstance(owner, torch.nn.Conv2d):
-                value = self.normal(*parameter.shape, std=0.004 if leaf == "weight" else 0.03)
-            elif isinstance(owner, torch.nn.Linear) and leaf == "weight":
+                value = self.normal(*parameter.shape, std=0.004 if leaf == 'weight' else 0.03)
+            elif isinstance(owner, torch.nn.Linear) and leaf == 'weight':
                 value = self.normal(*parameter.shape, std=weight)
-            elif leaf == "bias":
+            elif leaf == 'bias':
                 value = self.normal(*parameter.shape, std=bias)
             else:  # word, position and type embeddings, class and mask tokens
                 value = self.normal(*parameter.shape, std=embedding)
@@ -67,13 +67,13 @@ def exact(tensor):
 
 def write(path, *, config, inputs, outputs, params=None):
     """Writes one golden and prints its size."""
-    arrays = {"config": np.array(json.dumps(config, sort_keys=True))}
-    for group, tensors in (("param", params or {}), ("in", inputs), ("out", outputs)):
+    arrays = {'config': np.array(json.dumps(config, sort_keys=True))}
+    for group, tensors in (('param', params or {}), ('in', inputs), ('out', outputs)):
         for name, tensor in tensors.items():
-            arrays[f"{group}/{name}"] = to_array(tensor, is_exact=group != "out", name=name)
+            arrays[f'{group}/{name}'] = to_array(tensor, is_exact=group != 'out', name=name)
     np.savez(path, **arrays)
     count = len(arrays) - 1
-    print(f"{os.path.basename(path):<24} {count:>3} arrays {os.path.getsize(path):>8} bytes")
+    print(f'{os.path.basename(path):<24} {count:>3} arrays {os.path.getsize(path):>8} bytes')
 
 
 def to_array(tensor, *, is_exact, name):
@@ -83,10 +83,10 @@ def to_array(tensor, *, is_exact, name):
     if array.dtype == np.float64:
         rounded = array.astype(np.float32)
         if is_exact and not np.array_equal(rounded, array):
-            raise ValueError(f"{name}: an input is not exact in float32")
+            raise ValueError(f'{name}: an input is not exact in float32')
         return rounded
     if array.dtype == np.float32:
-        raise ValueError(f"{name}: computed in float32; references compute in float64")
+        raise ValueError(f'{name}: computed in float32; references compute in float64')
     return array
 
 
@@ -94,4 +94,4 @@ def check_close(actual, expected, what, tolerance=1e-6):
     """Two formulations of one quantity must agree before either is stored."""
     error = (actual - expected).abs().max().item()
     if not error <= tolerance:
-        raise AssertionError(f"{what}: two references differ by {error:.2e}")
+        raise AssertionError(f'{what}: two references differ by {error:.2e}')

@@ -25,7 +25,7 @@ from transformers.models.bert.modeling_bert import BertEncoder
 SHAPE = dict(hidden_size=32, num_attention_heads=4, intermediate_size=128)
 BERT = dict(
     SHAPE,
-    hidden_act="gelu",
+    hidden_act='gelu',
     layer_norm_eps=1e-12,
     vocab_size=50,
     max_position_embeddings=16,
@@ -34,19 +34,19 @@ BERT = dict(
 )
 
 
-def file_parameters(model, prefix=""):
+def file_parameters(model, prefix=''):
     """{name in the saved file: float32 tensor}; tied weights appear once."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        tensors = load_file(f"{folder}/model.safetensors")
+        tensors = load_file(f'{folder}/model.safetensors')
     return {prefix + name: tensor.double() for name, tensor in sorted(tensors.items())}
 
 
 def hidden_states(result, layers):
     """The input of every layer and the output of the last: 'hidden_0' ... 'hidden_<layers>'."""
     if len(result.hidden_states) != layers + 1:
-        raise AssertionError(f"{len(result.hidden_states)} hidden states for {layers} layers")
-    return {f"hidden_{i}": state for i, state in enumerate(result.hidden_states)}
+        raise AssertionError(f'{len(result.hidden_states)} hidden states for {layers} layers')
+    return {f'hidden_{i}': state for i, state in enumerate(result.hidden_states)}
 
 
 def padding_mask(lengths, width):
@@ -61,7 +61,7 @@ def write_vit_clip(folder):
     config = dict(
         SHAPE,
         num_hidden_layers=2,
-        hidden_act="quick_gelu",
+        hidden_act='quick_gelu',
         layer_norm_eps=1e-5,
         image_size=16,
         patch_size=4,
@@ -70,13 +70,13 @@ def write_vit_clip(folder):
     pixels = draw.normal(3, 3, 16, 16)
     result = model(pixels, output_hidden_states=True)
     outputs = hidden_states(result, 2)
-    outputs["tokens"] = model.post_layernorm(outputs["hidden_2"])  # [b, n + 1, d]
-    check_close(outputs["tokens"][:, 0], result.pooler_output, "CLIP CLS token")
+    outputs['tokens'] = model.post_layernorm(outputs['hidden_2'])  # [b, n + 1, d]
+    check_close(outputs['tokens'][:, 0], result.pooler_output, 'CLIP CLS token')
     write(
-        f"{folder}/vit_clip.npz",
+        f'{folder}/vit_clip.npz',
         config=config,
-        params=file_parameters(model, prefix="vision_model."),
-        inputs={"pixels": pixels},
+        params=file_parameters(model, prefix='vision_model.'),
+        inputs={'pixels': pixels},
         outputs=outputs,
     )
 
@@ -88,7 +88,7 @@ def write_vit_plain(folder):
     config = dict(
         SHAPE,
         num_hidden_layers=2,
-        hidden_act="gelu",
+        hidden_act='gelu',
         layer_norm_eps=1e-6,
         image_size=12,
         patch_size=4,
@@ -99,15 +99,15 @@ def write_vit_plain(folder):
     mask = draw.subset_masks(3, 9, 4)
     full = model(pixels, output_hidden_states=True)
     masked = model(pixels, bool_masked_pos=mask, output_hidden_states=True)
-    outputs = hidden_states(full, 2) | {"tokens": full.last_hidden_state}
-    check_close(model.layernorm(outputs["hidden_2"]), outputs["tokens"], "ViT final LayerNorm")
-    outputs |= {f"masked_{name}": state for name, state in hidden_states(masked, 2).items()}
-    outputs["masked_tokens"] = masked.last_hidden_state
+    outputs = hidden_states(full, 2) | {'tokens': full.last_hidden_state}
+    check_close(model.layernorm(outputs['hidden_2']), outputs['tokens'], 'ViT final LayerNorm')
+    outputs |= {f'masked_{name}': state for name, state in hidden_states(masked, 2).items()}
+    outputs['masked_tokens'] = masked.last_hidden_state
     write(
-        f"{folder}/vit_plain.npz",
+        f'{folder}/vit_plain.npz',
         config=config,
         params=file_parameters(model),
-        inputs={"pixels": pixels, "mask": mask},
+        inputs={'pixels': pixels, 'mask': mask},
         outputs=outputs,
     )
 
@@ -122,13 +122,13 @@ def write_bert_text(folder):
     ids = draw.integers(1, 50, 3, 7) * mask
     result = model(ids, attention_mask=mask.long(), output_hidden_states=True)
     outputs = hidden_states(result, 2)
-    outputs["tokens"] = result.last_hidden_state
-    check_close(outputs["tokens"], outputs["hidden_2"], "BERT last hidden state")
+    outputs['tokens'] = result.last_hidden_state
+    check_close(outputs['tokens'], outputs['hidden_2'], 'BERT last hidden state')
     write(
-        f"{folder}/bert_text.npz",
+        f'{folder}/bert_text.npz',
         config=config,
         params=file_parameters(model),
-        inputs={"ids": ids, "mask": mask},
+        inputs={'ids': ids, 'mask': mask},
         outputs=outputs,
     )
 
@@ -140,32 +140,32 @@ def residual_attention(params, name, x, context, key_mask):
     """
 
     def project(part, tokens):
-        weight, bias = params[f"{name}.self.{part}.weight"], params[f"{name}.self.{part}.bias"]
+        weight, bias = params[f'{name}.self.{part}.weight'], params[f'{name}.self.{part}.bias']
         heads = F.linear(tokens, weight, bias).unflatten(-1, (4, 8))
         return heads.transpose(1, 2)  # [b, h, t, d / h]
 
-    scores = project("query", x) @ project("key", context).transpose(-1, -2) / 8**0.5
-    scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
+    scores = project('query', x) @ project('key', context).transpose(-1, -2) / 8**0.5
+    scores = scores.masked_fill(~key_mask[:, None, None, :], float('-inf'))
     maps = scores.softmax(-1)  # [b, h, t, s]
-    mixed = (maps @ project("value", context)).transpose(1, 2).flatten(2)
-    weight, bias = params[f"{name}.output.dense.weight"], params[f"{name}.output.dense.bias"]
-    return norm(params, f"{name}.output.LayerNorm", x + F.linear(mixed, weight, bias)), maps
+    mixed = (maps @ project('value', context)).transpose(1, 2).flatten(2)
+    weight, bias = params[f'{name}.output.dense.weight'], params[f'{name}.output.dense.bias']
+    return norm(params, f'{name}.output.LayerNorm', x + F.linear(mixed, weight, bias)), maps
 
 
 def norm(params, name, x):
-    return F.layer_norm(x, (32,), params[f"{name}.weight"], params[f"{name}.bias"], eps=1e-12)
+    return F.layer_norm(x, (32,), params[f'{name}.weight'], params[f'{name}.bias'], eps=1e-12)
 
 
 def fusion_layers(params, x, x_mask, context, context_mask):
     """ALBEF's multimodal layers: self-attention, cross-attention, FFN; the context is fixed."""
     states, maps = [], []
     for i in range(3):
-        x, _ = residual_attention(params, f"layer.{i}.attention", x, x, x_mask)
-        x, cross = residual_attention(params, f"layer.{i}.crossattention", x, context, context_mask)
-        inner, outer = f"layer.{i}.intermediate.dense", f"layer.{i}.output.dense"
-        hidden = F.gelu(F.linear(x, params[f"{inner}.weight"], params[f"{inner}.bias"]))
-        hidden = F.linear(hidden, params[f"{outer}.weight"], params[f"{outer}.bias"])
-        x = norm(params, f"layer.{i}.output.LayerNorm", x + hidden)
+        x, _ = residual_attention(params, f'layer.{i}.attention', x, x, x_mask)
+        x, cross = residual_attention(params, f'layer.{i}.crossattention', x, context, context_mask)
+        inner, outer = f'layer.{i}.intermediate.dense', f'layer.{i}.output.dense'
+        hidden = F.gelu(F.linear(x, params[f'{inner}.weight'], params[f'{inner}.bias']))
+        hidden = F.linear(hidden, params[f'{outer}.weight'], params[f'{outer}.bias'])
+        x = norm(params, f'layer.{i}.output.LayerNorm', x + hidden)
         states.append(x)
         maps.append(cross)
     return states, maps
@@ -196,7 +196,7 @@ def write_bert_fusion(folder):
     draw = Draw(104)
     config = dict(BERT, num_hidden_layers=3, is_decoder=True, add_cross_attention=True)
     hf_config = BertConfig(**config)
-    hf_config._attn_implementation = "eager"
+    hf_config._attn_implementation = 'eager'
     encoder = draw.randomise(BertEncoder(hf_config))
     params = dict(sorted(encoder.state_dict().items()))
     text, image = draw.normal(3, 6, 32), draw.normal(3, 10, 32)
@@ -205,25 +205,25 @@ def write_bert_fusion(folder):
 
     outputs = {}
     for direction, streams in {
-        "text_to_image": (text, text_mask, image, image_mask),
-        "image_to_text": (image, image_mask, text, text_mask),
+        'text_to_image': (text, text_mask, image, image_mask),
+        'image_to_text': (image, image_mask, text, text_mask),
     }.items():
         states, maps = fusion_layers(params, *streams)
         for i, hf_state in enumerate(hf_fusion_layers(encoder, *streams)):
-            check_close(states[i], hf_state, f"{direction} layer {i}", tolerance=1e-10)
-            outputs[f"{direction}/layer_{i}"] = states[i]
-        if direction == "text_to_image":
+            check_close(states[i], hf_state, f'{direction} layer {i}', tolerance=1e-10)
+            outputs[f'{direction}/layer_{i}'] = states[i]
+        if direction == 'text_to_image':
             for i, cross in enumerate(maps):
-                outputs[f"text_to_image/cross_maps_{i}"] = cross  # [b, h, t, n + 1]
+                outputs[f'text_to_image/cross_maps_{i}'] = cross  # [b, h, t, n + 1]
                 weights = text_mask.double() / text_mask.sum(1, keepdim=True)
-                outputs[f"relevance_{i}"] = torch.einsum(  # [b, n]: heads' mean, real tokens' mean
-                    "bhtn,bt->bn", cross[..., 1:] / 4, weights
+                outputs[f'relevance_{i}'] = torch.einsum(  # [b, n]: heads' mean, real tokens' mean
+                    'bhtn,bt->bn', cross[..., 1:] / 4, weights
                 )
     write(
-        f"{folder}/bert_fusion.npz",
+        f'{folder}/bert_fusion.npz',
         config=config,
         params=params,
-        inputs={"text": text, "text_mask": text_mask, "image": image},
+        inputs={'text': text, 'text_mask': text_mask, 'image': image},
         outputs=outputs,
     )
 
@@ -246,11 +246,11 @@ def write_bert_decoder(folder):
         output_hidden_states=True,
     )
     write(
-        f"{folder}/bert_decoder.npz",
+        f'{folder}/bert_decoder.npz',
         config=config,
         params=file_parameters(model),
-        inputs={"ids": ids, "mask": mask, "context": context, "context_mask": context_mask},
-        outputs=hidden_states(result, 2) | {"logits": result.logits},
+        inputs={'ids': ids, 'mask': mask, 'context': context, 'context_mask': context_mask},
+        outputs=hidden_states(result, 2) | {'logits': result.logits},
     )
 
 

@@ -23,5 +23,5 @@ def main(folder):
         module.write_all(folder)
 
 
-if __name__ == "__main__":
+if __name__ == '__main__':
     main(sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__)))

@@ -7,37 +7,37 @@ from semmim_jax.viz import curves
 
 
 def write(path, *lines):
-    path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+    path.write_text('\n'.join(x if isinstance(x, str) else json.dumps(x) for x in lines))
     return path
 
 
 def test_truncated_last_line_is_skipped(tmp_path):
-    for broken in ('{"step": 20, "train/lo', "7", '{"train/loss": 1.0}', '{"step": 2'):
-        path = write(tmp_path / "m.jsonl", {"step": 10, "train/loss": 2.5}, broken)
-        steps, values = curves.read_metrics(path)["train/loss"]
+    for broken in ('{"step": 20, "train/lo', '7', '{"train/loss": 1.0}', '{"step": 2'):
+        path = write(tmp_path / 'm.jsonl', {'step': 10, 'train/loss': 2.5}, broken)
+        steps, values = curves.read_metrics(path)['train/loss']
         assert (steps.tolist(), values.tolist()) == ([10], [2.5])
-        path.write_text(path.read_text() + "\n\n")
-        assert curves.read_metrics(path)["train/loss"][0].tolist() == [10]
+        path.write_text(path.read_text() + '\n\n')
+        assert curves.read_metrics(path)['train/loss'][0].tolist() == [10]
 
 
 def test_broken_line_elsewhere_is_an_error_with_its_number(tmp_path):
-    path = write(tmp_path / "m.jsonl", {"step": 1, "a": 1}, '{"step": 2, "a', {"step": 3, "a": 1})
-    with pytest.raises(ValueError, match=r"m\.jsonl, line 2"):
+    path = write(tmp_path / 'm.jsonl', {'step': 1, 'a': 1}, '{"step": 2, "a', {'step': 3, 'a': 1})
+    with pytest.raises(ValueError, match=r'm\.jsonl, line 2'):
         curves.read_metrics(path)
 
 
 def test_later_line_of_a_step_counts_and_steps_are_sorted(tmp_path):
     path = write(
-        tmp_path / "m.jsonl",
-        {"step": 10, "a": 1, "name": "x", "flag": True},
-        {"step": 30, "a": 3},
-        {"step": 20, "a": 2, "b": float("nan")},
-        {"step": 30, "a": 4},
+        tmp_path / 'm.jsonl',
+        {'step': 10, 'a': 1, 'name': 'x', 'flag': True},
+        {'step': 30, 'a': 3},
+        {'step': 20, 'a': 2, 'b': float('nan')},
+        {'step': 30, 'a': 4},
     )
     series = curves.read_metrics(path)
-    assert sorted(series) == ["a", "b"]
-    assert series["a"][0].tolist() == [10, 20, 30] and series["a"][1].tolist() == [1, 2, 4]
-    assert np.isnan(series["b"][1]).all()
+    assert sorted(series) == ['a', 'b']
+    assert series['a'][0].tolist() == [10, 20, 30] and series['a'][1].tolist() == [1, 2, 4]
+    assert np.isnan(series['b'][1]).all()
 
 
 def test_smoothing_keeps_constants_and_lines_and_skips_gaps():
@@ -54,23 +54,23 @@ def test_smoothing_keeps_constants_and_lines_and_skips_gaps():
 def test_curves_are_drawn(tmp_path):
     records = [
         {
-            "step": s,
-            "train/loss": 1 / s,
-            "train/loss_itc": float("nan") if s == 5 else 2 / s,
-            "train/itm_accuracy": s / 40,
-            "train/teacher_entropy": 3.0,
-            "eval/other": 1.0,
+            'step': s,
+            'train/loss': 1 / s,
+            'train/loss_itc': float('nan') if s == 5 else 2 / s,
+            'train/itm_accuracy': s / 40,
+            'train/teacher_entropy': 3.0,
+            'eval/other': 1.0,
         }
         for s in range(1, 30)
     ]
-    path = write(tmp_path / "metrics.jsonl", *records, '{"step": 30, "tr')
-    out = curves.draw_curves(path, num_codes=64, path=tmp_path / "curves.png")
+    path = write(tmp_path / 'metrics.jsonl', *records, '{"step": 30, "tr')
+    out = curves.draw_curves(path, num_codes=64, path=tmp_path / 'curves.png')
     assert out.stat().st_size < 1_500_000
-    only_losses = write(tmp_path / "l.jsonl", {"step": 1, "train/loss": 1.0})
+    only_losses = write(tmp_path / 'l.jsonl', {'step': 1, 'train/loss': 1.0})
     assert curves.draw_curves(only_losses).shape[1] < curves.draw_curves(path).shape[1]
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
-    path = write(tmp_path / "metrics.jsonl", {"step": 1, "lr": 0.1})
-    with pytest.raises(ValueError, match="train/loss"):
+    path = write(tmp_path / 'metrics.jsonl', {'step': 1, 'lr': 0.1})
+    with pytest.raises(ValueError, match='train/loss'):
         curves.draw_curves(path)

@@ -10,10 +10,10 @@ def scenes(images=6, grid=4, cell=4, seed=0):
     rng = np.random.default_rng(seed)
     side = grid * cell
     return {
-        "images": rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8),
-        "codes": rng.integers(0, 5, (images, grid * grid)),
-        "scores": rng.random((images, grid * grid)),
-        "labels": rng.integers(0, 3, (images, grid * grid)),
+        'images': rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8),
+        'codes': rng.integers(0, 5, (images, grid * grid)),
+        'scores': rng.random((images, grid * grid)),
+        'labels': rng.integers(0, 3, (images, grid * grid)),
     }
 
 
@@ -80,17 +80,17 @@ def test_one_colour_a_code_and_the_commonest_first():
 
 def test_pictures_are_arrays_or_files(tmp_path):
     data = scenes()
-    path = tmp_path / "new" / "clusters.png"
-    assert patterns.draw_clusters(**data, num_patterns=3, concepts=["sun"], path=path) == path
-    assert path.read_bytes()[:4] == b"\x89PNG"
-    shown = patterns.draw_clusters(**data, patterns=[2], attribution="Artwork: somebody")
+    path = tmp_path / 'new' / 'clusters.png'
+    assert patterns.draw_clusters(**data, num_patterns=3, concepts=['sun'], path=path) == path
+    assert path.read_bytes()[:4] == b'\x89PNG'
+    shown = patterns.draw_clusters(**data, patterns=[2], attribution='Artwork: somebody')
     assert shown.dtype == np.uint8 and shown.ndim == 3 and shown.shape[2] == 3
 
 
 def test_the_picture_holds_the_colours_of_the_codes():
     data = scenes(images=1)
-    codes = data["codes"]
-    shown = patterns.draw_layout(data["images"], codes, captions=["a $5 $hat"])
+    codes = data['codes']
+    shown = patterns.draw_layout(data['images'], codes, captions=['a $5 $hat'])
     seen = {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}
     for colour in palette.code_colours(codes).values():
         near = np.round(np.array(colour) * 255)
@@ -98,29 +98,29 @@ def test_the_picture_holds_the_colours_of_the_codes():
 
 
 @pytest.mark.parametrize(
-    "parts", [{}, {"labels": True}, {"codes_without_text": True}, {"captions": ["one"] * 6}]
+    'parts', [{}, {'labels': True}, {'codes_without_text': True}, {'captions': ['one'] * 6}]
 )
 def test_layout_leaves_out_what_is_not_given(parts):
     data = scenes()
-    arrays = {"labels": data["labels"], "codes_without_text": data["codes"]}
+    arrays = {'labels': data['labels'], 'codes_without_text': data['codes']}
     chosen = {key: arrays.get(key, value) for key, value in parts.items()}
-    shown = patterns.draw_layout(data["images"], data["codes"], **chosen)
+    shown = patterns.draw_layout(data['images'], data['codes'], **chosen)
     assert shown.std() > 0
 
 
 def test_bad_shapes_are_named():
     data = scenes()
-    with pytest.raises(ValueError, match="scores"):
-        patterns.draw_clusters(**(data | {"scores": data["scores"][:, :9]}))
-    with pytest.raises(ValueError, match="square grid"):
-        patterns.draw_layout(data["images"], data["codes"][:, :15])
-    with pytest.raises(ValueError, match="captions: 1 for 6"):
-        patterns.draw_layout(data["images"], data["codes"], captions=["one"])
-    with pytest.raises(ValueError, match="images"):
-        patterns.draw_layout(data["images"][..., 0], data["codes"])
+    with pytest.raises(ValueError, match='scores'):
+        patterns.draw_clusters(**(data | {'scores': data['scores'][:, :9]}))
+    with pytest.raises(ValueError, match='square grid'):
+        patterns.draw_layout(data['images'], data['codes'][:, :15])
+    with pytest.raises(ValueError, match='captions: 1 for 6'):
+        patterns.draw_layout(data['images'], data['codes'], captions=['one'])
+    with pytest.raises(ValueError, match='images'):
+        patterns.draw_layout(data['images'][..., 0], data['codes'])
 
 
 def test_label_names():
-    assert patterns.label_name(0, ["sun"]) == "background"
-    assert patterns.label_name(1, ["sun"]) == "sun"
-    assert patterns.label_name(3, ["sun"]) == "concept 2"
+    assert patterns.label_name(0, ['sun']) == 'background'
+    assert patterns.label_name(1, ['sun']) == 'sun'
+    assert patterns.label_name(3, ['sun']) == 'concept 2'

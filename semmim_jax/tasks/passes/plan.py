@@ -74,6 +74,14 @@ class Plan:
                 value = value[part]
             if value not in choices:
                 raise ValueError(f'task.{name}={value!r} is none of {", ".join(choices)}')
+        image, ratio = config.model.image, self.config.mim.ratio
+        if image.image_size % image.patch_size:
+            raise ValueError(
+                f'data.patch_size={image.patch_size} does not divide '
+                f'data.image_size={image.image_size}'
+            )
+        if not 0 < ratio < 1:
+            raise ValueError(f'task.mim.ratio={ratio} must be between 0 and 1')
         layers = self.config.mim.injection_layers
         if not 1 <= layers <= config.model.fusion_depth:
             raise ValueError(

@@ -73,7 +73,9 @@ def student_pass(
     if 'agreement' in plan.active:
         cls = jnp.concatenate([tokens[view][:, 0] for _, view in plan.pairs])
         losses['agreement'] = distillation.encoding_loss(
-            model.encoding_head(cls), teacher.cls_target, temperature=plan.config.tau_student
+            model.encoding_head(model.to_fusion(cls)),
+            teacher.cls_target,
+            temperature=plan.config.tau_student,
         )
     if 'mim' in plan.active:
         losses['mim'] = _mim_loss(model, plan, tokens['masked'], text['clean'], draws, teacher)
@@ -89,9 +91,7 @@ def _encode_images(model, plan, batch, teacher, full: int) -> dict[Any, jax.Arra
     rows = jnp.arange(len(teacher.patches))[:, None]
     nothing = jnp.zeros((len(rows), plan.grid**2), bool)
     masks = [nothing] * len(views) + [nothing.at[rows, teacher.patches].set(True)]
-    tokens = model.encode_image(
-        jnp.concatenate([*images, batch['image1']]), jnp.concatenate(masks)
-    )
+    tokens = model.encode_image(jnp.concatenate([*images, batch['image1']]), jnp.concatenate(masks))
     return dict(zip([*views, 'masked'], jnp.split(tokens, len(masks))))
 
 

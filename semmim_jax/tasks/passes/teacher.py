@@ -66,7 +66,8 @@ def teacher_pass(
             model, plan, batch['image1'], tokens[1], text, draws, patches, extra, step
         )
     if plan.pairs:
-        logits = [model.encoding_head(tokens[view][:, 0]) for view, _ in plan.pairs]  # [b, k] each
+        cls = [model.to_fusion(tokens[view][:, 0]) for view, _ in plan.pairs]
+        logits = [model.encoding_head(x) for x in cls]  # [b, k] each
         found['cls_logits'] = jnp.concatenate(logits)
         found['cls_target'] = jnp.concatenate(
             [_balance(plan, x, extra, 'cls', step) for x in logits]
@@ -96,7 +97,8 @@ def patch_relevance(model, plan, tokens, text, text_feature, valid, context) -> 
     if masking_kind == 'cross_attention':
         layer = plan.config.mim.attention_layer
         # The log makes the draw at temperature 1 proportional to the attention.
-        return jnp.log(model.text_to_patch_attention(text, valid, context, layer=layer))
+        attention = model.text_to_patch_attention(text, valid, context, layer=layer)
+        return jnp.log(jnp.maximum(attention, 1e-30))
     if masking_kind in ('random', 'block'):
         return jnp.zeros((len(tokens), plan.grid**2))
     similarity = jnp.einsum('bne,be->bn', model.project_image(tokens[:, 1:]), text_feature)
@@ -124,7 +126,7 @@ def _patch_target(model, plan, images, tokens, text, draws, patches, extra, step
     """What the student has to predict at the masked patches: {'patch_target': [b, p, ...], ...}."""
     mim, at = plan.config.mim, patches[..., None]
     if mim.target == 'pixel':
-        pixels = patchify(images, plan.patch_size)
+        pixels = patchify(model.normalise(images), plan.patch_size)
         return {'patch_target': jnp.take_along_axis(pixels, at, axis=1)}
     if mim.target == 'feature':
         return {'patch_target': jnp.take_along_axis(tokens, at + 1, axis=1)}

@@ -1,0 +1,211 @@
+"""FLOPs of the full-size training step: METHOD section 6's arithmetic, and what the program holds.
+
+    python -m benchmarks.step_flops          # from the root of the project; nothing is allocated
+
+GFLOP per sample, 2 for each multiply-add, matrix products and attention only. The arithmetic is
+that of the trimmed step, pass by pass, from the config alone. The count is taken from the lowered
+step (`training/flops.py`), whose products carry the names of the model's methods: forward covers
+student and teacher, backward is the student's alone and costs twice its forward pass.
+"""
+
+import collections
+import re
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from configs.pretrain import get_config
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.training import flops, optim, sharding, state, step
+
+OPTIONS = {
+    'SemMIM': {},
+    'without PrefixLM': {'prefix': 0.0},
+    "ALBEF's step": {'prefix': 0.0, 'agreement': 0.0, 'mim': 0.0},
+}
+# Part of the model -> the named scopes that its matrix products run under.
+SCOPES = {
+    'image tower': ('encode_image',),
+    'text tower': ('encode_text',),
+    'fusion, image k/v': ('image_context',),
+    'fusion': ('fuse', 'fuse_body', 'fuse_last'),
+    'injection': ('inject',),
+    'vocabulary head': ('predict_words',),
+    'encoding head': ('encode_patches', 'encoding_head'),
+    'decoder': ('decode',),
+    'other': ('', 'project_image', 'project_text', 'match', 'bne,be->bn'),
+}
+SPECIAL = SpecialTokens(pad=0, cls=101, sep=102, mask=103, vocab_size=30522)
+
+
+class Pass(NamedTuple):
+    """A row of METHOD's table: FLOPs of one forward pass per sample, and the part it runs in."""
+
+    name: str
+    part: str
+    student: float
+    teacher: float = 0.0
+
+
+def full_size(weights: dict[str, float]) -> ml_collections.FrozenConfigDict:
+    """configs/pretrain.py with some weights of the losses changed, nothing computed twice."""
+    config = get_config('base')
+    config.model.update(remat='none', dtype='float32')
+    config.task.weights.update(weights)
+    return ml_collections.FrozenConfigDict(config)
+
+
+def layer(tower: Any, tokens: int, *, cross: int = 0, queries: int | None = None) -> float:
+    """FLOPs of a transformer layer: 12 n D^2 + 2 n^2 D (+ 2 n D^2 + 2 n c D) multiply-adds.
+
+    Args:
+      tower: width and mlp_width.
+      tokens: n, keys of the self-attention.
+      cross: c, tokens of the context; their keys and values (`keys_values`) are not counted here.
+      queries: positions computed; None: all.
+    """
+    d, q = tower.width, tokens if queries is None else queries
+    products = 2 * tokens * d**2 + 2 * q * d**2 + 2 * q * tokens * d  # k, v; query, out; attention
+    if cross:
+        products += 2 * q * d**2 + 2 * q * cross * d
+    return 2 * (products + 2 * q * d * tower.mlp_width)
+
+
+def keys_values(tower: Any, tokens: int, layers: int) -> float:
+    """FLOPs of a context's keys and values in all layers: 2 c D^2 multiply-adds a layer."""
+    return 2 * layers * 2 * tokens * tower.width**2
+
+
+def arithmetic(config: Any) -> list[Pass]:
+    """METHOD section 6's table for the views `crossed` and targets in the encoding space.
+
+    Args:
+      config: the experiment; a weight of 0 leaves the passes of that loss out.
+    """
+    image, text = config.model.image, config.model.text
+    fusion, mim, on = config.model.fusion_depth, config.task.mim, config.task.weights
+    patches = (image.image_size // image.patch_size) ** 2
+    n, t, m = patches + 1, config.data.max_tokens, config.task.max_masked
+    p = round(mim.ratio * patches)
+
+    vit = 2 * patches * 3 * image.patch_size**2 * image.width + image.depth * layer(image, n)
+    bert = text.depth * layer(text, t)
+    body = (fusion - 1) * layer(text, t, cross=n)
+    last = lambda queries: layer(text, t, cross=n, queries=queries)
+    words = lambda tokens: 2 * tokens * text.width * (text.width + text.vocab_size)
+    head = config.model.encoding
+    encode = 2 * (
+        text.width * head.hidden
+        + head.hidden**2
+        + head.hidden * head.bottleneck
+        + head.bottleneck * head.codes
+    )
+    queue = 2 * 2 * config.task.queue_size * config.model.embed_dim
+    context = keys_values(text, n, fusion)
+
+    passes = [
+        Pass('ViT, full view', 'image tower', vit, vit),
+        Pass('text, clean', 'text tower', bert, bert),
+        Pass('queue', 'other', queue, queue),
+    ]
+    if on.itm or on.mlm or on.prefix:
+        needed = context if on.mlm else 0.0
+        passes.append(Pass('fusion image k/v, shared', 'fusion, image k/v', context, needed))
+    if on.itm:
+        passes.append(Pass('ITM, 3 passes', 'fusion', 3 * (body + last(1))))
+    if on.mlm:
+        passes += [
+            Pass('text, masked', 'text tower', bert, bert),
+            Pass('MLM, fusion', 'fusion', body + last(m), body + last(m)),
+            Pass('MLM, head on masked', 'vocabulary head', words(m), words(m)),
+        ]
+    if on.agreement:
+        passes.append(Pass('encoding head, CLS', 'encoding head', encode, encode))
+    if on.mim:
+        injection = (mim.injection_layers - 1) * layer(text, n, cross=t)
+        injection += layer(text, n, cross=t, queries=p)
+        injection += keys_values(text, t, mim.injection_layers)
+        told = lambda kind: injection if kind == 'cross_attention' else 0.0
+        passes += [
+            Pass('ViT, masked view', 'image tower', vit),
+            Pass('injection', 'injection', told(mim.inject_student), told(mim.inject_teacher)),
+            Pass('encoding head, masked patches', 'encoding head', p * encode, p * encode),
+        ]
+    if on.prefix:
+        depth = config.model.decoder_depth
+        decoder = depth * layer(text, t, cross=n + t) + keys_values(text, n + t, depth)
+        passes += [
+            Pass('PrefixLM, text', 'text tower', bert),
+            Pass('PrefixLM, fusion', 'fusion', body + last(t)),
+            Pass('PrefixLM, decoder', 'decoder', decoder + words(t)),
+        ]
+    return passes
+
+
+def training_total(passes: list[Pass]) -> float:
+    """FLOPs of a training step per sample: 3 x student + teacher."""
+    return sum(3 * row.student + row.teacher for row in passes)
+
+
+def lower_step(config: Any, *, batch_size: int) -> jax.stages.Lowered:
+    """The whole training step, lowered on shapes alone."""
+    task = Pretrain(config, SPECIAL)
+    tx = optim.make_optimizer(config.optim, config.train.steps)
+    mesh = sharding.make_mesh(config.mesh)
+    shapes = state.abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
+    b, size = batch_size, config.data.image_size
+    batch = {
+        'image1': jax.ShapeDtypeStruct((b, size, size, 3), 'uint8'),
+        'image2': jax.ShapeDtypeStruct((b, size, size, 3), 'uint8'),
+        'ids': jax.ShapeDtypeStruct((b, config.data.max_tokens), 'int32'),
+        'image_id': jax.ShapeDtypeStruct((b,), 'int32'),
+    }
+    return jax.jit(step.make_step(task, tx, config)).lower(shapes, batch)
+
+
+def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]:
+    """FLOPs per sample that the lowered step holds: part -> (forward, backward).
+
+    Raises:
+      ValueError: for a product under a scope that `SCOPES` does not list.
+    """
+    parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
+    found = collections.defaultdict(lambda: [0.0, 0.0])
+    for path, cost in flops.matmul_flops(lower_step(config, batch_size=batch_size)).items():
+        name = re.match(
+            r'jit\(step\)/(?P<back>transpose\()?jvp\((?:SemMIM\.)?(?P<scope>[^)]*)', path
+        )
+        if not name or name['scope'] not in parts:
+            raise ValueError(f'matrix product under an unknown scope: {path}')
+        found[parts[name['scope']]][bool(name['back'])] += cost / batch_size
+    return {part: tuple(found[part]) for part in SCOPES if part in found}
+
+
+def report(name: str, weights: dict[str, float]) -> str:
+    """The two tables of one option."""
+    config = full_size(weights)
+    passes, counted = arithmetic(config), count(config)
+    giga = lambda *values: ''.join(f'{value / 1e9:12.2f}' for value in values)
+    lines = [f'{name}, GFLOP per sample', f'{"pass (forward)":32}{"student":>12}{"teacher":>12}']
+    lines += [f'{row.name:32}{giga(row.student, row.teacher)}' for row in passes]
+    lines += ['', f'{"":32}{"forward":>24}{"backward":>24}']
+    lines += [f'{"part":32}' + f'{"arithmetic":>12}{"counted":>12}' * 2]
+    for part, (forward, backward) in counted.items():
+        student = sum(row.student for row in passes if row.part == part)
+        teacher = sum(row.teacher for row in passes if row.part == part)
+        lines.append(f'{part:32}{giga(student + teacher, forward, 2 * student, backward)}')
+    total, held = training_total(passes), sum(map(sum, counted.values()))
+    share = f'{100 * held / total - 100:+.2f}%'
+    lines += ['', f'{"training step":32}{giga(total, held)}{share:>12}', '']
+    return '\n'.join(lines)
+
+
+def main():
+    for name, weights in OPTIONS.items():
+        print(report(name, weights), flush=True)
+
+
+if __name__ == '__main__':
+    main()

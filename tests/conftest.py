@@ -1,0 +1,61 @@
+"""Shared set-up: absl flags for Grain, compiled programs kept between runs, the shrunk config."""
+
+import os
+import pathlib
+
+os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Programs of tests run a few times: compiling them is what takes long.
+os.environ.setdefault(
+    'XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0'
+)
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from absl import flags
+
+from configs.pretrain import get_config
+from semmim_jax.ops.masking import SpecialTokens
+
+flags.FLAGS.mark_as_parsed()
+jax.config.update('jax_default_matmul_precision', 'highest')
+
+
+@pytest.fixture
+def config() -> ml_collections.ConfigDict:
+    """configs/pretrain.py:tiny; every part of the model at the least size."""
+    return get_config('tiny')
+
+
+@pytest.fixture(scope='session')
+def special() -> SpecialTokens:
+    """Special ids as in a vocabulary made from captions, for the tiny config."""
+    vocab_size = get_config('tiny').model.text.vocab_size
+    return SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=vocab_size)
+
+
+def make_batch(config, *, rows: int, seed: int = 0, labels: bool = False):
+    """A random batch of the form that `data/pipeline.py` gives, captions of unequal length."""
+    rng = np.random.default_rng(seed)
+    size, tokens = config.data.image_size, config.data.max_tokens
+    words = config.model.text.vocab_size
+    ids = np.zeros((rows, tokens), np.int32)
+    for row in ids:
+        length = rng.integers(2, tokens - 1)
+        row[0], row[1 : length + 1], row[length + 1] = 2, rng.integers(5, words, length), 3
+    batch = {
+        'image1': rng.integers(0, 256, (rows, size, size, 3), np.uint8),
+        'image2': rng.integers(0, 256, (rows, size, size, 3), np.uint8),
+        'ids': ids,
+        'image_id': np.arange(rows, dtype=np.int32),
+    }
+    if labels:
+        patches = (size // config.data.patch_size) ** 2
+        batch['labels1'] = rng.integers(0, 3, (rows, patches), np.int32)
+    return batch

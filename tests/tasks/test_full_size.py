@@ -1,0 +1,126 @@
+"""The full-size step of configs/pretrain.py on shapes alone: sizes, parameters, FLOPs."""
+
+import collections
+
+import jax
+import pytest
+
+from benchmarks import step_flops
+from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.training import optim, sharding, state
+
+# METHOD section 6, GFLOP per sample: (student, teacher) of each pass. It takes 103 masked patches,
+# round(0.4 * 256) is 102. MLM's teacher figure there holds the image keys and values as well.
+METHOD = {
+    'ViT, full view': (46.39, 46.39),
+    'ViT, masked view': (46.39, 0),
+    'text': (4.26, 4.26),
+    'fusion image k/v, shared': (3.64, 3.64),
+    'ITM': (6.74, 0),
+    'MLM': (2.74, 6.37 - 3.64),
+    'injection': (11.26, 11.26),
+    'encoding head': (1.74, 1.74),
+    'PrefixLM': (19.16, 0),
+    'queue': (0.07, 0.07),
+}
+METHOD_TOTAL = {'SemMIM': 497, 'without PrefixLM': 440, "ALBEF's step": 249}
+
+
+@pytest.fixture(scope='module')
+def config():
+    return step_flops.full_size({})
+
+
+@pytest.fixture(scope='module')
+def abstract(config):
+    task = Pretrain(config, step_flops.SPECIAL)
+    tx = optim.make_optimizer(config.optim, config.train.steps)
+    mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1))
+    return state.abstract_state(task, tx, seed=0, mesh=mesh, rules=config.sharding)
+
+
+def test_parameters_by_tower(abstract):
+    """The arithmetic of the towers that METHOD section 1 names, biases and norms included."""
+    d, words, e, codes = 768, 30522, 256, 8192
+    linear = lambda inputs, outputs: inputs * outputs + outputs
+    norm = 2 * d
+    attention = 4 * linear(d, d)  # query, key, value, out
+    block = attention + linear(d, 4 * d) + linear(4 * d, d) + 2 * norm
+    crossed = block + attention + norm
+    embeddings = (words + 512 + 2) * d + norm  # words, positions, types
+    vocabulary_head = linear(d, d) + norm + words  # tied to the word embeddings
+    assert count(abstract.params) == {
+        # patches without bias, CLS, positions, the norms before and after (CLIP's form)
+        'image': 3 * 16 * 16 * d + d + 257 * d + 12 * block + 2 * norm,
+        'text': embeddings + 6 * block,
+        'fusion': 6 * crossed,
+        'decoder': embeddings + 12 * crossed,
+        'decoder_head': vocabulary_head,
+        'mlm_head': vocabulary_head,
+        'image_projection': linear(d, e),
+        'text_projection': linear(d, e),
+        'itm_head': linear(d, 2),
+        # D-2048-2048-256, then directions without gain or bias
+        'encoding_head': linear(d, 2048) + linear(2048, 2048) + linear(2048, 256) + 256 * codes,
+        'mask_token': d,
+        'temperature': 1,
+    }
+
+
+def test_towers_have_the_sizes_of_their_namesakes(abstract):
+    """The image tower of CLIP's ViT-B/16 has 86,192,640 parameters, BERT-base has 109,482,240.
+
+    CLIP's holds 197 positions (224 px) and a projection to 512, BERT's a pooler.
+    """
+    sizes = count(abstract.params)
+    assert sizes['image'] - (257 - 197) * 768 == 86_192_640 - 768 * 512
+    pooler, cross = 768 * 768 + 768, 6 * (4 * (768 * 768 + 768) + 2 * 768)
+    assert sizes['text'] + sizes['fusion'] - cross + pooler == 109_482_240
+
+
+def count(params) -> dict[str, int]:
+    """Number of parameters of each part."""
+    found = collections.Counter()
+    for path, leaf in jax.tree.leaves_with_path(params):
+        found[path[0].key] += leaf.size
+    return dict(found)
+
+
+def test_the_state_holds_teacher_moments_and_queue(config, abstract):
+    assert jax.tree.map(lambda x: x.shape, abstract.ema_params) == jax.tree.map(
+        lambda x: x.shape, abstract.params
+    )
+    moments = [leaf for leaf in jax.tree.leaves(abstract.opt_state) if leaf.ndim]
+    assert sum(leaf.size for leaf in moments) == pytest.approx(
+        2 * sum(count(abstract.params).values()), rel=1e-6
+    )
+    queue = abstract.extra['queue']
+    assert queue['image'].shape == queue['text'].shape == (65536, 256)
+
+
+def test_arithmetic_is_methods_table(config):
+    passes = step_flops.arithmetic(config)
+    for name, figures in METHOD.items():
+        rows = [row for row in passes if row.name.split(',')[0] == name or row.name == name]
+        student = sum(row.student for row in rows) / 1e9
+        teacher = sum(row.teacher for row in rows) / 1e9
+        # 0.03: METHOD's roundings, and one patch of the injection and the encoding head.
+        assert (student, teacher) == pytest.approx(figures, abs=0.03), name
+    assert sum(row.student for row in passes) == pytest.approx(142.39e9, rel=1e-3)
+
+
+@pytest.mark.parametrize('option', METHOD_TOTAL)
+def test_the_step_spends_what_the_trimmed_arithmetic_says(option):
+    config = step_flops.full_size(step_flops.OPTIONS[option])
+    passes, held = step_flops.arithmetic(config), step_flops.count(config)
+    total = sum(map(sum, held.values()))
+    assert total == pytest.approx(METHOD_TOTAL[option] * 1e9, rel=0.03)
+    assert total == pytest.approx(step_flops.training_total(passes), rel=0.005)
+    for part, (forward, backward) in held.items():
+        student = sum(row.student for row in passes if row.part == part)
+        teacher = sum(row.teacher for row in passes if row.part == part)
+        # Not in the arithmetic: the projections of tokens (0.1). Not needed: gradients of pixels
+        # (0.3 a view) and of the queue.
+        slack = 0.15e9 + 0.01 * student
+        assert forward == pytest.approx(student + teacher, abs=slack), part
+        assert backward == pytest.approx(2 * student, abs=slack), part
