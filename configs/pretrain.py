@@ -1,10 +1,11 @@
 """SemMIM pre-training (arXiv 2403.00249).
 
-Paper:     semantics-enhanced cross-modal masked image modelling; the README's table says which value
-           is the paper's, which is a public sibling's and which is ours.
+Paper:     semantics-enhanced cross-modal masked image modelling; docs/method.md says which value is
+           the paper's, which is a public sibling's and which is ours.
 Command:   python -m semmim_jax.main --config=configs/pretrain.py --workdir=RUN
            python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=runs/demo
-Hardware:  base: a TPU or GPU node (ViT-B/16 at 256 px, BERT 6 + 6, decoder 12). demo, tiny: a laptop.
+Hardware:  base: a TPU or GPU node (ViT-B/16 at 256 px, BERT 6 + 6, decoder 12); demo, tiny: a
+           laptop.
 Expect:    demo: the table in the README. base: not run.
 
 Variants (`configs/pretrain.py:NAME`): base, demo, tiny (for tests: seconds).

@@ -38,7 +38,7 @@ def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
 
 
 def feature_loss(prediction: jax.Array, target: jax.Array) -> Mean:
-    """1 - cosine between predicted and momentum patch features [b, m, d] (ours, for the ablation)."""
+    """1 - cosine of predicted and momentum patch features [b, m, d] (ours, for the ablation)."""
     return Mean.of(1 - (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1))
 
 

@@ -1,8 +1,9 @@
 """BERT (1810.04805) as text encoder, fusion encoder and causal decoder.
 
     embeddings: LN(word + position + type 0)
-    layer:      x = LN(x + self-attention(x)); with context: x = LN(x + cross-attention(x, context));
-                x = LN(x + MLP(x))                                      (post-norm, erf GELU, eps 1e-12)
+    layer:      x = LN(x + self-attention(x))
+                x = LN(x + cross-attention(x, context))    with a context
+                x = LN(x + MLP(x))                         erf GELU, eps 1e-12
 
 The cross-attention's keys and values are projected apart from the layer: the image tokens' are
 computed once per image and serve matching, its negatives and MLM (METHOD section 6).

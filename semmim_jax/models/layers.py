@@ -43,8 +43,8 @@ def dense(features: int | Sequence[int], axes: Sequence[str | None], **options) 
     outputs = 1 if isinstance(features, int) else len(features)
     return nn.DenseGeneral(
         features,
-        # Scaled by fan-in, so that narrow variants start as well conditioned as wide ones (ours; at
-        # full width it is close to BERT's 0.02, and the towers are meant to start from CLIP and BERT).
+        # Scaled by fan-in, so that narrow variants start as well conditioned as wide ones (ours; the
+        # full-size towers are meant to start from CLIP and BERT).
         kernel_init=param_init(nn.initializers.lecun_normal(), *axes),
         bias_init=param_init(nn.initializers.zeros, *axes[len(axes) - outputs :]),
         **options,
@@ -68,7 +68,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are projected apart, so that they can be reused."""
+    """Multi-head attention; keys and values are projected apart, so that they can be reused."""
 
     width: int
     heads: int

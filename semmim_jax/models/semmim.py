@@ -59,7 +59,7 @@ class SemMIM(nn.Module):
         self.temperature = self.param('temperature', start, ())
 
     def normalise(self, images: jax.Array) -> jax.Array:
-        """uint8 pixels -> float32 with the mean and deviation of `config.pixel_mean`, `pixel_std`."""
+        """uint8 pixels -> float32, by `config.pixel_mean` and `config.pixel_std`."""
         mean = jnp.asarray(self.config.pixel_mean) * 255
         std = jnp.asarray(self.config.pixel_std) * 255
         return (images.astype(jnp.float32) - mean) / std

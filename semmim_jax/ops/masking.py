@@ -61,8 +61,8 @@ def select_patches(key: jax.Array, relevance: jax.Array, *, count: int, temperat
 def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area: int):
     """Scores whose top `count` patches form rectangular blocks (BEiT, iBOT).
 
-    Blocks of at least `min_area` patches with a log-uniform aspect in (0.3, 1 / 0.3) are drawn until
-    the count is reached, as in BEiT. What is left over after a fixed number of tries is filled with
+    Blocks of at least `min_area` patches with a log-uniform aspect in (0.3, 1 / 0.3) are drawn
+    until the count is reached, as in BEiT. What is left over after a fixed number of tries is filled with
     patches in random order, so that every image has the same count (ours: shapes stay static).
 
     Args:
@@ -114,8 +114,8 @@ def mask_tokens(
     """BERT's token masking with a fixed number of label slots.
 
     Each token but [PAD] and [CLS] is chosen with `probability`; at least one and at most
-    `max_masked` in a row, the surplus being dropped at random. Of the chosen, 80% become [MASK], 10%
-    a random id, 10% stay.
+    `max_masked` in a row, the surplus being dropped at random. Of the chosen, 80% become [MASK],
+    10% a random id, 10% stay.
 
     Args:
       key: PRNG key.

@@ -75,8 +75,8 @@ class Pretrain:
         Args:
           params, ema_params: of student and teacher; no gradient reaches the latter.
           extra: of `init_extra`.
-          batch: image1, image2 uint8 [b, s, s, 3]; ids int32 [b, t]; image_id int32 [b]; optionally
-            labels1 int32 [b, n], patch labels of image1, from which the mask's guidance is measured.
+          batch: image1, image2 uint8 [b, s, s, 3]; ids int32 [b, t]; image_id int32 [b]; and
+            maybe labels1 int32 [b, n], patch labels of image1, to measure the mask's guidance.
           key: PRNG key of this step.
           step: scalar, for the ramps.
 

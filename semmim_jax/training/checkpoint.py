@@ -122,9 +122,8 @@ class Checkpoints:
         problems += [f'{name}: not in the config' for name in stored if name not in wanted]
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
-            raise CheckpointError(
-                f'{self.folder / str(step)} does not fit the config: {"; ".join(problems[:5])}{more}'
-            )
+            listed = '; '.join(problems[:5]) + more
+            raise CheckpointError(f'{self.folder / str(step)} does not fit the config: {listed}')
 
 
 def _name(path: tuple[Any, ...]) -> str:

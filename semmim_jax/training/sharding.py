@@ -1,7 +1,7 @@
 """The device mesh, and where each array lives on it.
 
-Parameters carry logical axis names; the config's rules map those to the mesh axes 'data', 'fsdp' and
-'tensor'. Batches are split over 'data' and 'fsdp'.
+Parameters carry logical axis names; the config's rules map those to the mesh axes 'data', 'fsdp'
+and 'tensor'. Batches are split over 'data' and 'fsdp'.
 """
 
 import math
