@@ -22,6 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'experiment, e.g. configs/pretrain.py:demo'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run; what it holds is continued')
+_DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'what to do')
 
 
@@ -35,20 +36,22 @@ def main(argv: list[str]) -> None:
         run = {'train': train_and_evaluate, 'eval': evaluate_workdir}[_MODE.value]
         run(config, _WORKDIR.value, TASKS[config.task.name])
     except (ValueError, OSError) as error:
-        if flags.FLAGS.debug:
+        if _DEBUG.value:
             raise
         sys.exit(f'error: {error}')
 
 
-flags.DEFINE_bool('debug', False, 'show the traceback of an error')
-
-
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; an unknown config key is answered with the nearest ones."""
-    try:
+    """Parses flags; an unknown flag or config key is answered with the nearest ones."""
+    if {'--help', '--helpshort', '--helpfull'} & set(argv):
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        said = ' '.join(str(part) for part in error.args)
+        # An error inside a config file arrives as a whole traceback, in which the last line counts.
+        lines = said.strip().splitlines()
+        sys.exit(f'error: {lines[-1] if "Traceback" in said else " ".join(lines)}')
 
 
 if __name__ == '__main__':

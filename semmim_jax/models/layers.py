@@ -43,8 +43,8 @@ def dense(features: int | Sequence[int], axes: Sequence[str | None], **options) 
     outputs = 1 if isinstance(features, int) else len(features)
     return nn.DenseGeneral(
         features,
-        # Scaled by fan-in, so that narrow variants start as well conditioned as wide ones (ours; the
-        # full-size towers are meant to start from CLIP and BERT).
+        # Scaled by fan-in, so that narrow variants start as well conditioned as wide ones (ours;
+        # the full-size towers are meant to start from CLIP and BERT).
         kernel_init=param_init(nn.initializers.lecun_normal(), *axes),
         bias_init=param_init(nn.initializers.zeros, *axes[len(axes) - outputs :]),
         **options,

@@ -62,8 +62,9 @@ def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area:
     """Scores whose top `count` patches form rectangular blocks (BEiT, iBOT).
 
     Blocks of at least `min_area` patches with a log-uniform aspect in (0.3, 1 / 0.3) are drawn
-    until the count is reached, as in BEiT. What is left over after a fixed number of tries is filled with
-    patches in random order, so that every image has the same count (ours: shapes stay static).
+    until the count is reached, as in BEiT. What is left over after a fixed number of tries is
+    filled with patches in random order, so that every image has the same count (ours: shapes stay
+    static).
 
     Args:
       key: PRNG key.

@@ -110,8 +110,8 @@ def _text_groups(plan, image_id, draws: Draws, text, image_to_text, text_to_imag
     """The text -> image passes that the active losses need.
 
     ITM pairs are the own pair, a hard negative image for each text and a hard negative text for
-    each image (3b rows). Each group holds: text [r, t, d], mask [r, t], image [r] (row of the image),
-    queries [r, m] or None (positions wanted of the last layer), weights [r] (ITM only).
+    each image (3b rows). Each group holds: text [r, t, d], mask [r, t], image [r] (row of the
+    image), queries [r, m] or None (positions wanted of the last layer), weights [r] (ITM only).
     """
     own = jnp.arange(len(image_id))
     groups = {}
