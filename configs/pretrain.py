@@ -181,13 +181,13 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.task.update(queue_size=64, alpha_ramp_steps=300, tau_teacher_end=0.04)
     c.task.mim.update(
         masking='cross_attention',
-        mask_temperature=0.2,
+        mask_temperature=0.05,
         attention_layer=0,
         injection_layers=1,
         block_min_patches=4,
     )
     c.optim.update(lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.985, ema_end=0.985)
-    c.train.update(batch_size=64, steps=400, log_every=10, save_every=100, images_every=100)
+    c.train.update(batch_size=64, steps=600, log_every=10, save_every=100, images_every=100)
     c.eval.update(batch_size=50, k_test=32)
     return c
 
@@ -201,6 +201,9 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.update(embed_dim=16)
     c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
     c.task.update(queue_size=32)
+    c.task.mim.update(
+        masking='similarity', mask_temperature=0.05, attention_layer=1, injection_layers=2
+    )
     c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)
     c.eval.update(batch_size=8, k_test=4)
     return c

@@ -1,8 +1,8 @@
 """True captions of an emoji scene. Every caption names every object of the scene.
 
-Five kinds a scene, each with a few wordings, with at most 20 words for four objects with names of
-up to two words: names; names and background; sizes; relations of one object to the others; a terse
-list with sizes and background.
+Five kinds a scene, each with a few wordings, with at most 23 words for four objects with names of
+up to two words: names; names and background; sizes and background; relations of one object to the
+others and background; a terse list with sizes and background.
 """
 
 import numpy as np
@@ -31,13 +31,11 @@ def _names(say: _Wording) -> str:
 
 
 def _on_background(say: _Wording) -> str:
-    listed = _list([with_article(o.name) for o in say.objects])
-    background = with_article(f'{say.scene.background} background')
-    return say.one_of(f'{listed} on {background}', f'{listed} on {say.scene.background}')
+    return _on(say, _list([with_article(o.name) for o in say.objects]))
 
 
 def _sizes(say: _Wording) -> str:
-    return _list([with_article(_sized(o)) for o in say.objects])
+    return _on(say, _list([with_article(_sized(o)) for o in say.objects]))
 
 
 def _where(say: _Wording) -> str:
@@ -50,13 +48,18 @@ def _where(say: _Wording) -> str:
         relations = [say.scene.relation(subject, other) for other in others]
         if others and all(relations):
             parts = [f'{r} {with_article(o.name)}' for r, o in zip(relations, others, strict=True)]
-            return f'{with_article(subject.name)} {_list(parts)}'
+            return _on(say, f'{with_article(subject.name)} {_list(parts)}')
     return _on_background(say)
 
 
 def _terse(say: _Wording) -> str:
     listed = ', '.join(_sized(o) for o in say.objects)
     return f'{listed}, {say.scene.background} background'
+
+
+def _on(say: _Wording, content: str) -> str:
+    background = with_article(f'{say.scene.background} background')
+    return say.one_of(f'{content} on {background}', f'{content} on {say.scene.background}')
 
 
 def with_article(phrase: str) -> str:

@@ -167,8 +167,10 @@ def reference_loss(
         view = student('encode_image', batch['image1'], mask > 0)
         got = inject(student, mim.inject_student, view, text, valid, mim.injection_layers)
         if mim.target == 'pixel':
+            mean, std = (jnp.array(x) for x in (config.model.pixel_mean, config.model.pixel_std))
+            seen_pixels = (batch['image1'] / 255.0 - mean) / std
             errors = pixel_errors(
-                student('pixel_head', got), batch['image1'], config.model.image.patch_size
+                student('pixel_head', got), seen_pixels, config.model.image.patch_size
             )
         elif mim.target == 'feature':
             predicted, wanted = student('feature_head', got), seen[:, 1:]

@@ -1,0 +1,67 @@
+"""Trains 20 steps with every option of the pre-training task, one override at a time.
+
+    python -m benchmarks.options      # from the root of the project; some minutes on two cores
+
+Prints a line an option: the override as one types it, and the losses of the first and last step.
+Exits with 1 if a loss is not finite.
+"""
+
+import json
+import math
+import pathlib
+import sys
+import tempfile
+
+from configs.pretrain import get_config
+from semmim_jax.tasks.passes.plan import CHOICES
+from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.training.loop import train_and_evaluate
+
+FURTHER = (
+    ('task.symmetric', True),
+    ('task.mim.ratio', 0.75),
+    ('task.mim.mask_temperature', math.inf),
+    ('task.mim.injection_layers', 2),
+    ('model.encoding.codes', 48),
+)
+
+
+def overrides():
+    """(key, value) of every choice and of further fields."""
+    for name, choices in CHOICES.items():
+        for choice in choices:
+            yield f'task.{name}', choice
+    yield from FURTHER
+
+
+def first_and_last(key: str, value: object) -> list[dict[str, float]]:
+    """Metrics of step 1 and step 20 of the tiny config with one field changed."""
+    config = get_config('tiny')
+    config.data.eval = ''
+    config.update_from_flattened_dict({key: value})
+    with tempfile.TemporaryDirectory() as workdir:
+        train_and_evaluate(config, workdir, Pretrain)
+        lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+    assert len(lines) == 20
+    return [json.loads(lines[0]), json.loads(lines[-1])]
+
+
+def main() -> None:
+    """Runs all options and prints the table."""
+    rows = []
+    for key, value in overrides():
+        rows.append((f'--config.{key}={value}', first_and_last(key, value)))
+    print(f'\n{"override":48} {"loss":>15} {"loss_mim":>15}   (step 1, step 20)')
+    finite = True
+    for name, lines in rows:
+        cells = []
+        for metric in ('train/loss', 'train/loss_mim'):
+            values = [line.get(metric) for line in lines]
+            cells.append(' '.join('      -' if v is None else f'{v:7.3f}' for v in values))
+            finite &= all(v is None or math.isfinite(v) for v in values)
+        print(f'{name:48} {cells[0]} {cells[1]}')
+    sys.exit(0 if finite else 1)
+
+
+if __name__ == '__main__':
+    main()
