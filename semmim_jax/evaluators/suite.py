@@ -8,6 +8,7 @@ import PIL.Image
 
 from semmim_jax.evaluators import losses, pattern_report, retrieval
 from semmim_jax.evaluators.report import EvalData, Report
+from semmim_jax.viz.curves import draw_curves
 
 EVALUATORS = {
     'losses': losses.evaluate,
@@ -34,7 +35,7 @@ def format_reports(reports: dict[str, Report]) -> str:
 
 
 def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int) -> list[str]:
-    """Writes results.json and the pictures into `workdir`; returns the paths."""
+    """Writes results.json, the pictures and the curves of metrics.jsonl; returns the paths."""
     folder = pathlib.Path(workdir)
     results = {'step': step}
     for name, report in reports.items():
@@ -50,4 +51,6 @@ def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int)
         for name, picture in report.pictures.items():
             PIL.Image.fromarray(picture).save(folder / f'{name}.png')
             written.append(str(folder / f'{name}.png'))
+    if (folder / 'metrics.jsonl').exists():
+        written.append(str(draw_curves(folder / 'metrics.jsonl', path=folder / 'curves.png')))
     return written

@@ -80,7 +80,7 @@ def draw_curves(
 ) -> Path | np.ndarray:
     """A panel for each key with prefix "train/loss", then one for accuracies, one for entropies.
 
-    Thin lines are the logged values, thick ones their moving average over a fiftieth of the run.
+    Only keys with prefix "train/" are drawn: an evaluation is a single point. Thin lines are the logged values, thick ones their moving average over a fiftieth of the run.
     Accuracies are the keys with the word "acc" or "accuracy" (train/itm_accuracy), entropies those
     that contain "entropy"; a group without keys has no panel.
 
@@ -97,7 +97,7 @@ def draw_curves(
     Raises:
       ValueError: a line cannot be read (`read_metrics`), or there is nothing to draw.
     """
-    series = read_metrics(metrics)
+    series = {k: v for k, v in read_metrics(metrics).items() if k.startswith('train/')}
     panels = {key: [key] for key in series if key.startswith(LOSS_PREFIX)}
     panels['accuracy'] = [key for key in series if _is_accuracy(key)]
     panels['entropy of the codes, nat'] = [key for key in series if 'entropy' in key]
