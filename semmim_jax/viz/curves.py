@@ -80,9 +80,10 @@ def draw_curves(
 ) -> Path | np.ndarray:
     """A panel for each key with prefix "train/loss", then one for accuracies, one for entropies.
 
-    Only keys with prefix "train/" are drawn: an evaluation is a single point. Thin lines are the logged values, thick ones their moving average over a fiftieth of the run.
-    Accuracies are the keys with the word "acc" or "accuracy" (train/itm_accuracy), entropies those
-    that contain "entropy"; a group without keys has no panel.
+    Only keys with prefix "train/" are drawn: an evaluation is a single point. Thin lines are the
+    logged values, thick ones their moving average over a fiftieth of the run. Accuracies are the
+    keys with the word "acc" or "accuracy" (train/itm_accuracy), entropies those that contain
+    "entropy"; a group without keys has no panel.
 
     Args:
       metrics: the metrics.jsonl.
