@@ -19,7 +19,7 @@ from semmim_jax.data import sources
 from semmim_jax.evaluators import pattern_report, suite
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.training.experiment import Experiment, MakeTask, open_experiment
-from semmim_jax.training.metrics import MetricsWriter, Progress, to_host
+from semmim_jax.training.metrics import MetricsWriter, Progress, floats
 from semmim_jax.training.sharding import shard_batch
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
@@ -82,7 +82,7 @@ def _steps(run, state, step_fn, batches, writer, progress, data, predictor) -> T
             progress.restart()
         last = step == train.steps
         if last or step % train.log_every == 0:
-            values = to_host(metrics) | {'replaced_records': batches.replaced}
+            values = floats(metrics) | {'replaced_records': batches.replaced}
             writer.scalars(step, 'train', values | progress.update(step, values))
         if last or step % train.save_every == 0:
             run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)

@@ -152,6 +152,6 @@ def _clock(seconds: float) -> str:
     return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
-def to_host(metrics: Mapping[str, Any]) -> dict[str, float]:
+def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Device scalars as floats, in the order of their names."""
     return {name: float(np.asarray(metrics[name])) for name in sorted(metrics)}
