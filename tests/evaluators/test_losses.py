@@ -1,4 +1,4 @@
-"""Losses on unseen pairs: full batches only, and a line instead of an error where there are none."""
+"""Losses on unseen pairs: full batches only; where there are none, a line and no error."""
 
 import types
 
