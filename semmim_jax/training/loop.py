@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from semmim_jax.data import sources
-from semmim_jax.evaluators import pattern_report, suite
+from semmim_jax.evaluators import course, pattern_report, suite
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.training.experiment import Experiment, MakeTask, open_experiment
 from semmim_jax.training.metrics import MetricsWriter, Progress, floats
@@ -132,6 +132,7 @@ def evaluate(run: Experiment, state: TrainState, data: EvalData, writer: Metrics
         reports = suite.run(run.task.evaluators, run.predictor(state), data)
     if jax.process_index() != 0:
         return
+    reports['training'] = course.evaluate(run.workdir / 'metrics.jsonl')
     for name, report in reports.items():
         writer.scalars(step, f'eval_{name}', report.figures)
     print(f'\nevaluation at step {step} ({run.config.eval.params} parameters)\n')
