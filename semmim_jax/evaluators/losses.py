@@ -16,16 +16,20 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     A set smaller than one batch gives no figures and a line that says so: a run that has trained
     for days must not end in an error over it.
 
+    Chance is the answer "no match" for ITM, the commonest token for MLM, and random masks for the
+    guidance.
+
     Args:
       predict: `predict('losses', batch, key)` -> dict of (total, count).
       data: the evaluation set.
     """
     sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
-    pairs = 0
+    pairs, words = 0, collections.Counter()
     for number, (batch, _) in enumerate(data.pair_batches()):
         if not batch['valid'].all():
             continue
         pairs += len(batch['valid'])
+        words.update(batch['ids'].ravel().tolist())
         inputs = {
             'image1': batch['image'],
             'image2': batch['image'],
@@ -42,4 +46,8 @@ def evaluate(predict: Any, data: EvalData) -> Report:
         return Report({}, f'losses: not measured, fewer images than eval.batch_size={size}')
     figures = {name: total / max(count, 1e-9) for name, (total, count) in sums.items()}
     figures['pairs'] = pairs
-    return Report(figures, chance={'itm_accuracy': 2 / 3, 'guidance': 1.0})
+    for never_masked in (data.tokenizer.pad_id, data.tokenizer.cls_id):
+        del words[never_masked]
+    commonest = max(words.values()) / max(words.total(), 1)
+    chance = {'itm_accuracy': 2 / 3, 'mlm_accuracy': commonest, 'guidance': 1.0}
+    return Report(figures, chance=chance)
