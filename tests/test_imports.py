@@ -15,9 +15,10 @@ FOLDERS = {
     'models': {'models', 'ops'},
     'data': {'data'},
     'tasks': {'tasks', 'models', 'losses', 'ops'},
-    'training': {'training', 'data', 'evaluators', 'ops'},
+    'training': {'training', 'conversion', 'data', 'evaluators', 'ops'},
     'evaluators': {'evaluators', 'data', 'viz', 'training.predictor', 'training.sharding'},
     'viz': {'viz', 'data'},
+    'conversion': {'conversion', 'data', 'ops', 'training.checkpoint'},
 }
 ONLY = {
     'losses': {'jax', 'chex'},
@@ -30,13 +31,17 @@ NEVER = {
     'training': set(),
     'tasks': {'optax', 'orbax', 'grain'},
 }
-EVERYWHERE_NEVER = {'tensorflow', 'clu', 'pickle', 'torch', 'dill', 'shelve', 'marshal'}
+EVERYWHERE_NEVER = {'tensorflow', 'clu', 'pickle', 'dill', 'shelve', 'marshal'}
+PLAIN_TORCH = 'torch_model.py'  # of conversion/: it is copied out and runs without this project
 
 
-def imports(path: pathlib.Path) -> set[str]:
-    """Dotted names of every module that a file imports, inside functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: pathlib.Path, *, functions: bool = True) -> set[str]:
+    """Dotted names of every module that a file imports, inside functions too if `functions`."""
+    found, nodes = set(), [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if functions or not isinstance(node, ast.FunctionDef):
+            nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -109,6 +114,16 @@ def test_no_unsafe_module_anywhere():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         ]
         assert not {'eval', 'exec'} & set(calls), f'{path.relative_to(ROOT)} calls eval or exec'
+
+
+def test_torch_is_imported_in_functions_of_conversion_only():
+    for path in (ROOT / PACKAGE).rglob('*.py'):
+        inside = path.parent.name == 'conversion'
+        if inside and path.name == PLAIN_TORCH:
+            assert third_party(imports(path)) <= {'torch', 'safetensors'}
+            continue
+        found = third_party(imports(path, functions=not inside))
+        assert 'torch' not in found, f'{path.relative_to(ROOT)} imports torch'
 
 
 def test_files_are_short():

@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from semmim_jax.training.state import TrainState
@@ -29,19 +30,12 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int, async_save: bool):
-        self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-        self._manager = ocp.CheckpointManager(
+        self.folder = _folder(workdir)
+        self._manager = _manager(
             self.folder,
-            item_handlers={
-                'state': ocp.PyTreeCheckpointHandler(),
-                'config': ocp.JsonCheckpointHandler(),
-                'data': ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                enable_async_checkpointing=async_save,
-                cleanup_tmp_directories=True,
-            ),
+            max_to_keep=keep,
+            enable_async_checkpointing=async_save,
+            cleanup_tmp_directories=True,
         )
 
     def latest_step(self) -> int | None:
@@ -124,6 +118,58 @@ class Checkpoints:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             listed = '; '.join(problems[:5]) + more
             raise CheckpointError(f'{self.folder / str(step)} does not fit the config: {listed}')
+
+
+def load_params(
+    workdir: str | pathlib.Path, *, params: str = 'ema'
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The parameters of a workdir's newest checkpoint; nothing else is read or built.
+
+    Args:
+      workdir: the run's folder.
+      params: 'ema' or 'online'.
+
+    Returns:
+      'image/blocks/...' -> array in host memory, and the run's resolved config.
+
+    Raises:
+      CheckpointError: if there is no checkpoint.
+    """
+    field = {'ema': 'ema_params', 'online': 'params'}[params]
+    folder = _folder(workdir)
+    if not folder.is_dir():
+        raise CheckpointError(f'{workdir} holds no checkpoint')
+    with _manager(folder, create=False) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise CheckpointError(f'{workdir} holds no checkpoint')
+        wanted = {field: manager.item_metadata(step).state.tree[field]}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        found = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True),
+                config=ocp.args.JsonRestore(),
+            ),
+        )
+    leaves = jax.tree.leaves_with_path(found.state[field])
+    return {_name(path): value for path, value in leaves}, found.config
+
+
+def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(workdir).absolute() / 'checkpoints'
+
+
+def _manager(folder: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        folder,
+        item_handlers={
+            'state': ocp.PyTreeCheckpointHandler(),
+            'config': ocp.JsonCheckpointHandler(),
+            'data': ocp.JsonCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(**options),
+    )
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -1,0 +1,162 @@
+"""Weight files of others, read with care; and folders of ours, written whole or not at all."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from semmim_jax.conversion.table import ConversionError
+
+TORCH_SUFFIXES = ('.bin', '.pt', '.pth')
+
+
+def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of a weight file, or of a folder as `save_pretrained` leaves it.
+
+    Looks in a folder for model.safetensors, model.safetensors.index.json (shards) and
+    pytorch_model.bin, in this order. A .bin, .pt or .pth file is read by torch's restricted loader,
+    which runs no code; of a training checkpoint the entry 'model' or 'state_dict' is taken.
+
+    Returns:
+      Name -> array; floating point becomes float32 (float16 and bfloat16 exactly).
+
+    Raises:
+      ConversionError: for a file that is missing, damaged or unsafe, in one line that names it.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        return _read_file(path)
+    if not path.is_dir():
+        raise ConversionError(f'{path}: no such file or folder')
+    for name in ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin'):
+        if (path / name).is_file():
+            return _read_file(path / name)
+    raise ConversionError(f'{path}: neither model.safetensors nor pytorch_model.bin in this folder')
+
+
+def read_json(path: str | pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file; ConversionError names the file."""
+    try:
+        found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ConversionError(f'{path}: {error.strerror}') from None
+    except ValueError as error:
+        raise ConversionError(f'{path}: not JSON: {error}') from None
+    if not isinstance(found, dict):
+        raise ConversionError(f'{path}: not a JSON object')
+    return found
+
+
+def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a safetensors file."""
+    # safetensors writes the memory of an array as it lies there.
+    dense = {name: np.array(value, order='C') for name, value in tensors.items()}
+    # transformers refuses files that do not say whose layout they have.
+    safetensors.numpy.save_file(dense, path, metadata={'format': 'pt'})
+
+
+@contextlib.contextmanager
+def new_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to write into, which comes to stand at `path` when the block ends without an error.
+
+    Raises:
+      ConversionError: if there is something at `path` already.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists():
+        raise ConversionError(f'{path} exists already: name a new folder')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+    try:
+        partial.chmod(0o755)  # mkdtemp's is for the owner alone
+        yield partial
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.name.endswith('.index.json'):
+        found = _read_shards(path)
+    elif path.suffix == '.safetensors':
+        found = _read_safetensors(path)
+    elif path.suffix in TORCH_SUFFIXES:
+        found = _read_torch(path)
+    else:
+        known = ', '.join(('.safetensors', *TORCH_SUFFIXES))
+        raise ConversionError(f'{path}: weights are read from {known} files')
+    strange = [f'{name} ({x.dtype})' for name, x in found.items() if not _is_plain(x.dtype)]
+    if strange:
+        raise ConversionError(f'{path}: types that are not read: {", ".join(strange)}')
+    return {
+        name: value if value.dtype.kind in 'biu' else value.astype(np.float32)
+        for name, value in found.items()
+    }
+
+
+def _is_plain(dtype: np.dtype) -> bool:
+    return dtype.kind in 'biuf' or dtype == ml_dtypes.bfloat16
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
+        raise ConversionError(f'{path}: not a whole safetensors file: {_line(error)}') from None
+
+
+def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
+    places = read_json(index).get('weight_map')
+    if not isinstance(places, dict) or not places:
+        raise ConversionError(f'{index}: no weight_map')
+    shards = sorted(set(map(str, places.values())))
+    strange = [name for name in shards if pathlib.Path(name).name != name]
+    if strange:
+        raise ConversionError(f'{index}: shards outside the folder: {", ".join(strange)}')
+    found, problems = {}, []
+    for shard in shards:
+        tensors = _read_safetensors(index.parent / shard)
+        here = {name for name, place in places.items() if place == shard}
+        problems += [f'{name} is not in {shard}' for name in sorted(here - set(tensors))]
+        problems += [f'{name} of {shard} is not listed' for name in sorted(set(tensors) - here)]
+        found |= tensors
+    if problems:
+        raise ConversionError(f'{index}: {"; ".join(problems)}')
+    return found
+
+
+def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise ConversionError(f'{path}: this format needs torch; pip install torch') from None
+    try:
+        found = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a damaged or unsafe file raises any of a dozen types
+        raise ConversionError(f'{path}: refused by torch.load: {_line(error)}') from None
+    for key in ('model', 'state_dict'):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not found:
+        raise ConversionError(f'{path}: holds no named tensors')
+    others = [str(name) for name, value in found.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ConversionError(f'{path}: not tensors: {", ".join(others)}')
+    # numpy has no bfloat16 of torch's.
+    return {
+        str(name): (value.float() if value.is_floating_point() else value).numpy()
+        for name, value in found.items()
+    }
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
