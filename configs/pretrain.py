@@ -38,6 +38,7 @@ def base() -> ml_collections.ConfigDict:
     data.image_size = 256  # pixels
     data.patch_size = 16
     data.max_tokens = 25  # [CLS] and [SEP] included
+    data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
     data.decoder = 'opencv'  # or 'pillow'
     data.max_pixels = 50_000_000  # larger images are refused before decoding
@@ -80,9 +81,19 @@ def base() -> ml_collections.ConfigDict:
         depth=12,
         heads=12,
         mlp_width=3072,
+        epsilon=1e-5,  # of the LayerNorms: CLIP's; plain ViT's 1e-6, or 1e-12 in Hugging Face's
+        distilled=False,  # True: with DeiT's distillation token
     )
     model.text = dict(
-        vocab_size=30522, max_positions=512, width=768, depth=6, heads=12, mlp_width=3072
+        vocab_size=30522,
+        max_positions=512,  # rows of the table
+        position_offset=0,  # row of the first token; RoBERTa: 2
+        types=2,  # RoBERTa: 1
+        width=768,
+        depth=6,
+        heads=12,
+        mlp_width=3072,
+        epsilon=1e-12,  # RoBERTa: 1e-5
     )
     model.fusion_depth = 6
     model.decoder_depth = 12
@@ -95,6 +106,14 @@ def base() -> ml_collections.ConfigDict:
     model.attention = 'xla'  # or 'cudnn'
     model.remat = 'dots'  # 'none', 'dots' or 'full'
     model.scan = True  # False unrolls the layers
+
+    c.init = dict(  # weights to start from; read when the workdir holds no checkpoint
+        image='',  # Hugging Face folder: CLIP, ViT or DeiT
+        text='',  # BERT or RoBERTa
+        fusion=True,  # whether the layers after the text tower's fill the fusion encoder
+        decoder=True,  # whether the text checkpoint fills the decoder as well
+        weights='',  # folder of `semmim_jax.convert`, or the workdir of a run
+    )
 
     c.task = task = ml_collections.ConfigDict()
     task.name = 'pretrain'

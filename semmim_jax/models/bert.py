@@ -1,9 +1,9 @@
-"""BERT (1810.04805) as text encoder, fusion encoder and causal decoder.
+"""BERT (1810.04805), or RoBERTa, as text encoder, fusion encoder and causal decoder.
 
     embeddings: LN(word + position + type 0)
     layer:      x = LN(x + self-attention(x))
                 x = LN(x + cross-attention(x, context))    with a context
-                x = LN(x + MLP(x))                         erf GELU, eps 1e-12
+                x = LN(x + MLP(x))                         erf GELU
 
 The cross-attention's keys and values are projected apart from the layer: the image tokens' are
 computed once per image and serve matching, its negatives and MLM (METHOD section 6).
@@ -26,8 +26,6 @@ from semmim_jax.models.layers import (
     param_init,
 )
 
-EPSILON = 1e-12
-
 
 class BertLayer(nn.Module):
     """Post-norm transformer layer, with cross-attention if `cross`."""
@@ -35,6 +33,7 @@ class BertLayer(nn.Module):
     width: int
     heads: int
     mlp_width: int
+    epsilon: float
     cross: bool
     dtype: Any
     attention: str
@@ -42,12 +41,12 @@ class BertLayer(nn.Module):
     def setup(self):
         attention = functools.partial(Attention, self.width, self.heads, self.dtype, self.attention)
         self.attn = attention()
-        self.attn_norm = layer_norm(EPSILON, self.dtype)
+        self.attn_norm = layer_norm(self.epsilon, self.dtype)
         if self.cross:
             self.cross_attn = attention()
-            self.cross_norm = layer_norm(EPSILON, self.dtype)
+            self.cross_norm = layer_norm(self.epsilon, self.dtype)
         self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype)
-        self.mlp_norm = layer_norm(EPSILON, self.dtype)
+        self.mlp_norm = layer_norm(self.epsilon, self.dtype)
 
     def project_context(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cross-attention keys and values of a context: [b, s, d] -> two of [b, s, h, d / h]."""
@@ -102,11 +101,14 @@ class BertLayer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Word, position and type embeddings with LayerNorm."""
+    """Word, position and type embeddings with LayerNorm; attributes as of `Bert`."""
 
     vocab_size: int
     max_positions: int
+    position_offset: int
+    types: int
     width: int
+    epsilon: float
     dtype: Any
 
     def setup(self):
@@ -117,13 +119,13 @@ class Embeddings(nn.Module):
         )
         self.word = table('word', self.vocab_size, 'vocab')
         self.position = table('position', self.max_positions, None)
-        self.type = table('type', 2, None)
-        self.norm = layer_norm(EPSILON, self.dtype)
+        self.type = table('type', self.types, None)
+        self.norm = layer_norm(self.epsilon, self.dtype)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """[b, t] int32 -> [b, t, d]."""
-        x = self.word[ids] + self.position[: ids.shape[1]] + self.type[0]
-        return self.norm(x)
+        position = self.position[self.position_offset :][: ids.shape[1]]
+        return self.norm(self.word[ids] + position + self.type[0])
 
 
 class VocabularyHead(nn.Module):
@@ -131,11 +133,12 @@ class VocabularyHead(nn.Module):
 
     vocab_size: int
     width: int
+    epsilon: float
     dtype: Any
 
     def setup(self):
         self.transform = dense(self.width, ('embed', None), dtype=self.dtype)
-        self.norm = layer_norm(EPSILON, self.dtype)
+        self.norm = layer_norm(self.epsilon, self.dtype)
         self.bias = self.param(
             'bias', param_init(nn.initializers.zeros, 'vocab'), (self.vocab_size,)
         )
@@ -150,18 +153,24 @@ class Bert(nn.Module):
     """A stack of BERT layers, with embeddings if `vocab_size`, with cross-attention if `cross`.
 
     Attributes:
-      vocab_size, max_positions: of the embeddings; 0 words: the input is embedded already.
-      width, depth, heads, mlp_width: of the transformer.
+      vocab_size: words of the embeddings; 0: the input is embedded already.
+      max_positions, position_offset: rows of the position table, and the row of the first token (2
+        in RoBERTa).
+      types: rows of the type table; only the first is used.
+      width, depth, heads, mlp_width, epsilon: of the transformer.
       cross: whether layers attend to a context.
       dtype, attention, remat, scan: as in `vit.ViT`.
     """
 
     vocab_size: int
     max_positions: int
+    position_offset: int
+    types: int
     width: int
     depth: int
     heads: int
     mlp_width: int
+    epsilon: float
     cross: bool
     dtype: Any
     attention: str
@@ -171,13 +180,20 @@ class Bert(nn.Module):
     def setup(self):
         if self.vocab_size:
             self.embeddings = Embeddings(
-                self.vocab_size, self.max_positions, self.width, self.dtype
+                vocab_size=self.vocab_size,
+                max_positions=self.max_positions,
+                position_offset=self.position_offset,
+                types=self.types,
+                width=self.width,
+                epsilon=self.epsilon,
+                dtype=self.dtype,
             )
         make_layer = functools.partial(
             BertLayer,
             width=self.width,
             heads=self.heads,
             mlp_width=self.mlp_width,
+            epsilon=self.epsilon,
             cross=self.cross,
             dtype=self.dtype,
             attention=self.attention,

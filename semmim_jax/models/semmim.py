@@ -10,6 +10,7 @@ The model offers the pieces; a task decides which passes run. The teacher is the
 to the EMA parameters.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -34,17 +35,19 @@ class SemMIM(nn.Module):
         c = self.config
         self.dtype = jnp.dtype(c.dtype)
         run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
-        layer = dict(width=c.text.width, heads=c.text.heads, mlp_width=c.text.mlp_width, **run)
-        words = dict(vocab_size=c.text.vocab_size, max_positions=c.text.max_positions)
+        text = {**c.text, **run}
+        head = functools.partial(
+            VocabularyHead, c.text.vocab_size, c.text.width, c.text.epsilon, self.dtype
+        )
         self.image = ViT(**c.image, **run)
-        self.text = Bert(depth=c.text.depth, cross=False, **words, **layer)
-        self.fusion = Bert(depth=c.fusion_depth, cross=True, vocab_size=0, max_positions=0, **layer)
-        self.decoder = Bert(depth=c.decoder_depth, cross=True, **words, **layer)
-        self.decoder_head = VocabularyHead(c.text.vocab_size, c.text.width, self.dtype)
+        self.text = Bert(cross=False, **text)
+        self.fusion = Bert(cross=True, **text | dict(depth=c.fusion_depth, vocab_size=0))
+        self.decoder = Bert(cross=True, **text | dict(depth=c.decoder_depth))
+        self.decoder_head = head()
         self.image_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
         self.text_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
         self.itm_head = dense(2, ('embed', None), dtype=self.dtype)
-        self.mlm_head = VocabularyHead(c.text.vocab_size, c.text.width, self.dtype)
+        self.mlm_head = head()
         self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
         self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)

@@ -3,8 +3,9 @@
     image -> patches -> linear -> [CLS; patches] + positions -> (CLIP: LN) -> depth x block -> LN
     block: x + attention(LN(x)), then x + MLP(LN(x))
 
-CLIP's form has a LayerNorm before the first block, no patch bias, QuickGELU and eps 1e-5; the plain
-one (ViT, DeiT) has erf GELU and eps 1e-6 (METHOD section 1).
+CLIP's form has a LayerNorm before the first block, no patch bias and QuickGELU; the plain one (ViT,
+DeiT) has erf GELU (METHOD section 1). DeiT's distillation token (2012.12877) stands after CLS in
+the tower and is left out of what the tower returns.
 """
 
 import functools
@@ -65,7 +66,8 @@ class ViT(nn.Module):
     Attributes:
       variant: 'clip' or 'plain'.
       image_size, patch_size: pixels; the position table is of this size.
-      width, depth, heads, mlp_width: of the transformer.
+      width, depth, heads, mlp_width, epsilon: of the transformer.
+      distilled: whether there is a distillation token.
       dtype: of the computation; parameters are float32.
       attention, remat, scan: see `layers.Attention` and `layers.Stack`.
     """
@@ -77,6 +79,8 @@ class ViT(nn.Module):
     depth: int
     heads: int
     mlp_width: int
+    epsilon: float
+    distilled: bool
     dtype: Any
     attention: str
     remat: str
@@ -84,29 +88,33 @@ class ViT(nn.Module):
 
     def setup(self):
         clip = self.variant == 'clip'
-        epsilon = 1e-5 if clip else 1e-6
         self.patches = (self.image_size // self.patch_size) ** 2
         normal = nn.initializers.normal(INIT_STDDEV)
         self.patch = dense(self.width, (None, 'embed'), use_bias=not clip, dtype=self.dtype)
         self.cls = self.param('cls', param_init(normal, 'embed'), (self.width,))
+        tokens = 1 + self.distilled + self.patches
         self.position = self.param(
-            'position', param_init(normal, None, 'embed'), (1 + self.patches, self.width)
+            'position', param_init(normal, None, 'embed'), (tokens, self.width)
         )
+        if self.distilled:
+            self.distillation = self.param(
+                'distillation', param_init(normal, 'embed'), (self.width,)
+            )
         if clip:
-            self.norm_pre = layer_norm(epsilon, self.dtype)
+            self.norm_pre = layer_norm(self.epsilon, self.dtype)
         make_block = functools.partial(
             ViTBlock,
             width=self.width,
             heads=self.heads,
             mlp_width=self.mlp_width,
             activation='quick_gelu' if clip else 'gelu',
-            epsilon=epsilon,
+            epsilon=self.epsilon,
             dtype=self.dtype,
             attention=self.attention,
             parent=None,
         )
         self.blocks = Stack(make_block, self.width, self.depth, self.remat, self.scan)
-        self.norm = layer_norm(epsilon, self.dtype)
+        self.norm = layer_norm(self.epsilon, self.dtype)
 
     def __call__(self, images, *, mask=None, mask_token=None, collect=False):
         """Encodes normalised images.
@@ -118,17 +126,19 @@ class ViT(nn.Module):
           collect: whether to return the input of the first block and every block's output too.
 
         Returns:
-          All tokens after the final LayerNorm [b, n + 1, d], CLS first; with `collect` also
-          [depth + 1, b, n + 1, d].
+          CLS and patches after the final LayerNorm [b, n + 1, d]; with `collect` also all tokens
+          [depth + 1, b, n + 1, d] (n + 2 if `distilled`).
         """
         x = self.patch(patchify(images, self.patch_size).astype(self.dtype))  # [b, n, d]
         if mask is not None:
             x = jnp.where(mask[..., None], mask_token.astype(self.dtype), x)
-        cls = jnp.broadcast_to(self.cls.astype(self.dtype), (x.shape[0], 1, self.width))
-        x = jnp.concatenate([cls, x], axis=1) + self.position.astype(self.dtype)
+        first = jnp.stack([self.cls, self.distillation] if self.distilled else [self.cls])
+        first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
+        x = jnp.concatenate([first, x], axis=1) + self.position.astype(self.dtype)
         if self.variant == 'clip':
             x = self.norm_pre(x)
-        if not collect:
-            return self.norm(self.blocks(x))
-        last, hidden = self.blocks(x, collect=True)
-        return self.norm(last), jnp.concatenate([x[None], hidden])
+        last, hidden = self.blocks(x, collect=True) if collect else (self.blocks(x), None)
+        tokens = self.norm(last)
+        if self.distilled:
+            tokens = jnp.delete(tokens, 1, axis=1)
+        return (tokens, jnp.concatenate([x[None], hidden])) if collect else tokens

@@ -33,13 +33,15 @@ def size(config):
         depth=config['num_hidden_layers'],
         heads=config['num_attention_heads'],
         mlp_width=config['intermediate_size'],
+        epsilon=config['layer_norm_eps'],
     )
 
 
 def vit(golden, variant, table, **run):
     """The module, its parameters, and the images in our layout [b, s, s, 3]."""
     sides = {name: golden.config[name] for name in ('image_size', 'patch_size')}
-    module = ViT(variant=variant, **sides, **size(golden.config), **RUN | run)
+    options = dict(variant=variant, distilled=False) | sides
+    module = ViT(**options, **size(golden.config), **RUN | run)
     images = jnp.asarray(golden.inputs['pixels'].transpose(0, 2, 3, 1))
     return module, golden_params.to_ours(golden.params, table, shapes_of(module, images)), images
 
@@ -49,6 +51,8 @@ def bert(config, *, cross, words, **run):
     words = dict(
         vocab_size=config['vocab_size'] if words else 0,
         max_positions=config['max_position_embeddings'],
+        position_offset=0,
+        types=2,
     )
     module = Bert(cross=cross, **words, **size(config), **RUN | run)
 
