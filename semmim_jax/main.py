@@ -13,10 +13,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine
 from absl import app, flags
 from ml_collections import config_flags
 
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.cli.parser import parse
+from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
-
-TASKS = {'pretrain': Pretrain}
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'experiment, e.g. configs/pretrain.py:demo'
@@ -31,29 +30,14 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     config = _CONFIG.value
     try:
-        if config.task.name not in TASKS:
-            raise ValueError(f'task.name={config.task.name!r} is none of {", ".join(TASKS)}')
         run = {'train': train_and_evaluate, 'eval': evaluate_workdir}[_MODE.value]
-        run(config, _WORKDIR.value, TASKS[config.task.name])
+        run(config, _WORKDIR.value, find_task(config))
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
         sys.exit(f'error: {error}')
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; an unknown flag or config key is answered with the nearest ones."""
-    if {'--help', '--helpshort', '--helpfull'} & set(argv):
-        return app.parse_flags_with_usage(argv)
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        said = ' '.join(str(part) for part in error.args)
-        # An error inside a config file arrives as a whole traceback, in which the last line counts.
-        lines = said.strip().splitlines()
-        sys.exit(f'error: {lines[-1] if "Traceback" in said else " ".join(lines)}')
-
-
 if __name__ == '__main__':
     flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=parse)

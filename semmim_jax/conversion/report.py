@@ -1,9 +1,34 @@
 """What became of every parameter and every tensor of a conversion, as a short table."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+
+from semmim_jax.conversion.table import ConversionError, Shape
+
+
+class Loaded(NamedTuple):
+    """What came from one place.
+
+    Attributes:
+      params: our paths -> arrays.
+      unused: pattern -> their tensors that we knowingly do not use.
+      notes: what was changed on the way, e.g. a resized position table.
+    """
+
+    params: dict[str, np.ndarray]
+    unused: dict[str, list[str]]
+    notes: list[str]
+
+    def with_others(self, other: 'Loaded') -> 'Loaded':
+        """Both; ConversionError if they fill the same parameters."""
+        both = sorted({path.split('/')[0] for path in self.params.keys() & other.params.keys()})
+        if both:
+            raise ConversionError(f'{", ".join(both)}: filled by two checkpoints at once')
+        unused = {k: [*self.unused.get(k, ()), *names] for k, names in other.unused.items()}
+        return Loaded(self.params | other.params, self.unused | unused, [*self.notes, *other.notes])
 
 
 @dataclasses.dataclass
@@ -13,45 +38,44 @@ class Report:
     Attributes:
       loaded: our paths that were filled -> number of values.
       fresh: our paths that keep their fresh values -> number of values.
-      unused: pattern -> their tensors that we knowingly do not use.
-      notes: what was changed on the way, e.g. a resized position table.
+      unused, notes: as of `Loaded`.
     """
 
     loaded: dict[str, int]
     fresh: dict[str, int]
-    unused: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    unused: dict[str, list[str]]
+    notes: list[str]
 
     @classmethod
-    def of(
-        cls,
-        params: Mapping[str, np.ndarray],
-        *,
-        shapes: Mapping[str, tuple[int, ...]],
-        unused: Mapping[str, list[str]] | None = None,
-        notes: Sequence[str] = (),
-    ) -> 'Report':
+    def of(cls, loaded: Loaded, *, shapes: Mapping[str, Shape]) -> 'Report':
         """From what was loaded and the shapes of all parameters of the model."""
         sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
         return cls(
-            loaded={path: n for path, n in sizes.items() if path in params},
-            fresh={path: n for path, n in sizes.items() if path not in params},
-            unused=dict(unused or {}),
-            notes=list(notes),
+            loaded={path: n for path, n in sizes.items() if path in loaded.params},
+            fresh={path: n for path, n in sizes.items() if path not in loaded.params},
+            unused=loaded.unused,
+            notes=loaded.notes,
         )
 
     def __str__(self) -> str:
-        parts = dict.fromkeys(path.split('/')[0] for path in [*self.loaded, *self.fresh])
-        lines = [f'{"part":20} {"loaded":>8} {"values":>13} {"fresh":>8} {"values":>13}']
-        for part in [*parts, 'all']:
-            cells = f'{part:20}'
-            for group in (self.loaded, self.fresh):
-                sizes = [n for p, n in group.items() if part in ('all', p.split('/')[0])]
-                cells += f' {len(sizes):8} {sum(sizes):13,}'
-            lines.append(cells)
-        partly = [
-            p for p in self.fresh if any(q.split('/')[0] == p.split('/')[0] for q in self.loaded)
-        ]
-        lines += [f'fresh in a loaded part: {", ".join(partly)}'] * bool(partly)
+        part = lambda path: path.split('/')[0]
+        groups = self.loaded, self.fresh
+        lines = [f'{"part":20} {"loaded":>7} {"values":>13} {"fresh":>7} {"values":>13}']
+        for name in [*dict.fromkeys(map(part, sorted([*self.loaded, *self.fresh]))), 'all']:
+            line = f'{name:20}'
+            for group in groups:
+                sizes = [n for path, n in group.items() if name in ('all', part(path))]
+                line += f' {len(sizes):7} {sum(sizes):13,}'
+            lines.append(line)
+        partly = {part(path) for path in self.loaded}
+        below = {self._whole(path) for path in self.fresh if part(path) in partly}
+        lines += [f'fresh in a loaded part: {path}' for path in sorted(below)]
         lines += [f'unused: {pattern} ({len(names)})' for pattern, names in self.unused.items()]
         return '\n'.join([*lines, *self.notes])
+
+    def _whole(self, path: str) -> str:
+        """The largest branch around a fresh path in which all is fresh."""
+        steps = path.split('/')
+        branches = ('/'.join(steps[:k]) for k in range(1, len(steps)))
+        fresh = (b for b in branches if not any(p.startswith(f'{b}/') for p in self.loaded))
+        return next(fresh, path)

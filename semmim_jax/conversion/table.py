@@ -100,6 +100,22 @@ class Row(NamedTuple):
 Table = Sequence[Row]
 
 
+def linear(ours: str, theirs: str, layout: Layout = DENSE) -> list[Row]:
+    """Kernel and bias of a dense layer."""
+    return [
+        Row(f'{ours}/kernel', f'{theirs}.weight', layout),
+        Row(f'{ours}/bias', f'{theirs}.bias', FLAT),
+    ]
+
+
+def norm(ours: str, theirs: str) -> list[Row]:
+    """Scale and bias of a LayerNorm."""
+    return [
+        Row(f'{ours}/scale', f'{theirs}.weight', SAME),
+        Row(f'{ours}/bias', f'{theirs}.bias', SAME),
+    ]
+
+
 def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Row]:
     """A table below prefixes of both sides, its layers counted from `first`."""
     return [

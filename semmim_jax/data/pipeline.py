@@ -17,7 +17,7 @@ from absl import flags
 from semmim_jax.data import transforms
 from semmim_jax.data.replacing import Replacing, TooManyUnreadable
 from semmim_jax.data.text import clean_caption
-from semmim_jax.data.tokenizer import WordPiece
+from semmim_jax.data.tokenizer import Tokenizer
 
 HOST_ONLY = ('index', 'replaced')
 _ROWS_BEFORE_RATE = 100  # rows seen before the share of unreadable records is judged
@@ -79,7 +79,7 @@ def _close(held: list) -> None:
 class TrainRow:
     """(record, rng) -> one row: two views, one caption's ids, patch labels of view 1."""
 
-    tokenizer: WordPiece
+    tokenizer: Tokenizer
     image_size: int
     patch_size: int
     max_tokens: int
@@ -112,7 +112,7 @@ class TrainRow:
 
 def train_batches(
     source,
-    tokenizer: WordPiece,
+    tokenizer: Tokenizer,
     data_config,
     *,
     batch_size: int,
@@ -222,7 +222,7 @@ def eval_texts(source, data_config) -> tuple[list[str], np.ndarray]:
 
 
 def eval_text_batches(
-    texts: list[str], tokenizer: WordPiece, *, max_tokens: int, batch_size: int
+    texts: list[str], tokenizer: Tokenizer, *, max_tokens: int, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Texts in order: ids int32 [b, t] and valid bool [b], the last batch filled with [PAD]."""
     for first in range(0, len(texts), batch_size):

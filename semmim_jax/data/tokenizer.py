@@ -1,51 +1,77 @@
-"""WordPiece tokeniser as BERT's (lower case), from a vocabulary file, a folder, or the captions.
+"""Tokenisers: BERT's WordPiece from a vocabulary file or the captions, any other from a folder.
 
 The `tokenizers` library does the work; `transformers`, which takes a second to import, is loaded
 only for a folder that needs it. Nothing is looked up on a hub.
 """
 
 import collections
+import json
 import pathlib
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from semmim_jax.data.text import clean_caption
 
-SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')
+SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')  # BERT's, in the order of ROLES
+_OTHER_NAME = {'cls': 'bos', 'sep': 'eos'}
+_GENERIC = 'PreTrainedTokenizerFast'  # transformers' name for "tokenizer.json says it all"
 
 
-class WordPiece:
+class Tokenizer:
     """Words to ids and back. Picklable; holds no state that calls change.
 
-    Attributes: pad_id (always 0), unk_id, cls_id, sep_id, mask_id, vocab_size.
+    Args:
+      backend: does the work.
+      special: token of each of ROLES.
+      origin: for messages.
+      end_token: whether the words are followed by [SEP]; ALBEF's are not.
+
+    Attributes: pad_id, unk_id, cls_id, sep_id, mask_id, vocab_size.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, origin: str):
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        special: Mapping[str, str | None],
+        origin: str,
+        end_token: bool,
+    ):
         backend.no_truncation()
         backend.no_padding()
-        self._backend = backend
+        ids = {}
+        for role in ROLES:
+            token = special.get(role)
+            ids[role] = None if token is None else backend.token_to_id(token)
+            if ids[role] is None:
+                raise ValueError(f'vocabulary {origin}: no {token or f"token for {role}"}')
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
         self.vocab_size = backend.get_vocab_size()
-        ids = [backend.token_to_id(token) for token in SPECIAL]
-        for token, token_id in zip(SPECIAL, ids, strict=True):
-            if token_id is None:
-                raise ValueError(f'vocabulary {origin}: no {token}')
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
-        if self.pad_id != 0:
-            raise ValueError(
-                f'vocabulary {origin}: [PAD] has id {self.pad_id}, but batches pad with 0'
-            )
+        self._special = {role: special[role] for role in ROLES}
+        self._end = [self.sep_id] if end_token else []
+        cls, sep = special['cls'], special['sep']
+        end = f' {sep}' if end_token else ''
+        backend.post_processor = processors.TemplateProcessing(  # for whoever reads `save`'s files
+            single=f'{cls} $A{end}',
+            pair=f'{cls} $A{end} $B:1{end}',
+            special_tokens=[(cls, self.cls_id), (sep, self.sep_id)],
+        )
+        self._backend = backend
 
     def encode(self, text: str, max_tokens: int) -> np.ndarray:
         """[CLS] words [SEP] [PAD]... as int32 [max_tokens]; truncation keeps [SEP]."""
-        if max_tokens < 2:
-            raise ValueError(f'max_tokens={max_tokens}: [CLS] and [SEP] need 2')
-        ids = self._backend.encode(text, add_special_tokens=False).ids[: max_tokens - 2]
+        room = max_tokens - 1 - len(self._end)
+        if room < 0:
+            raise ValueError(f'max_tokens={max_tokens}: [CLS] and [SEP] need {max_tokens - room}')
+        ids = self._backend.encode(text, add_special_tokens=False).ids[:room]
+        ids = [self.cls_id, *ids, *self._end]
         row = np.full(max_tokens, self.pad_id, np.int32)  # [t]
-        row[: len(ids) + 2] = [self.cls_id, *ids, self.sep_id]
+        row[: len(ids)] = ids
         return row
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -58,12 +84,24 @@ class WordPiece:
         """Every token, in the order of ids."""
         return [self._backend.id_to_token(i) for i in range(self.vocab_size)]
 
-    def save_vocab(self, path: str | pathlib.Path) -> None:
-        """Writes vocab.txt, one token a line; make_tokenizer reads it back."""
-        pathlib.Path(path).write_text('\n'.join(self.tokens()) + '\n', encoding='utf-8')
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Writes what make_tokenizer and transformers read back.
+
+        tokenizer.json and tokenizer_config.json; for WordPiece vocab.txt too, a token a line.
+        """
+        folder = pathlib.Path(folder)
+        self._backend.save(str(folder / 'tokenizer.json'))
+        config = {f'{role}_token': token for role, token in self._special.items()}
+        config = {'tokenizer_class': _GENERIC, **config, 'clean_up_tokenization_spaces': False}
+        (folder / 'tokenizer_config.json').write_text(json.dumps(config, indent=1) + '\n')
+        if isinstance(self._backend.model, models.WordPiece):
+            lines = '\n'.join(self.tokens()) + '\n'
+            (folder / 'vocab.txt').write_text(lines, encoding='utf-8')
 
 
-def make_tokenizer(vocab: str, *, texts: Iterable[str], size: int) -> WordPiece:
+def make_tokenizer(
+    vocab: str, *, texts: Iterable[str], size: int, end_token: bool = True
+) -> Tokenizer:
     """The tokeniser that config.data.vocab names.
 
     Args:
@@ -73,29 +111,30 @@ def make_tokenizer(vocab: str, *, texts: Iterable[str], size: int) -> WordPiece:
         vocab is ''.
       size: tokens of a vocabulary that is made here. Others have their own size, see
         check_vocab_size.
+      end_token: whether the words are followed by [SEP].
 
     Raises ValueError for a missing or malformed vocabulary, or a `size` too small.
     """
+    options = dict(origin=vocab or 'of the captions', end_token=end_token)
     if not vocab:
-        return _word_piece(whole_word_vocab(texts, size=size), origin='of the captions')
+        return _word_piece(whole_word_vocab(texts, size=size), **options)
     path = pathlib.Path(vocab)
     if path.is_file():
-        return _word_piece(_read_vocab(path), origin=vocab)
+        return _word_piece(_read_vocab(path), **options)
     if not path.is_dir():
         raise ValueError(f'vocab={vocab!r}: no such file or folder (hub names are not looked up)')
-    if any((path / name).exists() for name in ('tokenizer.json', 'tokenizer_config.json')):
-        import transformers
-
-        loaded = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-        if not isinstance(getattr(loaded, 'backend_tokenizer', None), tokenizers.Tokenizer):
-            raise ValueError(f'vocab={vocab!r}: no fast tokeniser in this folder')
-        return WordPiece(loaded.backend_tokenizer, origin=vocab)
-    if (path / 'vocab.txt').exists():
-        return _word_piece(_read_vocab(path / 'vocab.txt'), origin=vocab)
+    if has_tokenizer(path):
+        return _from_folder(path, **options)
     raise ValueError(f'vocab={vocab!r}: neither tokenizer.json nor vocab.txt in this folder')
 
 
-def check_vocab_size(tokenizer: WordPiece, expected: int) -> None:
+def has_tokenizer(folder: str | pathlib.Path) -> bool:
+    """Whether make_tokenizer may find a tokeniser in a folder."""
+    names = ('tokenizer.json', 'tokenizer_config.json', 'vocab.txt')
+    return any((pathlib.Path(folder) / name).is_file() for name in names)
+
+
+def check_vocab_size(tokenizer: Tokenizer, expected: int) -> None:
     """Raises ValueError unless the tokeniser has exactly the tokens that the model embeds."""
     if tokenizer.vocab_size != expected:
         raise ValueError(
@@ -126,7 +165,39 @@ def whole_word_vocab(texts: Iterable[str], *, size: int) -> list[str]:
     return vocab + [f'[unused{i}]' for i in range(size - len(vocab))]
 
 
-def _word_piece(vocab: list[str], *, origin: str) -> WordPiece:
+def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokenizer:
+    options = dict(origin=origin, end_token=end_token)
+    whole, about = path / 'tokenizer.json', path / 'tokenizer_config.json'
+    if not whole.is_file() and not about.is_file():
+        return _word_piece(_read_vocab(path / 'vocab.txt'), **options)
+    try:
+        config = json.loads(about.read_text(encoding='utf-8')) if about.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f'{about}: not JSON: {error}') from None
+    if config.get('tokenizer_class') == _GENERIC and whole.is_file():
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(whole))
+        except Exception as error:  # the library's errors have no type of their own
+            raise ValueError(f'{whole}: {error}') from None
+        return Tokenizer(backend, special=_roles(config.get), **options)
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(f'vocab={origin!r}: this folder needs transformers (pip)') from None
+    loaded = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    if not isinstance(getattr(loaded, 'backend_tokenizer', None), tokenizers.Tokenizer):
+        raise ValueError(f'vocab={origin!r}: no fast tokeniser in this folder')
+    special = _roles(lambda name: getattr(loaded, name, None))
+    return Tokenizer(loaded.backend_tokenizer, special=special, **options)
+
+
+def _roles(get) -> dict[str, str | None]:
+    """Token of each role, where get('cls_token') may also be None and 'bos_token' say it."""
+    found = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
+    return {r: t['content'] if isinstance(t, dict) else t for r, t in found.items()}
+
+
+def _word_piece(vocab: list[str], *, origin: str, end_token: bool) -> Tokenizer:
     ids = {token: i for i, token in enumerate(vocab)}
     if len(ids) != len(vocab):
         twice = next(token for token, n in collections.Counter(vocab).items() if n > 1)
@@ -137,7 +208,8 @@ def _word_piece(vocab: list[str], *, origin: str) -> WordPiece:
     backend.normalizer = _normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(cleanup=False)
-    return WordPiece(backend, origin=origin)
+    special = dict(zip(ROLES, SPECIAL, strict=True))
+    return Tokenizer(backend, special=special, origin=origin, end_token=end_token)
 
 
 def _normalizer() -> normalizers.Normalizer:

@@ -24,24 +24,26 @@ def split_prefix(key: jax.Array, ids: jax.Array, *, special: SpecialTokens) -> P
 
     Args:
       key: PRNG key.
-      ids: [b, t] int32, [CLS] words [SEP] padding.
+      ids: [b, t] int32, [CLS] words [SEP] padding; [SEP] may be left out, as in ALBEF.
       special: of the tokenizer.
 
     Returns:
       `PrefixSplit`.
     """
     rows, tokens = ids.shape
-    length = (ids != special.pad).sum(axis=1)  # [b], [CLS] and [SEP] included
-    words = length - 2
+    length = (ids != special.pad).sum(axis=1, keepdims=True)  # [b, 1]
+    ended = jnp.take_along_axis(ids, length - 1, axis=1) == special.sep
+    words = (length - 1 - ended)[:, 0]  # [b]
     prefix = jax.random.randint(key, (rows,), 1, jnp.maximum(words, 2))  # [b] words read
     place = jnp.arange(tokens)[None]  # [1, t]
     source = prefix[:, None] + place  # [b, t]: where the decoder's input comes from
     take = lambda at: jnp.take_along_axis(ids, jnp.minimum(at, tokens - 1), axis=1)
-    valid = source + 1 < length[:, None]
+    valid = source <= words[:, None]
+    following = jnp.where(source == words[:, None], special.sep, take(source + 1))
     inputs = jnp.where(place == 0, special.cls, take(source))
     return PrefixSplit(
         prefix_mask=place <= prefix[:, None],
         inputs=jnp.where(valid, inputs, special.pad),
-        labels=jnp.where(valid, take(source + 1), special.pad),
+        labels=jnp.where(valid, following, special.pad),
         weights=valid.astype(jnp.float32),
     )

@@ -16,6 +16,7 @@ from semmim_jax.data import pipeline, sources
 from semmim_jax.data.tokenizer import check_vocab_size, make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training.checkpoint import Checkpoints
+from semmim_jax.training.initial import start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.sharding import make_mesh
@@ -53,10 +54,16 @@ class Experiment:
     fingerprint: dict[str, Any]
 
     def restore_or_create(self) -> TrainState:
-        """The newest checkpoint's state, or a fresh one where there is none."""
+        """The newest checkpoint's state; where there is none, a fresh one from `config.init`."""
         if self.checkpoints.latest_step() is not None:
             return self.checkpoints.restore(self.abstract, fingerprint=self.fingerprint)
-        return create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
+        state = create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
+        init = self.config.init
+        if init.weights or init.image or init.text:
+            state, report = start_from(state, self.config, self.tokenizer)
+            if jax.process_index() == 0:
+                print(report, flush=True)
+        return state
 
     def batches(self, start_step: int) -> pipeline.TrainBatches:
         """Training batches of this process from `start_step` on."""
@@ -82,7 +89,7 @@ class Experiment:
 
 
 def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experiment:
-    """Builds a run's parts; makes the workdir and writes config.json and vocab.txt into it.
+    """Builds a run's parts; makes the workdir and writes config.json and the tokeniser into it.
 
     Args:
       config: the experiment.
@@ -99,25 +106,27 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
             f'train.batch_size={train.batch_size} does not fit task.queue_size='
             f'{config.task.queue_size}: the queue must hold at least one batch'
         )
-    if config.data.max_tokens > config.model.text.max_positions:
+    text = config.model.text
+    if config.data.max_tokens + text.position_offset > text.max_positions:
         raise ValueError(
-            f'data.max_tokens={config.data.max_tokens} is more than model.text.max_positions='
-            f'{config.model.text.max_positions}'
+            f'data.max_tokens={config.data.max_tokens} from row model.text.position_offset='
+            f'{text.position_offset} on do not fit model.text.max_positions={text.max_positions}'
         )
     if config.eval.params not in ('ema', 'online'):
         raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
     mesh = make_mesh(config.mesh)
     source = sources.make_source(config.data.train, config.data)
-    vocab_size = config.model.text.vocab_size
     texts = source.vocabulary_texts() if not config.data.vocab else ()
-    tokenizer = make_tokenizer(config.data.vocab, texts=texts, size=vocab_size)
-    check_vocab_size(tokenizer, vocab_size)
+    tokenizer = make_tokenizer(
+        config.data.vocab, texts=texts, size=text.vocab_size, end_token=config.data.end_token
+    )
+    check_vocab_size(tokenizer, text.vocab_size)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
         cls=tokenizer.cls_id,
         sep=tokenizer.sep_id,
         mask=tokenizer.mask_id,
-        vocab_size=vocab_size,
+        vocab_size=text.vocab_size,
     )
     task = make_task(config, special)
     tx = make_optimizer(config.optim, train.steps)
@@ -125,7 +134,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     folder.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (folder / 'config.json').write_text(config.to_json(indent=1) + '\n')
-        tokenizer.save_vocab(folder / 'vocab.txt')
+        tokenizer.save(folder)
     return Experiment(
         config=config,
         workdir=folder,

@@ -112,7 +112,7 @@ def test_whole_words_are_single_tokens():
 
 def test_pickle_and_file_round_trip(tmp_path):
     tokenizer = tiny()
-    tokenizer.save_vocab(tmp_path / 'vocab.txt')
+    tokenizer.save(tmp_path)
     again = make_tokenizer(str(tmp_path / 'vocab.txt'), texts=(), size=0)
     folder = make_tokenizer(str(tmp_path), texts=(), size=0)
     pickled = pickle.loads(pickle.dumps(tokenizer))
@@ -125,7 +125,7 @@ def test_pickle_and_file_round_trip(tmp_path):
 def test_agrees_with_transformers(tmp_path):
     """The same vocabulary as a Hugging Face folder gives the same ids."""
     transformers = pytest.importorskip('transformers')
-    tiny().save_vocab(tmp_path / 'vocab.txt')
+    tiny().save(tmp_path)
     ours = make_tokenizer(str(tmp_path / 'vocab.txt'), texts=(), size=0)
     reference = transformers.BertTokenizer(vocab=str(tmp_path / 'vocab.txt'))
     reference.save_pretrained(tmp_path / 'folder')
@@ -143,9 +143,6 @@ def test_vocabulary_errors(tmp_path):
     with pytest.raises(ValueError, match='neither tokenizer.json nor vocab.txt'):
         make_tokenizer(str(tmp_path), texts=(), size=0)
     file = tmp_path / 'v.txt'
-    file.write_text('\n'.join(['a', *SPECIAL]))
-    with pytest.raises(ValueError, match=r'v\.txt: \[PAD\] has id 1'):
-        make_tokenizer(str(file), texts=(), size=0)
     file.write_text('\n'.join(SPECIAL[:4]))
     with pytest.raises(ValueError, match=r'v\.txt: no \[MASK\]'):
         make_tokenizer(str(file), texts=(), size=0)

@@ -1,0 +1,161 @@
+"""What is particular about each family of Hugging Face's, beside its table."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from semmim_jax.conversion import hf_tables as tables
+from semmim_jax.conversion.files import read_json
+from semmim_jax.conversion.table import ConversionError, Table
+
+
+class Family(NamedTuple):
+    """A family.
+
+    Attributes:
+      part: 'image' or 'text', the field of config.model that it goes with.
+      prefix: of its tensors where the tower is a part of a larger model.
+      table: of the image tower; of a text family, of its vocabulary head.
+      sizes: key of config.json -> our field, and the value of a key that is left out.
+      implies: our field -> the value that it must have.
+      fixed: key of config.json -> the only value supported.
+      ignore: patterns of tensors that we have no use for.
+      tied: tensors that some files hold, and those that they must repeat.
+    """
+
+    part: str
+    prefix: str
+    table: Table
+    sizes: dict[str, tuple[str, Any]]
+    implies: dict[str, Any]
+    fixed: dict[str, Any]
+    ignore: tuple[str, ...]
+    tied: dict[str, str]
+
+
+def _sizes(epsilon: float, **more: tuple[str, Any]) -> dict[str, tuple[str, Any]]:
+    return {
+        'hidden_size': ('width', 768),
+        'num_attention_heads': ('heads', 12),
+        'intermediate_size': ('mlp_width', 3072),
+        'layer_norm_eps': ('epsilon', epsilon),
+        **more,
+    }
+
+
+_CLIP = Family(
+    part='image',
+    prefix='vision_model.',
+    table=tables.CLIP,
+    sizes=_sizes(1e-5, num_hidden_layers=('depth', 12), patch_size=('patch_size', 32)),
+    implies=dict(variant='clip', distilled=False),
+    fixed=dict(hidden_act='quick_gelu', num_channels=3),
+    ignore=(
+        'text_model.*',
+        'text_projection.*',
+        'visual_projection.*',
+        'logit_scale',
+        '*embeddings.position_ids',
+    ),
+    tied={},
+)
+_VIT = Family(
+    part='image',
+    prefix='vit.',
+    table=tables.VIT,
+    sizes=_sizes(1e-12, num_hidden_layers=('depth', 12), patch_size=('patch_size', 16)),
+    implies=dict(variant='plain', distilled=False),
+    fixed=dict(hidden_act='gelu', num_channels=3, qkv_bias=True),
+    ignore=('*pooler.*', 'classifier.*'),
+    tied={},
+)
+_BERT = Family(
+    part='text',
+    prefix='bert.',
+    table=tables.BERT_HEAD,
+    sizes=_sizes(1e-12, vocab_size=('vocab_size', 30522), type_vocab_size=('types', 2)),
+    implies=dict(position_offset=0),
+    fixed=dict(hidden_act='gelu', position_embedding_type='absolute'),
+    ignore=('*pooler.*', 'cls.seq_relationship.*', '*embeddings.position_ids'),
+    tied={
+        'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weight',
+        'cls.predictions.decoder.bias': 'cls.predictions.bias',
+    },
+)
+FAMILIES = {  # by `model_type` of config.json
+    'clip': _CLIP,
+    'clip_vision_model': _CLIP,
+    'vit': _VIT,
+    'deit': _VIT._replace(
+        prefix='deit.',
+        table=tables.DEIT,
+        implies=dict(variant='plain', distilled=True),
+        ignore=('*pooler.*', 'cls_classifier.*', 'distillation_classifier.*'),
+    ),
+    'bert': _BERT,
+    'roberta': _BERT._replace(
+        prefix='roberta.',
+        table=tables.ROBERTA_HEAD,
+        sizes=_BERT.sizes | dict(vocab_size=('vocab_size', 50265)),
+        implies=dict(position_offset=2),  # the row after the padding's
+        fixed=_BERT.fixed | dict(pad_token_id=1),
+        ignore=('*pooler.*', '*embeddings.position_ids'),
+        tied={
+            'lm_head.decoder.weight': 'roberta.embeddings.word_embeddings.weight',
+            'lm_head.decoder.bias': 'lm_head.bias',
+        },
+    ),
+}
+
+
+def read_settings(folder: pathlib.Path) -> tuple[Family, dict[str, Any]]:
+    """The family of a folder, and the settings of its tower, from config.json."""
+    path = folder / 'config.json'
+    found = read_json(path)
+    kind = found.get('model_type')
+    if kind not in FAMILIES:
+        known = ', '.join(FAMILIES)
+        raise ConversionError(f'{path}: model_type={kind!r} is none of {known}')
+    return FAMILIES[kind], found.get('vision_config', {}) if kind == 'clip' else found
+
+
+def check_settings(
+    folder: pathlib.Path, *, family: Family, settings: Mapping[str, Any], model: Any
+) -> None:
+    """Raises ConversionError for all settings of a folder that contradict `config.model`."""
+    ours = model[family.part]
+    wrong = []
+    for key, (field, default) in family.sizes.items():
+        value = settings.get(key, default)
+        if value != ours[field]:
+            wrong.append(f'{key}={value}, model.{family.part}.{field}={ours[field]}')
+    wrong += [
+        f'its family needs model.{family.part}.{field}={value}, not {ours[field]}'
+        for field, value in family.implies.items()
+        if value != ours[field]
+    ]
+    wrong += [
+        f'{key}={settings[key]}, only {value} is supported'
+        for key, value in family.fixed.items()
+        if settings.get(key, value) != value
+    ]
+    if wrong:
+        path = folder / 'config.json'
+        raise ConversionError(f'{path} contradicts the config: {"; ".join(wrong)}')
+
+
+def check_pixels(folder: pathlib.Path, *, model: Any) -> None:
+    """Raises ConversionError if the folder's images are normalised in another way than ours."""
+    path = folder / 'preprocessor_config.json'
+    if not path.is_file():
+        return
+    found = read_json(path)
+    wrong = [
+        f'{key}={found[key]}, model.{field}={list(model[field])}'
+        for key, field in (('image_mean', 'pixel_mean'), ('image_std', 'pixel_std'))
+        if key in found and not np.allclose(found[key], model[field], atol=1e-6)
+    ]
+    if wrong:
+        raise ConversionError(f'{path} contradicts the config: {"; ".join(wrong)}')

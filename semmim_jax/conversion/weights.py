@@ -1,0 +1,76 @@
+"""Our own weights outside of a run: model.safetensors by our paths, config.json, the tokeniser."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from semmim_jax.conversion.files import read_json, read_tensors, write_tensors
+from semmim_jax.conversion.positions import fit_positions
+from semmim_jax.conversion.report import Loaded
+from semmim_jax.conversion.table import SAME, ConversionError, Row, Shape, to_ours, unused
+
+# What shapes do not show; equal weights mean something else where one of these differs.
+_IMAGE = ('variant', 'patch_size', 'heads', 'epsilon', 'distilled')
+_TEXT = ('heads', 'epsilon', 'position_offset')
+
+
+def write_weights(
+    folder: pathlib.Path, *, params: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> None:
+    """Writes model.safetensors and config.json into a folder.
+
+    Args:
+      folder: of `files.new_folder`.
+      params: path -> array, all of the model or a part of it.
+      config: the resolved experiment as plain values.
+    """
+    write_tensors(folder / 'model.safetensors', params)
+    (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
+
+
+def read_weights(folder: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `write_weights` wrote: parameters and the config."""
+    return read_tensors(folder), read_json(pathlib.Path(folder) / 'config.json')
+
+
+def fit_weights(
+    params: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    *,
+    model: Any,
+    shapes: Mapping[str, Shape],
+    origin: str,
+) -> Loaded:
+    """Parameters of one model for another; position tables may differ in size.
+
+    Args:
+      params: path -> array; parts that our model lacks are left unused.
+      config: the experiment that they come from.
+      model: `config.model` of ours.
+      shapes: of our parameters; those without a counterpart stay fresh.
+      origin: for the message.
+
+    Raises:
+      ConversionError: for settings, names or shapes that do not fit.
+    """
+    theirs = config['model']
+    fields = [*(('image', name) for name in _IMAGE), *(('text', name) for name in _TEXT)]
+    wrong = [
+        f'model.{part}.{name}={theirs[part][name]} there, {model[part][name]} here'
+        for part, name in fields
+        if theirs[part][name] != model[part][name]
+    ]
+    for name in ('pixel_mean', 'pixel_std'):
+        if list(theirs[name]) != list(model[name]):
+            wrong.append(f'model.{name}={list(theirs[name])} there, {list(model[name])} here')
+    if wrong:
+        raise ConversionError(f'{origin} contradicts the config: {"; ".join(wrong)}')
+    parts = {path.split('/')[0] for path in shapes}
+    table = [Row(path, path, SAME) for path in shapes if path in params]
+    ignore = sorted({f'{p}/*' for p in (x.split('/')[0] for x in params) if p not in parts})
+    foreign, notes = fit_positions(table, foreign=params, shapes=shapes)
+    known = dict(foreign=foreign, shapes=shapes, ignore=ignore)
+    return Loaded(to_ours(table, origin=origin, **known), unused(table, **known), notes)

@@ -1,0 +1,98 @@
+"""Weights in and out: python -m semmim_jax.convert COMMAND FROM OUT [flags]
+
+from-hf DIR OUT --config=FILE[:VARIANT]   a Hugging Face folder (CLIP, ViT, DeiT, BERT, RoBERTa) for
+                                          --config.init.weights=OUT
+to-hf WORKDIR OUT [--params=online]       the towers of a run as OUT/image and OUT/text
+
+OUT is a new folder; after an error there is none. docs/weights.md says more.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
+
+import flax
+import jax
+from absl import app, flags
+from flax.core import meta
+from ml_collections import config_flags
+
+from semmim_jax.cli.parser import parse
+from semmim_jax.conversion import files, from_hf, report, to_hf, weights
+from semmim_jax.data.tokenizer import has_tokenizer, make_tokenizer
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.training.checkpoint import load_params
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'from-hf: the experiment to convert for')
+_PART = flags.DEFINE_enum('part', '', ['', 'image', 'text'], 'from-hf: what DIR has to hold')
+_PARAMS = flags.DEFINE_enum('params', 'ema', ['ema', 'online'], 'which parameters of a run')
+_DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
+
+
+def convert_from_hf(source: str, out: str) -> None:
+    """Our weights from a Hugging Face folder; prints the report."""
+    config = _CONFIG.value
+    if config is None:
+        raise ValueError('from-hf needs --config=FILE: the model that the weights are for')
+    special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing
+    task = find_task(config)(config, special)
+    params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
+    flat = flax.traverse_util.flatten_dict(params, sep='/')
+    shapes = {path: x.shape for path, x in flat.items()}
+    loaded = from_hf.from_hf(
+        source,
+        model=config.model,
+        shapes=shapes,
+        part=_PART.value,
+        fusion=config.init.fusion,
+        decoder=config.init.decoder,
+    )
+    tokenizer = None
+    if has_tokenizer(source):
+        tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
+    with files.new_folder(out) as folder:
+        plain = json.loads(config.to_json())
+        weights.write_weights(folder, params=loaded.params, config=plain)
+        if tokenizer:
+            tokenizer.save(folder)
+    print(report.Report.of(loaded, shapes=shapes))
+
+
+def convert_to_hf(workdir: str, out: str) -> None:
+    """A run's towers as Hugging Face folders."""
+    params, config = load_params(workdir, params=_PARAMS.value)
+    tokenizer = make_tokenizer(workdir, texts=(), size=0, end_token=config['data']['end_token'])
+    with files.new_folder(out) as folder:
+        for part in ('image', 'text'):
+            (folder / part).mkdir()
+        to_hf.write_image_tower(folder / 'image', params=params, model=config['model'])
+        to_hf.write_text_tower(
+            folder / 'text', params=params, model=config['model'], pad_id=tokenizer.pad_id
+        )
+        tokenizer.save(folder / 'text')
+
+
+COMMANDS = {'from-hf': convert_from_hf, 'to-hf': convert_to_hf}
+
+
+def main(argv: list[str]) -> None:
+    """Runs a command; a mistake ends in one line, not in a traceback."""
+    logging.getLogger().setLevel(logging.WARNING)
+    try:
+        if len(argv) != 4 or argv[1] not in COMMANDS:
+            raise ValueError(f'usage: {"|".join(COMMANDS)} FROM OUT; see --help')
+        COMMANDS[argv[1]](*argv[2:])
+        print(f'wrote {pathlib.Path(argv[3])}')
+    except (ValueError, OSError) as error:
+        if _DEBUG.value:
+            raise
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse)

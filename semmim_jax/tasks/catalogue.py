@@ -1,0 +1,19 @@
+"""The tasks by the name that a config gives in `task.name`."""
+
+from typing import Any
+
+from semmim_jax.tasks.pretrain import Pretrain
+
+TASKS = {'pretrain': Pretrain}
+
+
+def find_task(config: Any) -> Any:
+    """Makes a task of (config, special tokens); which one, `config.task.name` says.
+
+    Raises:
+      ValueError: for a name that is not listed.
+    """
+    name = config.task.name
+    if name not in TASKS:
+        raise ValueError(f'task.name={name!r} is none of {", ".join(TASKS)}')
+    return TASKS[name]

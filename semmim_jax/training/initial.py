@@ -1,0 +1,86 @@
+"""Starting a run from weights that are there already, as `config.init` says."""
+
+import pathlib
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.conversion.from_hf import from_hf
+from semmim_jax.conversion.report import Loaded, Report
+from semmim_jax.conversion.weights import fit_weights, read_weights
+from semmim_jax.data.tokenizer import Tokenizer, has_tokenizer, make_tokenizer
+from semmim_jax.training.checkpoint import load_params
+from semmim_jax.training.state import TrainState
+
+
+def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[TrainState, Report]:
+    """Replaces the fresh parameters, student's and teacher's, by those that `config.init` names.
+
+    Args:
+      state: fresh; every array stays on its devices.
+      config: the experiment.
+      tokenizer: of the run; the words of a checkpoint must be its words.
+
+    Returns:
+      The state, and the account of what was loaded.
+
+    Raises:
+      ConversionError: if something does not fit.
+    """
+    flat = flax.traverse_util.flatten_dict(state.params, sep='/')
+    shapes = {path: x.shape for path, x in flat.items()}
+    loaded = load(config, shapes=shapes, tokenizer=tokenizer)
+    shardings = jax.tree.map(lambda x: x.sharding, state.params)
+    given = {
+        path: jax.make_array_from_callback(x.shape, flat[path].sharding, lambda i, x=x: x[i])
+        for path, x in loaded.params.items()
+    }
+    params = flax.traverse_util.unflatten_dict(flat | given, sep='/')
+    # Copies by the devices: arrays may share the host's memory, and the step donates its state.
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
+    state = state.replace(params=copy(params), ema_params=copy(params))
+    return state, Report.of(loaded, shapes=shapes)
+
+
+def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenizer) -> Loaded:
+    """The parameters that `config.init` names; arguments as in `start_from`."""
+    init, loaded = config.init, Loaded({}, {}, [])
+    if init.weights:
+        _check_words(tokenizer, init.weights)
+        run = (pathlib.Path(init.weights) / 'checkpoints').is_dir()
+        found = load_params(init.weights) if run else read_weights(init.weights)
+        fitted = fit_weights(*found, model=config.model, shapes=shapes, origin=init.weights)
+        loaded = loaded.with_others(fitted)
+    if init.text:
+        _check_words(tokenizer, init.text)
+    for part in ('image', 'text'):
+        if init[part]:
+            found = from_hf(
+                init[part],
+                model=config.model,
+                shapes=shapes,
+                part=part,
+                fusion=init.fusion,
+                decoder=init.decoder,
+            )
+            loaded = loaded.with_others(found)
+    return loaded
+
+
+def _check_words(tokenizer: Tokenizer, folder: str) -> None:
+    """Raises ValueError if the folder has a tokeniser of other words than the run's."""
+    if not has_tokenizer(folder):
+        return
+    theirs, ours = make_tokenizer(folder, texts=(), size=0).tokens(), tokenizer.tokens()
+    if theirs == ours:
+        return
+    if len(theirs) != len(ours):
+        said = f'{len(theirs)} tokens there, {len(ours)} here'
+    else:
+        at = next(i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1])
+        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
+    raise ValueError(
+        f'data.vocab is not the vocabulary of {folder}: {said}; use --config.data.vocab={folder}'
+    )
