@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from semmim_jax.cli.parser import parse
 from semmim_jax.conversion import files, from_hf, report, to_hf, weights
-from semmim_jax.data.tokenizer import has_tokenizer, make_tokenizer
+from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
@@ -53,8 +53,9 @@ def convert_from_hf(source: str, out: str) -> None:
         decoder=config.init.decoder,
     )
     tokenizer = None
-    if has_tokenizer(source):
+    if 'text/embeddings/word' in loaded.params and has_tokenizer(source):
         tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
+        check_vocab_size(tokenizer, config.model.text.vocab_size)
     with files.new_folder(out) as folder:
         plain = json.loads(config.to_json())
         weights.write_weights(folder, params=loaded.params, config=plain)

@@ -5,12 +5,12 @@ import json
 import pathlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from semmim_jax.conversion.table import ConversionError
@@ -61,6 +61,7 @@ def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None
     dense = {name: np.array(value, order='C') for name, value in tensors.items()}
     # transformers refuses files that do not say whose layout they have.
     safetensors.numpy.save_file(dense, path, metadata={'format': 'pt'})
+    path.chmod(0o644)  # the library's is for the owner alone
 
 
 @contextlib.contextmanager
@@ -110,7 +111,7 @@ def _is_plain(dtype: np.dtype) -> bool:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
+    except Exception as error:  # types that numpy lacks raise as they like
         raise ConversionError(f'{path}: not a whole safetensors file: {_line(error)}') from None
 
 
@@ -140,7 +141,8 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise ConversionError(f'{path}: this format needs torch; pip install torch') from None
     try:
-        found = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings(action='ignore'):
+            found = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged or unsafe file raises any of a dozen types
         raise ConversionError(f'{path}: refused by torch.load: {_line(error)}') from None
     for key in ('model', 'state_dict'):

@@ -15,7 +15,7 @@ from semmim_jax.conversion.table import ConversionError, placed, to_theirs
 def write_image_tower(
     folder: pathlib.Path, *, params: Mapping[str, np.ndarray], model: Any
 ) -> None:
-    """Writes CLIPVisionModel, ViTModel or DeiTModel: weights, config.json, preprocessor_config.json.
+    """Writes CLIPVisionModel, ViTModel or DeiTModel, with the settings of its preprocessor.
 
     Args:
       folder: to write into.

@@ -175,6 +175,17 @@ def test_a_row_without_a_token_to_mask_uses_no_slot(special):
     np.testing.assert_array_equal(masked.ids[0], ids[0])
 
 
+def test_masking_knows_the_padding_by_its_id_and_needs_no_sep():
+    roberta = masking.SpecialTokens(pad=1, cls=0, sep=2, mask=4, vocab_size=60)
+    ids = jnp.array([[0, 7, 8, 1, 1], [0, 7, 8, 2, 1], [0, 7, 8, 9, 9], [0, 1, 1, 1, 1]], jnp.int32)
+    masked = masking.mask_tokens(
+        jax.random.key(0), ids, probability=1.0, max_masked=5, special=roberta
+    )
+    np.testing.assert_array_equal(masked.weights.sum(axis=1), [2, 3, 4, 0])
+    kept = (ids == roberta.cls) | (ids == roberta.pad)
+    np.testing.assert_array_equal(masked.ids[kept], ids[kept])
+
+
 def test_how_many_tokens_are_masked_and_what_becomes_of_them(special):
     """A binomial number, clipped; anywhere alike; 80% [MASK], 10% a random id, 10% kept."""
     draws, words, cap, probability = 60_000, 7, 3, 0.15

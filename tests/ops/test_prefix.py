@@ -9,11 +9,11 @@ from semmim_jax.ops.prefix import split_prefix
 from tests.ops.bounds import assert_frequency
 
 
-def captions(lengths, tokens=9):
+def captions(lengths, tokens=9, end=(3,)):
     """[CLS] words [SEP] padding, all words different, int32 [b, t]; `lengths` count words."""
     ids = np.zeros((len(lengths), tokens), np.int32)
     for row, length in zip(ids, lengths):
-        row[: length + 2] = [2, *range(10, 10 + length), 3]
+        row[: length + 1 + len(end)] = [2, *range(10, 10 + length), *end]
     return ids
 
 
@@ -56,6 +56,23 @@ def test_a_caption_without_padding_keeps_its_last_word(special):
     parts = split(jax.random.key(1), ids, special)
     for labels, weights in zip(parts.labels, parts.weights):
         np.testing.assert_array_equal(labels[weights == 1][-2:], [16, special.sep])
+
+
+@given(st.lists(st.integers(0, 7), min_size=4, max_size=4), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=25)
+def test_without_sep_in_the_caption_the_split_and_its_labels_are_the_same(special, lengths, seed):
+    ended = split(jax.random.key(seed), captions(lengths), special)
+    bare = split(jax.random.key(seed), captions(lengths, end=()), special)
+    for name, expected in ended._asdict().items():
+        np.testing.assert_array_equal(getattr(bare, name), expected, err_msg=name)
+
+
+def test_a_full_caption_without_sep_still_ends_with_sep_in_the_labels(special):
+    ids = captions([8] * 4, end=())
+    parts = split(jax.random.key(1), ids, special)
+    for row, labels, weights in zip(parts.prefix_mask, parts.labels, parts.weights):
+        words = [*ids[0][row][1:], *labels[weights == 1]]
+        assert words == [*range(10, 18), special.sep]
 
 
 def test_the_split_is_uniform(special):
