@@ -46,11 +46,11 @@ def from_hf(
     if part and part != family.part:
         raise ConversionError(f'{folder}: its weights are for the {family.part} side, not {part}')
     check_settings(folder, family=family, settings=settings, model=model)
-    check_pixels(folder, model=model)
     foreign = {_today(name): value for name, value in read_tensors(folder).items()}
     within = any(name.startswith(family.prefix) for name in foreign)
     prefix = family.prefix if within else ''
     if family.part == 'image':
+        check_pixels(folder, model=model)
         table, ignore = placed(family.table, ours='image/', theirs=prefix), family.ignore
     else:
         parts = {path.split('/')[0] for path in shapes}

@@ -13,8 +13,10 @@ from semmim_jax.conversion.report import Loaded
 from semmim_jax.conversion.table import SAME, ConversionError, Row, Shape, to_ours, unused
 
 # What shapes do not show; equal weights mean something else where one of these differs.
-_IMAGE = ('variant', 'patch_size', 'heads', 'epsilon', 'distilled')
-_TEXT = ('heads', 'epsilon', 'position_offset')
+_FIELDS = {
+    'image': ('variant', 'patch_size', 'heads', 'epsilon', 'distilled'),
+    'text': ('heads', 'epsilon', 'position_offset'),
+}
 
 
 def write_weights(
@@ -56,16 +58,17 @@ def fit_weights(
     Raises:
       ConversionError: for settings, names or shapes that do not fit.
     """
-    theirs = config['model']
-    fields = [*(('image', name) for name in _IMAGE), *(('text', name) for name in _TEXT)]
+    if 'model' not in config:
+        raise ConversionError(
+            f'{origin}/config.json is not of this project: for a folder of Hugging Face use '
+            '--config.init.image or --config.init.text'
+        )
+    theirs, ours = _meaning(config['model']), _meaning(model)
     wrong = [
-        f'model.{part}.{name}={theirs[part][name]} there, {model[part][name]} here'
-        for part, name in fields
-        if theirs[part][name] != model[part][name]
+        f'model.{name}={theirs[name]} there, {value} here'
+        for name, value in ours.items()
+        if theirs[name] != value
     ]
-    for name in ('pixel_mean', 'pixel_std'):
-        if list(theirs[name]) != list(model[name]):
-            wrong.append(f'model.{name}={list(theirs[name])} there, {list(model[name])} here')
     if wrong:
         raise ConversionError(f'{origin} contradicts the config: {"; ".join(wrong)}')
     parts = {path.split('/')[0] for path in shapes}
@@ -74,3 +77,13 @@ def fit_weights(
     foreign, notes = fit_positions(table, foreign=params, shapes=shapes)
     known = dict(foreign=foreign, shapes=shapes, ignore=ignore)
     return Loaded(to_ours(table, origin=origin, **known), unused(table, **known), notes)
+
+
+def _meaning(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `config.model` that give weights their meaning, None where one is absent."""
+    found = {
+        f'{part}.{name}': dict(model[part]).get(name)
+        for part, names in _FIELDS.items()
+        for name in names
+    }
+    return found | {name: list(model[name]) for name in ('pixel_mean', 'pixel_std')}

@@ -55,6 +55,10 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
         loaded = loaded.with_others(fitted)
     if init.text:
         _check_words(tokenizer, init.text)
+        if not config.data.vocab and not has_tokenizer(init.text):
+            raise ValueError(
+                f"data.vocab is '', but {init.text} has a vocabulary of its own: name its file"
+            )
     for part in ('image', 'text'):
         if init[part]:
             found = from_hf(

@@ -129,6 +129,13 @@ def test_weights_that_do_not_fit_are_refused(folders, started, changes, said):
         load(config, shapes=shapes, tokenizer=run.tokenizer)
 
 
+def test_a_folder_of_another_project_is_no_weights(folders, started):
+    run, _ = started
+    config = config_of({'init.weights': str(folders[1])})
+    with pytest.raises(ConversionError, match='for a folder of Hugging Face use'):
+        load(config, shapes={}, tokenizer=run.tokenizer)
+
+
 def test_names_and_shapes_of_our_own_weights_are_held_to_the_model(started, tmp_path):
     run, state = started
     params, config = load_params(run.workdir, params='online')
@@ -142,6 +149,12 @@ def test_names_and_shapes_of_our_own_weights_are_held_to_the_model(started, tmp_
         'unexpected: image/new',
         'wrong shape: text/embeddings/word is [319, 32] and should be [320, 32]',
     ]
+
+
+def test_a_vocabulary_made_of_captions_needs_a_tokeniser_to_be_compared_with(started, tmp_path):
+    run, _ = started
+    with pytest.raises(ValueError, match='vocabulary of its own'):
+        load(config_of({'init.text': str(tmp_path)}), shapes={}, tokenizer=run.tokenizer)
 
 
 @pytest.mark.parametrize(
