@@ -32,7 +32,7 @@ def base() -> ml_collections.ConfigDict:
     c.seed = 0
 
     c.data = data = ml_collections.ConfigDict()
-    data.train = 'captions:data/pretrain.json'  # 'captions:LIST' or 'emoji_scenes:SPLIT'
+    data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: data/sources.py
     data.eval = ''  # the same form; '' evaluates nothing
     data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': words of the captions
     data.image_size = 256  # pixels

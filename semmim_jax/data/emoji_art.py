@@ -84,6 +84,19 @@ def all_concepts() -> tuple[Concept, ...]:
     return tuple(_distinct_first(_alternate(list(found.values()))))
 
 
+@functools.lru_cache(maxsize=1)
+def emoji_by_name() -> dict[str, str]:
+    """Fully qualified emoji by lower-case English name."""
+    import emoji
+
+    qualified = emoji.STATUS['fully_qualified']
+    return {
+        row['en'].strip(':').replace('_', ' ').lower(): char
+        for char, row in emoji.EMOJI_DATA.items()
+        if row['status'] == qualified
+    }
+
+
 def concept_table(count: int) -> tuple[Concept, ...]:
     """The first `count` concepts. Raises ValueError if there are fewer."""
     table = all_concepts()

@@ -174,15 +174,24 @@ class EmojiScenes:
         """The image id of record `index`, without drawing it."""
         return SPLITS.index(self.split) * MAX_SCENES + self._check(index)
 
+    def entry(self, index: int) -> dict:
+        """Record `index` without its picture and labels."""
+        return dict(image_id=self.image_id(index), captions=self.captions(index))
+
     def vocabulary_texts(self) -> list[str]:
         """Texts to make a vocabulary from: every name, and captions enough for all other words."""
         sample = range(min(len(self), _VOCABULARY_SCENES))
         return [*self.concept_names, *(text for i in sample for text in self.captions(i))]
 
     @property
+    def concept_table(self) -> tuple[emoji_art.Concept, ...]:
+        """Concepts by their number, held-out ones last."""
+        return emoji_art.concept_table(self.concepts + self.held_out_concepts)
+
+    @property
     def concept_names(self) -> tuple[str, ...]:
-        """Names by concept index, held-out ones last."""
-        return tuple(c.name for c in self._table)
+        """Names of the concepts."""
+        return tuple(c.name for c in self.concept_table)
 
     @property
     def held_out_pair_list(self) -> tuple[tuple[int, int], ...]:
@@ -192,13 +201,35 @@ class EmojiScenes:
     def scene(self, index: int) -> Scene:
         """The structure of scene `index`."""
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), self._check(index)))
+        return self.draw_scene(rng, index=int(index))
+
+    def draw_scene(
+        self,
+        rng: np.random.Generator,
+        *,
+        index: int,
+        background: str | None = None,
+        count: int | None = None,
+        given: tuple[int, ...] = (),
+        without: int | None = None,
+    ) -> Scene:
+        """Draws a scene of this split; what is given here is not drawn.
+
+        Args:
+          rng: all randomness.
+          index: of the scene, for its image_id.
+          background: one of BACKGROUNDS.
+          count: number of objects.
+          given: concepts that it shows, at most `count`; none in a held-out split with its own.
+          without: a concept that it does not show.
+        """
         names = list(BACKGROUNDS)
-        background = names[rng.integers(len(names))]
+        background = background or names[rng.integers(len(names))]
         jitter = rng.integers(-_BACKGROUND_JITTER, _BACKGROUND_JITTER + 1, 3)
         rgb = np.clip(np.array(BACKGROUNDS[background]) + jitter, 0, 255)
-        concepts = self._draw_concepts(rng)
+        concepts = self._draw_concepts(rng, count, given, without)
         styles = [self._draw_style(rng) for _ in concepts]
-        chosen = [self._table[c] for c in concepts]
+        chosen = [self.concept_table[c] for c in concepts]
         sprites = [
             emoji_art.sprite(concept.emoji, style, self._sprite_side)
             for concept, style in zip(chosen, styles, strict=True)
@@ -219,7 +250,7 @@ class EmojiScenes:
         ]
         return Scene(
             split=self.split,
-            index=int(index),
+            index=index,
             canvas=self.canvas,
             background=background,
             background_rgb=tuple(int(c) for c in rgb),
@@ -257,10 +288,6 @@ class EmojiScenes:
         return int(index)
 
     @property
-    def _table(self) -> tuple[emoji_art.Concept, ...]:
-        return emoji_art.concept_table(self.concepts + self.held_out_concepts)
-
-    @property
     def _sprite_side(self) -> int:
         return max(32, round(1.25 * self.large[1] * self.canvas))
 
@@ -271,10 +298,15 @@ class EmojiScenes:
         other = second if self.styles == first else first
         return other if self.split == 'held_out_style' else self.styles
 
-    def _draw_concepts(self, rng: np.random.Generator) -> list[int]:
+    def _draw_concepts(
+        self,
+        rng: np.random.Generator,
+        count: int | None,
+        given: tuple[int, ...],
+        without: int | None,
+    ) -> list[int]:
         """Distinct concepts; redrawn until the only held-out thing is what the split is about."""
-        count = int(rng.integers(self.min_objects, self.max_objects + 1))
-        given = ()
+        count = count or int(rng.integers(self.min_objects, self.max_objects + 1))
         if self.split == 'held_out_concepts':
             given = (self.concepts + int(rng.integers(self.held_out_concepts)),)
         elif self.split == 'held_out_combinations':
@@ -284,9 +316,8 @@ class EmojiScenes:
             drawn = rng.choice(self.concepts, max(0, count - len(given)), replace=False)
             chosen = [*given, *(int(c) for c in drawn)]
             pairs = itertools.combinations(sorted(chosen), 2)
-            if len(set(chosen)) == len(chosen) and all(
-                pair not in held_out or pair == given for pair in pairs
-            ):
+            distinct = len(set(chosen)) == len(chosen) and without not in chosen
+            if distinct and all(pair not in held_out or pair == given for pair in pairs):
                 return chosen
 
 

@@ -8,7 +8,7 @@ batches are the same for any number of hosts, workers and restarts.
 import dataclasses
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -76,43 +76,22 @@ def _close(held: list) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainRow:
-    """(record, rng) -> one row: two views, one caption's ids, patch labels of view 1."""
+class _Placed:
+    """A row maker whose rows also say where they come from."""
 
-    tokenizer: Tokenizer
-    image_size: int
-    patch_size: int
-    max_tokens: int
-    max_words: int
-    augment: object
+    make_row: Callable[[dict, np.random.Generator], dict[str, np.ndarray]]
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        caption = record['captions'][rng.integers(len(record['captions']))]
-        labels = record.get('labels')
-        options = dict(
-            size=self.image_size,
-            may_flip=not transforms.mentions_side(caption),
-            augment=self.augment,
-        )
-        image1, labels1 = transforms.augmented_view(record['image'], labels, rng, **options)
-        image2, _ = transforms.augmented_view(record['image'], None, rng, **options)
-        text = clean_caption(caption, max_words=self.max_words)
-        row = dict(
-            image1=image1,  # [s, s, 3]
-            image2=image2,  # [s, s, 3]
-            ids=self.tokenizer.encode(text, self.max_tokens),  # [t]
-            image_id=np.int32(record['image_id']),
-            index=np.int64(record['index']),
-            replaced=np.int32(record['replaced']),
-        )
-        if labels is not None:
-            row['labels1'] = transforms.patch_labels(labels1, self.patch_size)  # [n]
-        return row
+        return {
+            **self.make_row(record, rng),
+            'index': np.int64(record['index']),
+            'replaced': np.int32(record['replaced']),
+        }
 
 
 def train_batches(
     source,
-    tokenizer: Tokenizer,
+    make_row: Callable[[dict, np.random.Generator], dict[str, np.ndarray]],
     data_config,
     *,
     batch_size: int,
@@ -127,16 +106,15 @@ def train_batches(
 
     Args:
       source: see data/sources.py.
-      tokenizer: makes `ids`.
-      data_config: config.data.
+      make_row: makes a row of a record, see data/rows.py.
+      data_config: config.data; read are workers, prefetch and max_replaced.
       batch_size: rows of the global batch.
       seed: shuffling, views and choice of captions; 0 to 2**32 - 1.
       start_step: global batches to skip; costs nothing.
       process_index, process_count: this host among all.
 
-    Yields Batch with b = batch_size / process_count rows. arrays: image1, image2 uint8
-    [b, s, s, 3]; ids int32 [b, t]; image_id int32 [b]; labels1 int32 [b, n] if the source has
-    labels. info: index int64 [b], replaced int32 [b].
+    Yields Batch with b = batch_size / process_count rows. arrays: the fields of the rows, stacked;
+    info: index int64 [b], position of the record in the source; replaced int32 [b].
 
     Raises:
       ValueError: batch_size not divisible by process_count, or an empty source.
@@ -144,27 +122,14 @@ def train_batches(
     """
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
-    if data_config.image_size % data_config.patch_size:
-        raise ValueError(
-            f'data.patch_size={data_config.patch_size} does not divide '
-            f'data.image_size={data_config.image_size}'
-        )
     if not len(source):
         raise ValueError('the training source is empty')
-    make_row = TrainRow(
-        tokenizer=tokenizer,
-        image_size=data_config.image_size,
-        patch_size=data_config.patch_size,
-        max_tokens=data_config.max_tokens,
-        max_words=data_config.max_words,
-        augment=_freeze(data_config.augment),
-    )
     dataset = (
         grain.MapDataset.source(Replacing(source))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(make_row)
+        .random_map(_Placed(make_row))
         # Batches of one host's size first: every process_count-th of them is this host's share of
         # a global batch, in contiguous rows.
         .batch(batch_size // process_count)[process_index::process_count][start_step:]
@@ -189,22 +154,27 @@ def eval_image_batches(
     Raises ValueError if batch_size does not divide by process_count; UnreadableRecord for an
     unreadable image: a score over other images than the named ones would be wrong.
     """
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
-    share = batch_size // process_count
-    positions = unique_images(source)
-    for first in range(0, len(positions), batch_size):
-        begin = first + process_index * share
-        rows = [_eval_row(source[i], data_config) for i in positions[begin : begin + share]]
-        # A host with no row of the last batch still yields one of the same fields.
-        example = rows[0] if rows else _eval_row(source[positions[0]], data_config)
-        batch = {}
-        for name, value in example.items():
-            batch[name] = np.zeros((share, *value.shape), value.dtype)
-            for r, row in enumerate(rows):
-                batch[name][r] = row[name]
-        batch['valid'] = np.arange(share) < len(rows)
-        yield batch
+    make = lambda record: _eval_row(record, data_config)
+    yield from _padded(
+        source, unique_images(source), make, batch_size, process_index, process_count
+    )
+
+
+def eval_batches(
+    source, make_row, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every record once, in order, not augmented; batches as of eval_image_batches.
+
+    Args:
+      source: see data/sources.py. Row r of global batch j is record j * batch_size + r.
+      make_row: with `evaluation`, see data/rows.py.
+      batch_size, process_index, process_count: as in train_batches.
+
+    Yields a dict: the fields of make_row.evaluation, stacked, and valid bool [b].
+    """
+    yield from _padded(
+        source, range(len(source)), make_row.evaluation, batch_size, process_index, process_count
+    )
 
 
 def eval_texts(source, data_config) -> tuple[list[str], np.ndarray]:
@@ -241,6 +211,27 @@ def unique_images(source) -> list[int]:
     return list(first.values())
 
 
+def _padded(
+    source, positions, make, batch_size: int, process_index: int, process_count: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """This host's rows of the records at `positions`, and `valid`, in full batches."""
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
+    share = batch_size // process_count
+    for first in range(0, len(positions), batch_size):
+        begin = first + process_index * share
+        rows = [make(source[i]) for i in positions[begin : begin + share]]
+        # A host with no row of the last batch still yields one of the same fields.
+        example = rows[0] if rows else make(source[positions[0]])
+        batch = {}
+        for name, value in example.items():
+            batch[name] = np.zeros((share, *value.shape), value.dtype)
+            for r, row in enumerate(rows):
+                batch[name][r] = row[name]
+        batch['valid'] = np.arange(share) < len(rows)
+        yield batch
+
+
 def _eval_row(record: dict, data_config) -> dict[str, np.ndarray]:
     image, labels = transforms.eval_view(
         record['image'], record.get('labels'), size=data_config.image_size
@@ -274,19 +265,3 @@ def _start_worker(worker: int, workers: int) -> None:
 
     cv2.setNumThreads(1)
     logging.getLogger(__name__).debug('data worker %d of %d', worker, workers)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Augment:
-    """A plain, picklable copy of config.data.augment."""
-
-    crop_scale: tuple[float, float]
-    flip: bool
-    ops: int
-    level: float
-    prob: float
-    fill: int
-
-
-def _freeze(augment) -> _Augment:
-    return _Augment(**{**augment, 'crop_scale': tuple(augment.crop_scale)})

@@ -7,6 +7,7 @@ only for a folder that needs it. Nothing is looked up on a hub.
 import collections
 import json
 import pathlib
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,6 +21,7 @@ ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')  # BERT's, in the order of ROLES
 _OTHER_NAME = {'cls': 'bos', 'sep': 'eos'}
 _GENERIC = 'PreTrainedTokenizerFast'  # transformers' name for "tokenizer.json says it all"
+_UNUSED = re.compile(r'\[unused\d+\]')
 
 
 class Tokenizer:
@@ -63,12 +65,17 @@ class Tokenizer:
         )
         self._backend = backend
 
-    def encode(self, text: str, max_tokens: int) -> np.ndarray:
-        """[CLS] words [SEP] [PAD]... as int32 [max_tokens]; truncation keeps [SEP]."""
+    def encode(self, text: str, max_tokens: int, *, keep_end: bool = False) -> np.ndarray:
+        """[CLS] words [SEP] [PAD]... as int32 [max_tokens].
+
+        A longer text loses its end, or with `keep_end` its beginning; never [CLS] or [SEP].
+        """
         room = max_tokens - 1 - len(self._end)
         if room < 0:
             raise ValueError(f'max_tokens={max_tokens}: [CLS] and [SEP] need {max_tokens - room}')
-        ids = self._backend.encode(text, add_special_tokens=False).ids[:room]
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        surplus = max(0, len(ids) - room)
+        ids = ids[surplus:] if keep_end else ids[: len(ids) - surplus]
         ids = [self.cls_id, *ids, *self._end]
         row = np.full(max_tokens, self.pad_id, np.int32)  # [t]
         row[: len(ids)] = ids
@@ -79,6 +86,16 @@ class Tokenizer:
         hidden = (self.pad_id, self.cls_id, self.sep_id)
         shown = [int(i) for i in ids if int(i) not in hidden]
         return self._backend.decode(shown, skip_special_tokens=False)
+
+    def length(self, text: str) -> int:
+        """Tokens of a text, [CLS] and [SEP] included."""
+        return len(self._backend.encode(text, add_special_tokens=False).ids) + 2
+
+    def plain(self, text: str) -> str:
+        """The text as it comes back from encode and decode: what a prediction can equal."""
+        return self._backend.decode(
+            self._backend.encode(text, add_special_tokens=False).ids, skip_special_tokens=False
+        )
 
     def tokens(self) -> list[str]:
         """Every token, in the order of ids."""
@@ -143,6 +160,29 @@ def check_vocab_size(tokenizer: Tokenizer, expected: int) -> None:
         )
 
 
+def extend_tokenizer(tokenizer: Tokenizer, *, texts: Iterable[str], size: int) -> Tokenizer:
+    """A tokeniser that also has every word of the texts as one token; known tokens keep their ids.
+
+    New tokens take the places of [unusedN], then follow at the end; the rest of `size` is [unusedN]
+    again. For fine-tuning on words that a lower-case vocabulary of pre-training does not have.
+
+    Raises ValueError if `size` is too small, naming the smallest that would do.
+    """
+    vocab = tokenizer.tokens()
+    free = [i for i, token in enumerate(vocab) if _UNUSED.fullmatch(token)]
+    words, pieces = _words_and_pieces(texts)
+    known = set(vocab)
+    new = [token for token in dict.fromkeys([*words, *pieces]) if token not in known]
+    need = len(vocab) + max(0, len(new) - len(free))
+    if need > size:
+        raise ValueError(f'vocabulary size {size} is too small: with the new words it takes {need}')
+    for i, token in zip(free, new):
+        vocab[i] = token
+    vocab += new[len(free) :]
+    vocab += [f'[unused{i}]' for i in range(len(vocab), size)]
+    return _word_piece(vocab, origin='extended by new words', end_token=bool(tokenizer._end))
+
+
 def whole_word_vocab(texts: Iterable[str], *, size: int) -> list[str]:
     """Vocabulary of exactly `size` tokens in which every word of the texts is one token.
 
@@ -151,6 +191,15 @@ def whole_word_vocab(texts: Iterable[str], *, size: int) -> list[str]:
 
     Raises ValueError if `size` is too small, naming the smallest that would do.
     """
+    words, pieces = _words_and_pieces(texts)
+    vocab = list(dict.fromkeys([*SPECIAL, *words, *pieces]))
+    if len(vocab) > size:
+        raise ValueError(f'vocabulary size {size} is too small: the captions need {len(vocab)}')
+    return vocab + [f'[unused{i}]' for i in range(size - len(vocab))]
+
+
+def _words_and_pieces(texts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Words of the texts, the commonest first, and single characters that spell any other word."""
     counts = collections.Counter()
     normalizer, splitter = _normalizer(), pre_tokenizers.BertPreTokenizer()
     for text in texts:
@@ -158,11 +207,7 @@ def whole_word_vocab(texts: Iterable[str], *, size: int) -> list[str]:
         counts.update(word for word, _ in splitter.pre_tokenize_str(normal))
     words = sorted(counts, key=lambda word: (-counts[word], word))
     characters = sorted(set(''.join(words)) | set(string.ascii_lowercase + string.digits))
-    pieces = [*characters, *(f'##{character}' for character in characters)]
-    vocab = list(dict.fromkeys([*SPECIAL, *words, *pieces]))
-    if len(vocab) > size:
-        raise ValueError(f'vocabulary size {size} is too small: the captions need {len(vocab)}')
-    return vocab + [f'[unused{i}]' for i in range(size - len(vocab))]
+    return words, [*characters, *(f'##{character}' for character in characters)]
 
 
 def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokenizer:

@@ -8,7 +8,8 @@ import numpy as np
 
 from semmim_jax.data.randaugment import rand_augment
 
-_MIRRORED = re.compile(r'\b(left|right)\b', re.IGNORECASE)
+# Sides in English, German and French.
+_MIRRORED = re.compile(r'\b(left|right|links|rechts|gauche|droite)\b', re.IGNORECASE)
 _ASPECT = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 
@@ -64,7 +65,7 @@ def eval_view(
 
 
 def mentions_side(caption: str) -> bool:
-    """True if the caption has the word left or right, so that its image must not be mirrored."""
+    """True if the text has a word for left or right, so that its image must not be mirrored."""
     return _MIRRORED.search(caption) is not None
 
 
@@ -72,7 +73,11 @@ def random_box(
     rng: np.random.Generator, *, height: int, width: int, scale: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """Crop of RandomResizedCrop as x0, y0, x1, y1: area share uniform in `scale`, log-uniform
-    aspect from 3/4 to 4/3; after ten misses the largest central crop within that aspect."""
+    aspect from 3/4 to 4/3; after ten misses the largest central crop within that aspect.
+
+    A scale of (1, 1) is the whole image whatever its aspect, as in evaluation."""
+    if scale[0] >= 1:
+        return 0, 0, width, height
     for _ in range(_CROP_ATTEMPTS):
         area = height * width * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))

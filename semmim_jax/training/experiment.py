@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from semmim_jax.data import pipeline, sources
+from semmim_jax.data import pipeline, rows, sources
 from semmim_jax.data.tokenizer import check_vocab_size, make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training.checkpoint import Checkpoints
@@ -34,6 +34,7 @@ class Experiment:
       workdir: the run's folder.
       tokenizer: see `data.tokenizer`.
       source: of training records.
+      make_row: makes a training row of a record, see `data.rows`.
       task: see DESIGN section 2, "a task".
       tx: the optimizer.
       mesh: of devices.
@@ -46,6 +47,7 @@ class Experiment:
     workdir: pathlib.Path
     tokenizer: Any
     source: Any
+    make_row: Any
     task: Any
     tx: optax.GradientTransformation
     mesh: Mesh
@@ -69,7 +71,7 @@ class Experiment:
         """Training batches of this process from `start_step` on."""
         return pipeline.train_batches(
             self.source,
-            self.tokenizer,
+            self.make_row,
             self.config.data,
             batch_size=self.config.train.batch_size,
             seed=self.config.seed,
@@ -140,6 +142,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         workdir=folder,
         tokenizer=tokenizer,
         source=source,
+        make_row=rows.make_row(config.task.name, source, tokenizer, config.data),
         task=task,
         tx=tx,
         mesh=mesh,
@@ -156,7 +159,7 @@ def data_fingerprint(config: Any, source: Any, tokenizer: Any) -> dict[str, Any]
     """
     digest = hashlib.sha256()
     for i in np.unique(np.linspace(0, len(source) - 1, 100).astype(int)):
-        digest.update(repr((source.image_id(int(i)), source.captions(int(i)))).encode())
+        digest.update(repr(tuple(source.entry(int(i)).values())).encode())
     words = hashlib.sha256('\n'.join(tokenizer.tokens()).encode())
     return {
         'records': len(source),

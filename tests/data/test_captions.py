@@ -68,10 +68,10 @@ def test_images_are_read_lazily(folder, data_config):
     ('entry', 'message'),
     [
         ('a string', 'an object is needed, not str'),
-        ({'caption': 'x'}, 'needs the key "image".*has caption'),
+        ({'caption': 'x'}, 'needs the key "image"; has caption'),
         ({'image': 'a.png'}, 'one of "caption", "captions".*has image'),
         ({'image': 'a.png', 'caption': 'x', 'captions': ['y']}, 'one of "caption", "captions"'),
-        ({'image': 3, 'caption': 'x'}, '"image" must be a path, not 3'),
+        ({'image': 3, 'caption': 'x'}, '"image" cannot be 3'),
         ({'image': 'a.png', 'caption': 5}, '"caption" must be a string or a list'),
         ({'image': 'a.png', 'captions': []}, '"captions" must be a string or a list'),
         ({'image': 'a.png', 'captions': ['x', None]}, 'a caption must be a string, not None'),
@@ -105,7 +105,7 @@ def test_malformed_list_is_named(folder, data_config, text, message):
 
 
 def test_missing_list(data_config):
-    with pytest.raises(ValueError, match='caption list /no/list.json: No such file'):
+    with pytest.raises(ValueError, match='/no/list.json: No such file'):
         sources.make_source('captions:/no/list.json', data_config)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmim_jax.data import pipeline, sources
+from semmim_jax.data import pipeline, rows, sources
 from semmim_jax.data.replacing import TooManyUnreadable, UnreadableRecord
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
@@ -58,6 +58,11 @@ def tokenizer(scenes):
     return make_tokenizer('', texts=scenes.vocabulary_texts(), size=512)
 
 
+def pretrain_row(tokenizer, data_config):
+    scenes = sources.make_source('emoji_scenes:train', data_config)
+    return rows.make_row('pretrain', scenes, tokenizer, data_config)
+
+
 def batches(source, tokenizer, data_config, count, **changes):
     options = {
         'batch_size': BATCH,
@@ -67,7 +72,8 @@ def batches(source, tokenizer, data_config, count, **changes):
         'process_count': 1,
         **changes,
     }
-    with pipeline.train_batches(source, tokenizer, data_config, **options) as iterator:
+    make_row = pretrain_row(tokenizer, data_config)
+    with pipeline.train_batches(source, make_row, data_config, **options) as iterator:
         return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
 
 
@@ -83,7 +89,7 @@ def assert_equal(first, second):
 def test_fields(scenes, tokenizer, data_config):
     with pipeline.train_batches(
         scenes,
-        tokenizer,
+        pretrain_row(tokenizer, data_config),
         data_config,
         batch_size=BATCH,
         seed=0,
@@ -187,7 +193,7 @@ def test_workers_end_when_the_iterator_is_dropped(scenes, tokenizer, data_config
     data_config.workers = 1
     iterator = pipeline.train_batches(
         scenes,
-        tokenizer,
+        pretrain_row(tokenizer, data_config),
         data_config,
         batch_size=4,
         seed=0,

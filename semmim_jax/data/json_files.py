@@ -1,0 +1,58 @@
+"""JSON and JSON-lines files whose mistakes are named by file and line."""
+
+import json
+import pathlib
+
+
+def read_json(path: str | pathlib.Path) -> object:
+    """The parsed file. Raises ValueError, one line, for a missing or malformed one."""
+    return _parse(_read(path), path)
+
+
+def read_entries(path: str | pathlib.Path) -> list[tuple[object, str]]:
+    """Entries of a JSON array, or of a file with one JSON value a line; empty lines are skipped.
+
+    Returns each entry with the words that name its place in error messages. Raises ValueError for
+    a file that is missing, malformed or without entries.
+    """
+    text = _read(path)
+    if text.lstrip().startswith('['):
+        entries = [(entry, f'{path}, entry {i}') for i, entry in enumerate(_parse(text, path))]
+    else:
+        entries = []
+        for number, line in enumerate(text.split('\n'), start=1):
+            if line.strip():
+                where = f'{path}, line {number}'
+                try:
+                    entries.append((json.loads(line), where))
+                except json.JSONDecodeError as e:
+                    raise ValueError(f'{where}: not JSON: {e.msg}') from None
+    if not entries:
+        raise ValueError(f'{path}: no entries')
+    return entries
+
+
+def field(entry: object, key: str, kind: type | tuple[type, ...], where: str):
+    """entry[key], which must be of `kind`. Raises ValueError beginning with `where`."""
+    if not isinstance(entry, dict):
+        raise ValueError(f'{where}: an object is needed, not {type(entry).__name__}')
+    if key not in entry:
+        has = ', '.join(sorted(map(str, entry))) or 'none'
+        raise ValueError(f'{where}: needs the key "{key}"; has {has}')
+    if not isinstance(entry[key], kind) or isinstance(entry[key], bool) and kind is int:
+        raise ValueError(f'{where}: "{key}" cannot be {entry[key]!r:.60}')
+    return entry[key]
+
+
+def _parse(text: str, path: str | pathlib.Path) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        raise ValueError(f'{path}, line {e.lineno}: not JSON: {e.msg}') from None
+
+
+def _read(path: str | pathlib.Path) -> str:
+    try:
+        return pathlib.Path(path).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None

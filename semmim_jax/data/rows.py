@@ -1,0 +1,276 @@
+"""Rows: what a record becomes in a batch, for each kind of task.
+
+A row maker is a picklable function (record, rng) -> arrays of fixed shapes. Those of generate and
+classify have `evaluation(record)` as well: the inputs alone, not augmented; what is right is then
+read from source.entry(index).
+"""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import numpy as np
+
+from semmim_jax.data import transforms
+from semmim_jax.data.answers import normalise_answer, soft_label
+from semmim_jax.data.text import clean_caption
+from semmim_jax.data.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """A plain, picklable copy of config.data.augment."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """What all row makers have; fields of the config's `data` section by the same names."""
+
+    tokenizer: Tokenizer
+    image_size: int
+    max_words: int
+    augment: Augment
+
+    def view(self, image, rng, *, text: str, labels=None):
+        """transforms.augmented_view; never mirrored if the text speaks of left or right."""
+        return transforms.augmented_view(
+            image,
+            labels,
+            rng,
+            size=self.image_size,
+            may_flip=not transforms.mentions_side(text),
+            augment=self.augment,
+        )
+
+    def caption(self, record: dict, rng: np.random.Generator) -> str:
+        """One of the record's captions, as it is."""
+        return record['captions'][rng.integers(len(record['captions']))]
+
+    def clean(self, text: str) -> str:
+        return clean_caption(text, max_words=self.max_words)
+
+    def pictures(self, record: dict, see) -> dict[str, np.ndarray]:
+        """image uint8 [s, s, 3], or images [2, s, s, 3] of a record with two; `see` makes one."""
+        if 'images' in record:
+            return {'images': np.stack([see(image) for image in record['images']])}
+        return {'image': see(record['image'])}
+
+    def plain_pictures(self, record: dict) -> dict[str, np.ndarray]:
+        """The pictures as in evaluation."""
+        see = lambda image: transforms.eval_view(image, None, size=self.image_size)[0]
+        return self.pictures(record, see)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainRow(Row):
+    """image1, image2 uint8 [s, s, 3], two views; ids int32 [t] of a caption; image_id; labels1
+    int32 [n], labels of view 1's patches, if the record has labels."""
+
+    needs: ClassVar[str] = 'captions'
+    patch_size: int
+    max_tokens: int
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f'data.patch_size={self.patch_size} does not divide '
+                f'data.image_size={self.image_size}'
+            )
+
+    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        caption = self.caption(record, rng)
+        labels = record.get('labels')
+        image1, labels1 = self.view(record['image'], rng, text=caption, labels=labels)
+        image2, _ = self.view(record['image'], rng, text=caption)
+        row = dict(
+            image1=image1,
+            image2=image2,
+            ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
+            image_id=np.int32(record['image_id']),
+        )
+        if labels is not None:
+            row['labels1'] = transforms.patch_labels(labels1, self.patch_size)
+        return row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalRow(Row):
+    """image uint8 [s, s, 3], a view; ids int32 [t] of a caption; image_id."""
+
+    needs: ClassVar[str] = 'captions'
+    max_tokens: int
+
+    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        caption = self.caption(record, rng)
+        image, _ = self.view(record['image'], rng, text=caption)
+        return dict(
+            image=image,
+            ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
+            image_id=np.int32(record['image_id']),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateRow(Row):
+    """A text to write about a picture, or two, and a prompt.
+
+    image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p], target int32 [t], both [CLS]
+    words [SEP] [PAD]...; weight float32; image_id. The decoder reads target[:-1] and writes
+    target[1:].
+
+    A visit draws one target, with a probability in proportion to its weight, and gives the row the
+    sum of the record's weights: in expectation the gradient of ALBEF's batch that holds every
+    answer with its weight. A caption is a target of weight 1 and may be cut off; other targets may
+    not. A long prompt loses its beginning: the end of a dialog is the question.
+    """
+
+    needs: ClassVar[str] = 'targets'
+    max_prompt_tokens: int
+    max_target_tokens: int
+
+    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        prompt = record.get('prompt', '')
+        if 'captions' in record:
+            target, weight = self.clean(self.caption(record, rng)), 1.0
+        else:
+            targets = record.get('targets') or [record['label']]
+            weights = np.array(record.get('weights') or [1.0])
+            target = targets[rng.choice(len(targets), p=weights / weights.sum())]
+            weight = weights.sum()
+            _check_length(target, self.tokenizer, self.max_target_tokens, f'{prompt!r}')
+        see = lambda image: self.view(image, rng, text=f'{prompt} {target}')[0]
+        return dict(
+            **self.pictures(record, see),
+            prompt=self.encode_prompt(prompt),
+            target=self.tokenizer.encode(target, self.max_target_tokens),
+            weight=np.float32(weight),
+            image_id=np.int32(record['image_id']),
+        )
+
+    def evaluation(self, record: dict) -> dict[str, np.ndarray]:
+        """image or images, prompt and image_id."""
+        return dict(
+            **self.plain_pictures(record),
+            prompt=self.encode_prompt(record.get('prompt', '')),
+            image_id=np.int32(record['image_id']),
+        )
+
+    def encode_prompt(self, prompt: str) -> np.ndarray:
+        text = clean_caption(prompt, max_words=None)
+        return self.tokenizer.encode(text, self.max_prompt_tokens, keep_end=True)  # [p]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifyRow(Row):
+    """A label for a picture, or two, and a text.
+
+    image uint8 [s, s, 3] or images [2, s, s, 3]; ids int32 [t] of the prompt; image_id; label: its
+    number in `labels`, int32, or for a record with targets what each of `labels` would score,
+    float32 [c] (of several annotators' answers by the official VQA accuracy, else the weights).
+    """
+
+    needs: ClassVar[str] = 'targets'
+    labels: tuple[str, ...]
+    max_tokens: int
+
+    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        see = lambda image: self.view(image, rng, text=record['prompt'])[0]
+        return {
+            **self.pictures(record, see),
+            **self._inputs(record),
+            'label': self.label(record),
+        }
+
+    def evaluation(self, record: dict) -> dict[str, np.ndarray]:
+        """image or images, ids and image_id."""
+        return {**self.plain_pictures(record), **self._inputs(record)}
+
+    def label(self, record: dict) -> np.ndarray:
+        if 'label' in record:
+            return np.int32(self._numbers[record['label']])
+        if 'annotators' in record:
+            return soft_label(record['annotators'], self._numbers)
+        scores = np.zeros(len(self.labels), np.float32)  # [c]
+        for target, weight in zip(record['targets'], record['weights'], strict=True):
+            number = self._numbers.get(normalise_answer(target))
+            if number is not None:
+                scores[number] = weight
+        return scores
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.labels)}
+
+    def _inputs(self, record: dict) -> dict[str, np.ndarray]:
+        text = clean_caption(record['prompt'], max_words=None)
+        return dict(
+            ids=self.tokenizer.encode(text, self.max_tokens, keep_end=True),
+            image_id=np.int32(record['image_id']),
+        )
+
+
+ROWS = {
+    'pretrain': PretrainRow,
+    'retrieval': RetrievalRow,
+    'generate': GenerateRow,
+    'classify': ClassifyRow,
+}
+
+
+def make_row(kind: str, source, tokenizer: Tokenizer, data_config) -> Row:
+    """The row maker of a kind of task (a key of ROWS), checked against the source.
+
+    Reads from `data_config` what the row maker has as fields: image_size, max_words, augment, and
+    patch_size, max_tokens, max_prompt_tokens, max_target_tokens where they are fields. `labels` of
+    ClassifyRow are source.label_names with data.min_answer_count.
+
+    Raises:
+      ValueError: the source lacks captions, or a record lacks targets or has one that is too long.
+    """
+    chosen = ROWS[kind]
+    own = {f.name for f in dataclasses.fields(chosen)} - {'tokenizer', 'augment', 'labels'}
+    fields = {name: data_config[name] for name in own}
+    if chosen is ClassifyRow:
+        fields['labels'] = source.label_names(min_count=data_config.min_answer_count)
+    augment = data_config.augment
+    row = chosen(
+        tokenizer=tokenizer,
+        augment=Augment(**{**augment, 'crop_scale': tuple(augment.crop_scale)}),
+        **fields,
+    )
+    has_captions = 'captions' in source.entry(0)
+    if chosen.needs == 'captions' and not has_captions:
+        raise ValueError(f'{kind} needs captions; the training source has none')
+    if chosen is ClassifyRow and has_captions:
+        raise ValueError('classify needs labels or targets; the training source has captions')
+    if not has_captions:
+        _check_truths(row, source)
+    return row
+
+
+def _check_truths(row: Row, source) -> None:
+    checked = set()
+    for targets, where in source.truths():
+        if not targets:
+            raise ValueError(f'{where}: no target to train on')
+        if isinstance(row, GenerateRow):
+            for target in set(targets) - checked:
+                _check_length(target, row.tokenizer, row.max_target_tokens, where)
+            checked.update(targets)
+
+
+def _check_length(target: str, tokenizer: Tokenizer, limit: int, where: str) -> None:
+    """The target must fit: cut off it would be another answer."""
+    length = tokenizer.length(target)
+    if length > limit:
+        raise ValueError(
+            f'{where}: the answer {target!r} takes {length} tokens with [CLS] and [SEP], more than '
+            f'data.max_target_tokens={limit}: raise that, or shorten the answer'
+        )
