@@ -82,6 +82,6 @@ def _about(scene, thing) -> list[questions.Question]:
     """Questions about one object that call it 'it'."""
     return [
         questions.Question(q.kind, q.text.replace(f'the {thing.name}', 'it'), q.answer)
-        for q in [*questions.relation_questions(scene), *questions.size_questions(scene)]
+        for q in questions.relation_questions(scene)
         if q.text.endswith(f'the {thing.name}')
     ]

@@ -1,6 +1,7 @@
 """Questions about emoji scenes, each with its one answer."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -14,7 +15,7 @@ RELATIONS = ('left of', 'right of', 'above', 'below')
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question with its answer; `kind` is background, count, exists, relation or size."""
+    """`kind` is background, count, exists, relation, compare or size."""
 
     kind: str
     text: str
@@ -55,6 +56,25 @@ def size_questions(scene: Scene) -> list[Question]:
     ]
 
 
+def compare_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """'is the dog larger than the cat', where the longer sides differ by a quarter or more; half
+    the answers are yes."""
+    found = []
+    for one, other in itertools.combinations(scene.objects, 2):
+        small, large = sorted((one, other), key=_side)
+        if _side(large) >= 1.25 * _side(small):
+            yes = rng.random() < 0.5
+            first, second = (large, small) if yes else (small, large)
+            text = f'is the {first.name} larger than the {second.name}'
+            found.append(Question('compare', text, 'yes' if yes else 'no'))
+    return found
+
+
+def _side(thing) -> int:
+    x0, y0, x1, y1 = thing.box
+    return max(x1 - x0, y1 - y0)
+
+
 def absent_name(scene: Scene, names: tuple[str, ...], rng: np.random.Generator) -> str:
     """A name of none of the scene's objects."""
     shown = {o.name for o in scene.objects}
@@ -67,7 +87,8 @@ def absent_name(scene: Scene, names: tuple[str, ...], rng: np.random.Generator) 
 class EmojiQuestions(SceneTexts):
     """One question a scene: its kind drawn evenly from those that the scene allows.
 
-    Of 'exists' half the answers are yes, whatever is asked for. question_type is the kind.
+    Of 'exists' and 'compare' half the answers are yes, whatever is asked for. question_type is the
+    kind. Sizes are compared, not named: most objects are large, so that a guess would do.
     """
 
     name = 'emoji_questions'
@@ -85,7 +106,7 @@ class EmojiQuestions(SceneTexts):
             [count_question(scene)],
             [exists],
             relation_questions(scene),
-            size_questions(scene),
+            compare_questions(scene, rng),
         ]
         kinds = [questions for questions in kinds if questions]
         questions = kinds[rng.integers(len(kinds))]
@@ -99,6 +120,6 @@ class EmojiQuestions(SceneTexts):
     def label_names(self, *, min_count):
         del min_count
         counts = range(self.scenes.min_objects, self.scenes.max_objects + 1)
-        fixed = ('yes', 'no', 'small', 'large', *map(str, counts), *BACKGROUNDS)
+        fixed = ('yes', 'no', *map(str, counts), *BACKGROUNDS)
         answers = (*fixed, *self.scenes.concept_names)
         return tuple(dict.fromkeys(normalise_answer(answer) for answer in answers))

@@ -32,7 +32,7 @@ def _parse(entry: object, where: str, root: pathlib.Path) -> ImageText:
             raise ValueError(f'{where}: empty target {target!r}')
     if len(set(targets)) != len(targets):
         raise ValueError(f'{where}: a target is there twice; say so by its weight')
-    weights = [1 / len(targets)] * len(targets)
+    weights = [1 / len(targets) for _ in targets]
     if 'weights' in entry:
         weights = field(entry, 'weights', list, where)
         if len(weights) != len(targets) or not all(_positive(w) for w in weights):

@@ -235,6 +235,11 @@ def make_row(kind: str, source, tokenizer: Tokenizer, data_config) -> Row:
       ValueError: the source lacks captions, or a record lacks targets or has one that is too long.
     """
     chosen = ROWS[kind]
+    has_captions = 'captions' in source.entry(0)
+    if chosen.needs == 'captions' and not has_captions:
+        raise ValueError(f'{kind} needs captions; the training source has none')
+    if chosen is ClassifyRow and has_captions:
+        raise ValueError('classify needs labels or targets; the training source has captions')
     own = {f.name for f in dataclasses.fields(chosen)} - {'tokenizer', 'augment', 'labels'}
     fields = {name: data_config[name] for name in own}
     if chosen is ClassifyRow:
@@ -245,11 +250,6 @@ def make_row(kind: str, source, tokenizer: Tokenizer, data_config) -> Row:
         augment=Augment(**{**augment, 'crop_scale': tuple(augment.crop_scale)}),
         **fields,
     )
-    has_captions = 'captions' in source.entry(0)
-    if chosen.needs == 'captions' and not has_captions:
-        raise ValueError(f'{kind} needs captions; the training source has none')
-    if chosen is ClassifyRow and has_captions:
-        raise ValueError('classify needs labels or targets; the training source has captions')
     if not has_captions:
         _check_truths(row, source)
     return row

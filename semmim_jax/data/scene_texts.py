@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from semmim_jax.data.emoji_scenes import SPLITS, EmojiScenes, Scene
+from semmim_jax.data.text import clean_caption
 
 _SAMPLE = 2000  # records whose texts use every word, names apart
 
@@ -98,5 +99,6 @@ class SceneTexts(abc.ABC):
 
 
 def targets(*answers: str) -> dict:
-    """The fields of equally right answers."""
-    return {'targets': list(answers), 'weights': [1 / len(answers)] * len(answers)}
+    """The fields of equally right answers, without the punctuation that the vocabulary lacks."""
+    cleaned = [clean_caption(answer, max_words=None) for answer in answers]
+    return {'targets': cleaned, 'weights': [1 / len(answers)] * len(answers)}
