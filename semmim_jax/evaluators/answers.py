@@ -23,11 +23,12 @@ def score_answers(answers: Sequence[str], entries: Sequence[dict]) -> Report:
 
     Args:
       answers: in the order of the entries.
-      entries: of source.entry; with targets, maybe annotators, question_type, answer_type.
+      entries: of source.entry; with targets or a label, maybe annotators, question_type,
+        answer_type.
     """
     scores = [_score(answer, entry) for answer, entry in zip(answers, entries, strict=True)]
     types = [entry.get('question_type', '') for entry in entries]
-    firsts = [entry['targets'][0] for entry in entries]
+    firsts = [_targets(entry)[0] for entry in entries]
     guesses = _majority(firsts, types)
     guessed = [_score(guesses[t], entry) for t, entry in zip(types, entries, strict=True)]
     groups = [entry.get('answer_type', t) for entry, t in zip(entries, types, strict=True)]
@@ -72,7 +73,11 @@ def write_nlvr2_results(path: str | pathlib.Path, labels: Mapping[str, str]) -> 
 def _score(answer: str, entry: dict) -> float:
     if 'annotators' in entry:
         return vqa_accuracy(answer, entry['annotators'])
-    return float(normalise_answer(answer) in map(normalise_answer, entry['targets']))
+    return float(normalise_answer(answer) in map(normalise_answer, _targets(entry)))
+
+
+def _targets(entry: dict) -> list[str]:
+    return entry.get('targets') or [entry['label']]
 
 
 def _majority(truths: Sequence[str], types: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import (
     SPECIAL,
     check_vocab_size,
+    extend_tokenizer,
     make_tokenizer,
     whole_word_vocab,
 )
@@ -108,6 +109,34 @@ def test_special_tokens_are_not_read_from_captions():
 def test_whole_words_are_single_tokens():
     tokenizer = tiny()
     assert (tokenizer.encode('a dog on a background', 20) > 0).sum() == 5 + 2
+
+
+def test_extending_fills_unused_places_first_and_keeps_ids():
+    old = make_tokenizer('', texts=['dog'], size=90)
+    new = [f'word{letter}' for letter in 'abcdefghijklmnopqrst']
+    free = sum(token.startswith('[unused') for token in old.tokens())
+    assert 0 < free < len(new)
+    longer = extend_tokenizer(old, texts=new, size=110)
+    assert longer.vocab_size == 110
+    assert [longer.tokens().count(word) for word in new] == [1] * len(new)
+    same = [a == b for a, b in zip(old.tokens(), longer.tokens())]
+    assert same.count(False) == free
+    assert extend_tokenizer(longer, texts=new, size=110).tokens() == longer.tokens()
+    need = 90 - free + len(new)
+    assert extend_tokenizer(old, texts=new, size=need).vocab_size == need
+    with pytest.raises(ValueError, match=f'{need - 1} is too small: .* takes {need}$'):
+        extend_tokenizer(old, texts=new, size=need - 1)
+
+
+def test_keeping_the_end_of_a_long_text():
+    tokenizer = make_tokenizer('', texts=['one two three four'], size=100)
+    ids = tokenizer.encode('one two three four', 4, keep_end=True)
+    assert tokenizer.decode(ids) == 'three four'
+    assert ids[0] == tokenizer.cls_id
+    assert ids[-1] == tokenizer.sep_id
+    short = tokenizer.encode('one two', 6)
+    np.testing.assert_array_equal(tokenizer.encode('one two', 6, keep_end=True), short)
+    assert tokenizer.length('One, two') == 2 + 3  # the comma is a token, though unknown here
 
 
 def test_pickle_and_file_round_trip(tmp_path):

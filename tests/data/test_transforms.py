@@ -196,6 +196,19 @@ def test_resize_is_close_to_pillows_antialiased_bicubic():
         assert difference.mean() < 2.5
 
 
+@pytest.mark.parametrize(('height', 'width'), [(9, 40), (50, 20), (30, 30)])
+def test_a_crop_of_all_is_the_evaluation_view(height, width):
+    class Off(Augment):
+        crop_scale = (1.0, 1.0)
+        flip = False
+        ops = 0
+
+    image = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    view, _ = transforms.augmented_view(image, None, rng, size=24, may_flip=True, augment=Off)
+    np.testing.assert_array_equal(view, transforms.eval_view(image, None, size=24)[0])
+
+
 @pytest.mark.parametrize(
     ('caption', 'expected'),
     [
@@ -204,6 +217,8 @@ def test_resize_is_close_to_pillows_antialiased_bicubic():
         ('the RIGHT-hand side', True),
         ('a bright light', False),
         ('leftovers on a plate', False),
+        ('Hund links und Katze', True),
+        ('un chien à droite', True),
     ],
 )
 def test_mentions_side(caption, expected):
