@@ -34,8 +34,8 @@ class EmojiDialog(SceneTexts):
     """Dialogs of three turns a scene, one record a turn; a prompt is the history and a question.
 
     Turn 1 asks whether something is there, turn 2 goes on from the answer ('what is left of it', or
-    'and a dog' after a no), turn 3 asks about the thing last spoken of or the scene: the later
-    questions cannot be understood without the history. question_type is turn and kind.
+    'and a dog' after a no), turn 3 asks about it again or about the scene. 'it' is the last thing
+    that was said to be there, so only the history tells. question_type is turn and kind.
     """
 
     name = 'emoji_dialog'

@@ -1,8 +1,8 @@
 """Statements about two emoji scenes, true or false, as in NLVR2.
 
-Both scenes are drawn to make the statement true or false, so exactly half are true within each
-kind and whatever the words are. One image alone tells nothing for `exactly one`, `same background`
-and `same number`; for the other kinds it tells something, never all.
+Whether it is true is drawn first and both scenes to fit, so the words tell nothing: a half is true
+in the mean, of every kind. One image alone tells nothing for `exactly one`, `same background` and
+`same number`; over all kinds the best guess from the left image is right for about two thirds.
 """
 
 from semmim_jax.data.emoji_scenes import BACKGROUNDS

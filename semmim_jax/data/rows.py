@@ -244,6 +244,8 @@ def make_row(kind: str, source, tokenizer: Tokenizer, data_config) -> Row:
     fields = {name: data_config[name] for name in own}
     if chosen is ClassifyRow:
         fields['labels'] = source.label_names(min_count=data_config.min_answer_count)
+        if not fields['labels']:
+            raise ValueError('classify needs labels or answers; the training source has free text')
     augment = data_config.augment
     row = chosen(
         tokenizer=tokenizer,

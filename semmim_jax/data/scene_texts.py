@@ -10,7 +10,7 @@ import numpy as np
 from semmim_jax.data.emoji_scenes import SPLITS, EmojiScenes, Scene
 from semmim_jax.data.text import clean_caption
 
-_SAMPLE = 2000  # records whose texts use every word, names apart
+_SAMPLE = 500  # records whose texts use every word, names apart
 
 
 class SceneTexts(abc.ABC):

@@ -156,6 +156,7 @@ def test_a_record_without_a_target(config, tmp_path):
         ('pretrain', 'emoji_questions:train', 'pretrain needs captions'),
         ('retrieval', 'emoji_german:train', 'retrieval needs captions'),
         ('classify', 'emoji_scenes:train', 'classify needs labels or targets'),
+        ('classify', 'emoji_german:train', 'classify needs labels or answers'),
     ],
 )
 def test_a_source_of_another_kind(config, kind, spec, message):
