@@ -93,6 +93,7 @@ class Pretrain:
         """Pure functions (variables, *inputs) for the evaluators; see `tasks/predict.py`."""
         fns = {'losses': self._losses}
         fns |= predict.retrieval_fns(self.model, self.plan)
+        fns |= predict.caption_fns(self.model, self.plan)
         if 'patterns' in self.evaluators:
             fns |= predict.pattern_fns(self.model, self.plan)
         return fns
