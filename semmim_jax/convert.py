@@ -3,6 +3,8 @@
 from-hf DIR OUT --config=FILE[:VARIANT]   a Hugging Face folder (CLIP, ViT, DeiT, BERT, RoBERTa) for
                                           --config.init.weights=OUT
 to-hf WORKDIR OUT [--params=online]       the towers of a run as OUT/image and OUT/text
+from-torch FILE OUT --config=...          an ALBEF checkpoint, or a folder of to-torch, likewise
+to-torch WORKDIR OUT [--params=online]    a run as a folder that PyTorch reads without this project
 
 OUT is a new folder; after an error there is none. docs/weights.md says more.
 """
@@ -12,6 +14,7 @@ import logging
 import os
 import pathlib
 import sys
+from typing import Any
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
 
@@ -22,13 +25,13 @@ from flax.core import meta
 from ml_collections import config_flags
 
 from semmim_jax.cli.parser import parse
-from semmim_jax.conversion import files, from_hf, report, to_hf, weights
+from semmim_jax.conversion import files, from_hf, from_torch, report, to_hf, to_torch, weights
 from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'from-hf: the experiment to convert for')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'from-*: the experiment to convert for')
 _PART = flags.DEFINE_enum('part', '', ['', 'image', 'text'], 'from-hf: what DIR has to hold')
 _PARAMS = flags.DEFINE_enum('params', 'ema', ['ema', 'online'], 'which parameters of a run')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
@@ -36,14 +39,7 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 
 def convert_from_hf(source: str, out: str) -> None:
     """Our weights from a Hugging Face folder; prints the report."""
-    config = _CONFIG.value
-    if config is None:
-        raise ValueError('from-hf needs --config=FILE: the model that the weights are for')
-    special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing
-    task = find_task(config)(config, special)
-    params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
-    flat = flax.traverse_util.flatten_dict(params, sep='/')
-    shapes = {path: x.shape for path, x in flat.items()}
+    config, shapes = _wanted()
     loaded = from_hf.from_hf(
         source,
         model=config.model,
@@ -52,6 +48,31 @@ def convert_from_hf(source: str, out: str) -> None:
         fusion=config.init.fusion,
         decoder=config.init.decoder,
     )
+    _write(out, loaded, config=config, shapes=shapes, source=source)
+
+
+def convert_from_torch(source: str, out: str) -> None:
+    """Our weights from an ALBEF checkpoint or a folder of to-torch; prints the report."""
+    config, shapes = _wanted()
+    loaded = from_torch.from_torch(source, model=config.model, shapes=shapes)
+    config.data.end_token = from_torch.end_token(source)
+    _write(out, loaded, config=config, shapes=shapes, source=source)
+
+
+def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """The experiment of --config, and the shapes of its model's parameters."""
+    config = _CONFIG.value
+    if config is None:
+        raise ValueError('--config=FILE is needed: the model that the weights are for')
+    special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing
+    task = find_task(config)(config, special)
+    params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
+    flat = flax.traverse_util.flatten_dict(params, sep='/')
+    return config, {path: x.shape for path, x in flat.items()}
+
+
+def _write(out: str, loaded: report.Loaded, *, config: Any, shapes: Any, source: str) -> None:
+    """A folder of our weights, with the source's tokeniser if it has one."""
     tokenizer = None
     if 'text/embeddings/word' in loaded.params and has_tokenizer(source):
         tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
@@ -78,7 +99,17 @@ def convert_to_hf(workdir: str, out: str) -> None:
         tokenizer.save(folder / 'text')
 
 
-COMMANDS = {'from-hf': convert_from_hf, 'to-hf': convert_to_hf}
+def convert_to_torch(workdir: str, out: str) -> None:
+    """A run as a folder for PyTorch."""
+    to_torch.to_torch(workdir, out, params=_PARAMS.value)
+
+
+COMMANDS = {
+    'from-hf': convert_from_hf,
+    'to-hf': convert_to_hf,
+    'from-torch': convert_from_torch,
+    'to-torch': convert_to_torch,
+}
 
 
 def main(argv: list[str]) -> None:

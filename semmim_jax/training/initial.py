@@ -53,6 +53,9 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
         found = load_params(init.weights) if run else read_weights(init.weights)
         fitted = fit_weights(*found, model=config.model, shapes=shapes, origin=init.weights)
         loaded = loaded.with_others(fitted)
+        end = found[1]['data']['end_token']
+        if end != config.data.end_token:
+            raise ValueError(f'{init.weights} has its tokens with --config.data.end_token={end}')
     if init.text:
         _check_words(tokenizer, init.text)
         if not config.data.vocab and not has_tokenizer(init.text):

@@ -1,0 +1,163 @@
+"""The PyTorch module against JAX: a run's weights, its evaluation set, every output.
+
+    python -m benchmarks.torch_parity --workdir=runs/demo [--images=500] [--params=online]
+
+Prints the largest difference of each output beside its largest value, how many tensors come back
+from PyTorch bit for bit, how many greedy captions are the same, and some of them. Needs torch.
+"""
+
+import argparse
+import pathlib
+import tempfile
+import types
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import torch
+
+from semmim_jax.conversion.from_torch import from_torch
+from semmim_jax.conversion.to_torch import to_torch
+from semmim_jax.conversion.torch_model import SemMIM
+from semmim_jax.data.sources import make_source
+from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer
+from semmim_jax.evaluators.report import EvalData
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.training.checkpoint import load_params
+
+Answers = dict[str, np.ndarray]
+
+
+def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
+    """(images [b, s, s, 3], ids [b, t]) -> every output by name, jitted."""
+    plan, mim = task.plan, task.plan.config.mim
+    separate = mim.target == 'semantic_separate_head'
+
+    def answers(model, images, ids):
+        valid = ids != plan.special.pad
+        tokens, text = model.encode_image(images), model.encode_text(ids, valid)
+        fused = model.fuse(text, valid, model.image_context(tokens))
+        everywhere = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
+        inject = lambda kind: model.inject(
+            kind, tokens, text, valid, positions=everywhere, layers=mim.injection_layers
+        )
+        patches = lambda kind: model.encode_patches(inject(kind), separate=separate)
+        share = lambda cosines: jax.nn.softmax(cosines / plan.config.tau_student)
+        return {
+            'image features': model.project_image(tokens[:, 0]),
+            'text features': model.project_text(text[:, 0]),
+            'ITM logits': model.match(fused[:, 0]),
+            'MLM logits': model.predict_words(fused),
+            'patterns of CLS': share(model.encoding_head(model.to_fusion(tokens[:, 0]))),
+            'patterns with text': share(patches(mim.inject_teacher)),
+            'patterns without text': share(patches('none')),
+        }
+
+    jitted = jax.jit(lambda *inputs: nn.apply(answers, task.model)({'params': params}, *inputs))
+    return lambda *inputs: {name: np.asarray(x) for name, x in jitted(*inputs).items()}
+
+
+def jax_captions(
+    task: Any, params: Any, tokenizer: Tokenizer, *, max_tokens: int
+) -> Callable[..., list[str]]:
+    """(images, prompt) -> greedy captions that go on from the prompt."""
+    caption = task.predict_fns()['caption']
+    jitted = jax.jit(lambda *inputs: caption(types.SimpleNamespace(params=params), *inputs))
+
+    def captions(images, prompt=''):
+        words = tokenizer.encode(prompt, max_tokens)  # [t]
+        words[words == tokenizer.sep_id] = tokenizer.pad_id
+        rows = jitted(images, np.tile(words, (len(images), 1)))
+        return [tokenizer.decode([*words, *row]) for row in np.asarray(rows)]
+
+    return captions
+
+
+@torch.no_grad()
+def torch_answers(model: SemMIM, images: np.ndarray, texts: list[str]) -> Answers:
+    """The same outputs of the PyTorch module, which cuts the texts itself."""
+    image, text = model.encode_image(torch.from_numpy(images)), model.encode_text(texts)
+    cls, told = model.patterns(image, text)
+    found = {
+        'image features': image.feature,
+        'text features': text.feature,
+        'ITM logits': model.match(image, text),
+        'MLM logits': model.predict_words(image, model.tokenizer(texts)),
+        'patterns of CLS': cls,
+        'patterns with text': told,
+        'patterns without text': model.patterns(image)[1],
+    }
+    return {name: x.numpy() for name, x in found.items()}
+
+
+def main() -> None:
+    """Runs the comparison and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--workdir', required=True)
+    parser.add_argument('--images', type=int, default=500)
+    parser.add_argument('--params', default='ema', choices=['ema', 'online'])
+    flags = parser.parse_args()
+    flat, plain = load_params(flags.workdir, params=flags.params)
+    config = ml_collections.ConfigDict(plain)
+    config.model.dtype = 'float32'
+    t = make_tokenizer(flags.workdir, texts=(), size=0, end_token=config.data.end_token)
+    special = SpecialTokens(t.pad_id, t.cls_id, t.sep_id, t.mask_id, t.vocab_size)
+    task = find_task(config)(ml_collections.FrozenConfigDict(config), special)
+    with tempfile.TemporaryDirectory() as parent:
+        out = pathlib.Path(parent, 'out')
+        to_torch(flags.workdir, out, params=flags.params)
+        shapes = {path: x.shape for path, x in flat.items()}
+        back = from_torch(out, model=config.model, shapes=shapes).params
+        model = SemMIM.load(out)
+    same = sum(np.array_equal(back[path], x) for path, x in flat.items())
+    print(f'{flags.workdir}, {flags.params} weights, float32')
+    print(f'back from PyTorch bit for bit: {same} of {len(flat)} tensors')
+
+    arrays = {path: jnp.asarray(x) for path, x in flat.items()}
+    params = flax.traverse_util.unflatten_dict(arrays, sep='/')
+    source = make_source(config.data.eval or config.data.train, config.data)
+    compare(
+        jax_answers(task, params),
+        jax_captions(task, params, t, max_tokens=config.data.max_tokens),
+        model,
+        EvalData(source, t, config.data, config.eval),
+        images=flags.images,
+    )
+
+
+def compare(answer: Any, write: Any, model: SemMIM, data: EvalData, *, images: int) -> None:
+    """Prints the table; `answer` and `write` are JAX's."""
+    rows, equal, seen, shown = {}, {'': 0, 'a': 0}, 0, []
+    for batch, texts in data.pair_batches():
+        count = min(len(texts), images - seen)
+        if not count:
+            break
+        pixels, ids, texts = batch['image'][:count], batch['ids'][:count], texts[:count]
+        found = torch_answers(model, pixels, texts)
+        for name, expected in answer(pixels, ids).items():
+            error, size = np.abs(found[name] - expected).max(), np.abs(expected).max()
+            rows[name] = np.maximum(rows.get(name, 0), (error, size))
+        for prompt in equal:
+            ours = write(pixels, prompt)
+            theirs = model.caption(torch.from_numpy(pixels), prompt)
+            equal[prompt] += sum(a == b for a, b in zip(ours, theirs, strict=True))
+            shown += [(texts[0], prompt, theirs[0])] * (len(shown) < 6)
+        seen += count
+    print(f'\n{seen} images with a caption each\n')
+    print(f'{"output":24} {"difference":>12} {"largest":>10} {"ratio":>10}')
+    for name, (error, size) in rows.items():
+        print(f'{name:24} {error:12.1e} {size:10.3f} {error / size:10.1e}')
+    for prompt, number in equal.items():
+        print(f'greedy captions from {prompt!r}: {number} of {seen} the same')
+    for text, prompt, written in shown:
+        print(f'  said: {text}; written from {prompt!r}: {written}')
+
+
+if __name__ == '__main__':
+    main()

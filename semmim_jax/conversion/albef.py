@@ -1,0 +1,105 @@
+"""ALBEF (2107.07651): where each of its tensors stands in ours.
+
+The names are those of ALBEF's pre-training model, and of its VQA model for the decoder; the image
+tower's are timm's. What ALBEF lacks has names of its own.
+"""
+
+from collections.abc import Collection
+
+from semmim_jax.conversion.hf_tables import BERT_EMBEDDINGS, BERT_HEAD, BERT_LAYERS
+from semmim_jax.conversion.table import (
+    BATCHED,
+    DENSE,
+    DENSE_OUT,
+    FLAT,
+    PATCH,
+    SAME,
+    TOKEN,
+    Row,
+    linear,
+    norm,
+    placed,
+)
+
+_QKV = ('attn/query/{}', 'attn/key/{}', 'attn/value/{}')
+
+VIT = [
+    Row('cls', 'cls_token', TOKEN),
+    Row('distillation', 'dist_token', TOKEN),
+    Row('position', 'pos_embed', BATCHED),
+    Row('patch/kernel', 'patch_embed.proj.weight', PATCH),
+    Row('patch/bias', 'patch_embed.proj.bias', SAME),
+    *norm('norm_pre', 'norm_pre'),  # CLIP's; no name of ALBEF's
+    *placed(
+        [
+            *norm('norm1', 'norm1'),
+            Row(tuple(path.format('kernel') for path in _QKV), 'attn.qkv.weight', DENSE),
+            Row(tuple(path.format('bias') for path in _QKV), 'attn.qkv.bias', FLAT),
+            *linear('attn/out', 'attn.proj', DENSE_OUT),
+            *norm('norm2', 'norm2'),
+            *linear('mlp/up', 'mlp.fc1'),
+            *linear('mlp/down', 'mlp.fc2'),
+        ],
+        ours='blocks/layers/',
+        theirs='blocks.{layer}.',
+    ),
+    *norm('norm', 'norm'),
+]
+
+CROSS_ATTENTION = placed(
+    [
+        *linear('cross_attn/query', 'self.query'),
+        *linear('cross_attn/key', 'self.key'),
+        *linear('cross_attn/value', 'self.value'),
+        *linear('cross_attn/out', 'output.dense', DENSE_OUT),
+        *norm('cross_norm', 'output.LayerNorm'),
+    ],
+    ours='blocks/layers/',
+    theirs='encoder.layer.{layer}.crossattention.',
+)
+
+ENCODING_HEAD = [
+    *linear('hidden1', 'hidden1'),
+    *linear('hidden2', 'hidden2'),
+    *linear('bottleneck_out', 'bottleneck_out'),
+    Row('directions', 'directions', SAME),
+]
+ENCODING_HEADS = ('encoding_head', 'patch_encoding_head')
+
+LINEAR = {  # ours: theirs; the first three are ALBEF's
+    'image_projection': 'vision_proj',
+    'text_projection': 'text_proj',
+    'itm_head': 'itm_head',
+    'bridge': 'bridge',
+    'text_injection': 'text_injection',
+    'pixel_head': 'pixel_head',
+    'feature_head': 'feature_head',
+}
+
+
+def albef_table(paths: Collection[str], *, text_depth: int) -> list[Row]:
+    """The rows of a model.
+
+    Args:
+      paths: of its parameters; rows of parts that it lacks are left out.
+      text_depth: layers of the text encoder; ALBEF counts the fusion encoder's on from there.
+    """
+    cross_layers = [*BERT_LAYERS, *CROSS_ATTENTION]
+    rows = [
+        *placed(VIT, ours='image/', theirs='visual_encoder.'),
+        *placed([*BERT_EMBEDDINGS, *BERT_LAYERS], ours='text/', theirs='text_encoder.bert.'),
+        *placed(cross_layers, ours='fusion/', theirs='text_encoder.bert.', first=text_depth),
+        *placed(BERT_HEAD, ours='mlm_head/', theirs='text_encoder.'),
+        *placed([*BERT_EMBEDDINGS, *cross_layers], ours='decoder/', theirs='text_decoder.bert.'),
+        *placed(BERT_HEAD, ours='decoder_head/', theirs='text_decoder.'),
+        *(row for ours, theirs in LINEAR.items() for row in linear(ours, theirs)),
+        *norm('bridge_norm', 'bridge_norm'),
+        *(
+            row
+            for name in ENCODING_HEADS
+            for row in placed(ENCODING_HEAD, ours=f'{name}/', theirs=f'{name}.')
+        ),
+        Row('mask_token', 'mask_token', SAME),
+        Row('temperature', 'temp', SAME),
+    ]
+    return [row for row in rows if set(row.paths) <= set(paths)]

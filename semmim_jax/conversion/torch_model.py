@@ -1,0 +1,349 @@
+"""SemMIM in PyTorch: this one file, torch and the standard library. Copy it where you need it.
+
+    model = SemMIM.load('folder')                            # of `semmim_jax.convert to-torch`
+    images = torch.stack([model.preprocess(image)])          # image: uint8 [h, w, 3]
+    model.encode_image(images).feature @ model.encode_text(['a dog']).feature.T
+    model.match(images, ['a dog']).softmax(-1)[:, 1]         # how well each pair fits
+    model.caption(images)
+    model.patterns(images, ['a dog'])[1].argmax(-1)          # code of each patch
+
+Modules and parameters have ALBEF's names (2107.07651); what ALBEF lacks has names of its own.
+Letters in shapes: b batch, n patches, t tokens, d width, e embedding, k encodings, v vocabulary.
+"""
+
+import json
+import pathlib
+import re
+import unicodedata
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# BERT's Chinese characters, with the one gap that the `tokenizers` library has.
+CJK = '\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f'
+CJK = re.compile(f'[{CJK}\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]')
+FILES = ('config.json', 'preprocessor_config.json', 'vocab.txt')
+parts = lambda **modules: nn.ModuleDict(modules)  # modules by name
+
+
+class Encoded(NamedTuple):
+    """An image or a text after its tower."""
+
+    feature: Tensor  # [b, e], unit length: for similarity
+    tokens: Tensor  # [b, n + 1, d] or [b, t, d], CLS first, as the fusion encoder reads them
+    mask: Tensor | None = None  # [b, t] bool, False at padding; None for images
+
+
+def attend(query, key, value, heads: int, mask=None, causal: bool = False) -> Tensor:
+    """Multi-head attention of [b, t, d] over [b, s, d]; `mask` [b, s] is False at padding."""
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    mask = None if mask is None else mask[:, None, None, :]
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    return out.transpose(1, 2).flatten(2)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x in float32, scaled to unit length along the last axis."""
+    x = x.float()
+    return x * x.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
+
+
+class VisionBlock(nn.Module):
+    """Pre-norm transformer layer: [b, n, d] -> [b, n, d]."""
+
+    def __init__(self, c: dict[str, Any]):
+        super().__init__()
+        self.heads, self.clip = c['heads'], c['variant'] == 'clip'
+        width, hidden = c['width'], c['mlp_width']
+        self.norm1, self.norm2 = (nn.LayerNorm(width, c['epsilon']) for _ in range(2))
+        self.attn = parts(qkv=nn.Linear(width, 3 * width), proj=nn.Linear(width, width))
+        self.mlp = parts(fc1=nn.Linear(width, hidden), fc2=nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.attn.qkv(self.norm1(x)).chunk(3, -1)
+        x = x + self.attn.proj(attend(*qkv, self.heads))
+        y = self.mlp.fc1(self.norm2(x))
+        return x + self.mlp.fc2(y * torch.sigmoid(1.702 * y) if self.clip else F.gelu(y))
+
+
+class VisionTransformer(nn.Module):
+    """ViT, plain (ALBEF's) or CLIP's, maybe with DeiT's distillation token, which is left out of
+    what it returns: normalised images [b, 3, s, s] -> [b, n + 1, d], CLS first."""
+
+    def __init__(self, c: dict[str, Any]):
+        super().__init__()
+        clip, width, patch = c['variant'] == 'clip', c['width'], c['patch_size']
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if c['distilled'] else None
+        tokens = (c['image_size'] // patch) ** 2 + 1 + c['distilled']
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
+        self.patch_embed = parts(proj=nn.Conv2d(3, width, patch, stride=patch, bias=not clip))
+        self.norm_pre = nn.LayerNorm(width, c['epsilon']) if clip else nn.Identity()
+        self.blocks = nn.Sequential(*(VisionBlock(c) for _ in range(c['depth'])))
+        self.norm = nn.LayerNorm(width, c['epsilon'])
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [b, n, d]
+        first = [token for token in (self.cls_token, self.dist_token) if token is not None]
+        x = torch.cat([*(token.expand(len(x), -1, -1) for token in first), x], 1) + self.pos_embed
+        x = self.norm(self.blocks(self.norm_pre(x)))
+        return torch.cat([x[:, :1], x[:, len(first) :]], 1)
+
+
+class BertLayer(nn.Module):
+    """Post-norm transformer layer, with cross-attention if `cross`."""
+
+    def __init__(self, c: dict[str, Any], cross: bool):
+        super().__init__()
+        self.heads, width, hidden = c['heads'], c['width'], c['mlp_width']
+        linear, norm = lambda: nn.Linear(width, width), lambda: nn.LayerNorm(width, c['epsilon'])
+        for name in ('attention', 'crossattention')[: 1 + cross]:
+            into = nn.ModuleDict({key: linear() for key in ('query', 'key', 'value')})
+            out = parts(dense=linear(), LayerNorm=norm())
+            self.add_module(name, nn.ModuleDict({'self': into, 'output': out}))
+        self.intermediate = parts(dense=nn.Linear(width, hidden))
+        self.output = parts(dense=nn.Linear(hidden, width), LayerNorm=norm())
+
+    def forward(self, x, mask=None, context=None, context_mask=None, causal=False) -> Tensor:
+        """x [b, t, d] and its mask [b, t], context [b, s, d] and its mask [b, s]."""
+        x = self._attended(self.attention, x, x, mask, causal)
+        if context is not None:
+            x = self._attended(self.crossattention, x, context, context_mask, False)
+        return self.output.LayerNorm(x + self.output.dense(F.gelu(self.intermediate.dense(x))))
+
+    def _attended(self, part, x, context, mask, causal: bool) -> Tensor:
+        query, key, value = part.self.query(x), part.self.key(context), part.self.value(context)
+        out = part.output.dense(attend(query, key, value, self.heads, mask, causal))
+        return part.output.LayerNorm(x + out)
+
+
+class Bert(nn.Module):
+    """ALBEF's text encoder or decoder: `bert` has embeddings and layers, those from `cross_from` on
+    with cross-attention; `cls.predictions`, if `head`, is tied to the word embeddings."""
+
+    def __init__(self, c: dict[str, Any], depth: int, cross_from: int, head: bool):
+        super().__init__()
+        norm, self.offset = lambda: nn.LayerNorm(c['width'], c['epsilon']), c['position_offset']
+        rows = {'word': c['vocab_size'], 'position': c['max_positions'], 'token_type': c['types']}
+        tables = {f'{name}_embeddings': nn.Embedding(n, c['width']) for name, n in rows.items()}
+        layers = nn.ModuleList(BertLayer(c, index >= cross_from) for index in range(depth))
+        embeddings = parts(**tables, LayerNorm=norm())
+        self.bert = parts(embeddings=embeddings, encoder=parts(layer=layers))
+        if head:
+            transform = parts(dense=nn.Linear(c['width'], c['width']), LayerNorm=norm())
+            self.cls = parts(predictions=parts(transform=transform))
+            self.cls.predictions.bias = nn.Parameter(torch.zeros(c['vocab_size']))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids [b, t] -> [b, t, d]."""
+        tables = self.bert.embeddings
+        position = tables.position_embeddings.weight[self.offset :][: ids.shape[1]]
+        x = tables.word_embeddings(ids) + position + tables.token_type_embeddings.weight[0]
+        return tables.LayerNorm(x)
+
+    def layers(self, x: Tensor, start: int, stop: int | None, *options) -> Tensor:
+        """Runs a range of layers; options as in `BertLayer`."""
+        for layer in self.bert.encoder.layer[start:stop]:
+            x = layer(x, *options)
+        return x
+
+    def predict(self, x: Tensor) -> Tensor:
+        """[..., d] -> logits [..., v]."""
+        head = self.cls.predictions
+        x = head.transform.LayerNorm(F.gelu(head.transform.dense(x)))
+        return F.linear(x, self.bert.embeddings.word_embeddings.weight, head.bias)
+
+
+class EncodingHead(nn.Module):
+    """Tokens [..., d] -> cosines [..., k] with the directions of the encoding space."""
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, codes: int):
+        super().__init__()
+        self.hidden1, self.hidden2 = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
+        self.bottleneck_out = nn.Linear(hidden, bottleneck)
+        self.directions = nn.Parameter(torch.zeros(codes, bottleneck))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.hidden2(F.gelu(self.hidden1(x))))
+        return unit(self.bottleneck_out(x)) @ unit(self.directions).T
+
+
+class WordPiece:
+    """BERT's lower-case tokeniser after ALBEF's cleaning of captions; fields as in config.data."""
+
+    def __init__(self, vocab: list[str], *, max_tokens: int, max_words: int, end_token: bool):
+        self.vocab, self.ids = vocab, {token: i for i, token in enumerate(vocab)}
+        self.max_tokens, self.max_words, self.end_token = max_tokens, max_words, end_token
+        special = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
+        self.pad, self.unk, self.cls, self.sep = (self.ids[token] for token in special)
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """[CLS] words [SEP] [PAD]... of each: [b, t]; without [SEP] if not `end_token`."""
+        end = [self.sep] * self.end_token
+        rows = [[self.cls, *self.encode(x)[: self.max_tokens - 1 - len(end)], *end] for x in texts]
+        return torch.tensor([row + [self.pad] * (self.max_tokens - len(row)) for row in rows])
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone: cleaned, without accents, cut into words, marks and pieces."""
+        table = str.maketrans({**dict.fromkeys(',.\'!?"()*#:;~', ''), '-': ' ', '/': ' '})
+        text = text.lower().translate(table).replace('<person>', 'person')
+        text, kind = ' '.join(text.split()[: self.max_words]), unicodedata.category
+        text = ''.join(' ' if c in '\t\n\r' or kind(c)[0] == 'Z' else c for c in text)
+        text = ''.join(c for c in text if kind(c) not in ('Cc', 'Cf', 'Co') and c != '\ufffd')
+        text = unicodedata.normalize('NFD', CJK.sub(r' \g<0> ', text))
+        text = ''.join(c.lower() for c in text if kind(c) != 'Mn')
+        # All of ASCII's marks, though Unicode counts some as symbols ($, +, <).
+        is_mark = lambda c: kind(c)[0] == 'P' or ('!' <= c <= '~' and not c.isalnum())
+        words = ''.join(f' {c} ' if is_mark(c) else c for c in text).split()
+        return [i for word in words for i in self.pieces(word)]
+
+    def pieces(self, word: str) -> list[int]:
+        """Ids of the longest pieces from the left; [UNK] if they do not cover the word."""
+        found, start = [], 0
+        while start < len(word) <= 100:
+            sharp, stops = '##' if start else '', range(len(word), start, -1)
+            if not (stop := next((s for s in stops if sharp + word[start:s] in self.ids), 0)):
+                return [self.unk]
+            found, start = [*found, self.ids[sharp + word[start:stop]]], stop
+        return found or [self.unk]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, without [PAD], [CLS] and [SEP]."""
+        shown = [self.vocab[i] for i in ids if i not in (self.pad, self.cls, self.sep)]
+        return ' '.join(shown).replace(' ##', '')
+
+
+class SemMIM(nn.Module):
+    """The model; `config` is that of config.json. Use `SemMIM.load`."""
+
+    def __init__(self, config: dict[str, Any], tokenizer: WordPiece):
+        super().__init__()
+        self.config, self.tokenizer, text = config, tokenizer, config['text']
+        self.depth = text['depth']  # of the text encoder; the fusion encoder's layers follow
+        layers = self.depth + config['fusion_depth']
+        self.visual_encoder = VisionTransformer(config['image'])
+        self.text_encoder = Bert(text, layers, self.depth, config['mlm_head'])
+        if config['decoder_depth']:
+            self.text_decoder = Bert(text, config['decoder_depth'], 0, True)
+        for name, sizes in config['linear'].items():
+            self.add_module(name, nn.Linear(*sizes))
+        for name in config['encoding_heads']:
+            self.add_module(name, EncodingHead(text['width'], **config['encoding']))
+        if 'bridge' in config['linear']:
+            self.bridge_norm = nn.LayerNorm(text['width'], 1e-12)
+        self.mask_token = nn.Parameter(torch.zeros(config['image']['width']))
+        self.temp = nn.Parameter(torch.zeros(()))
+
+    @classmethod
+    def load(cls, folder: str | pathlib.Path) -> 'SemMIM':
+        """The model of a folder, for evaluation; ValueError or RuntimeError if anything misfits."""
+        config, pixels, vocab = (pathlib.Path(folder, x).read_text('utf-8') for x in FILES)
+        config, pixels, vocab = json.loads(config), json.loads(pixels), vocab.split('\n')[:-1]
+        config['pixels'] = pixels['image_mean'], pixels['image_std']
+        if len(vocab) != config['text']['vocab_size']:
+            raise ValueError(f'{folder}/vocab.txt: {len(vocab)} tokens, not those of the model')
+        with torch.device('meta'):  # shapes only: the weights come from the file
+            model = cls(config, WordPiece(vocab, **config['tokens']))
+        model.load_state_dict(read_safetensors(f'{folder}/model.safetensors'), assign=True)
+        return model.eval()
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """Resizes uint8 [h, w, 3] to uint8 [s, s, 3]: averages to shrink, bicubic to grow."""
+        size = self.config['image']['image_size']
+        rows, columns = (area_weights(old, min(old, size)) for old in image.shape[:2])
+        x = (rows @ image.permute(2, 0, 1).float() @ columns.T).round()  # [3, h, w]
+        x = F.interpolate(x[None], (size, size), mode='bicubic', align_corners=False)[0]
+        return x.round().clamp(0, 255).byte().permute(1, 2, 0)
+
+    def encode_image(self, images: Tensor | Encoded) -> Encoded:
+        """Encodes images [b, s, s, 3]: uint8 pixels, or float ones, normalised already."""
+        if isinstance(images, Encoded):
+            return images
+        size = self.config['image']['image_size']
+        if images.shape[1:] != (size, size, 3):
+            raise ValueError(f'images are {list(images.shape)}, not [b, {size}, {size}, 3]')
+        if images.dtype == torch.uint8:
+            mean, std = (torch.tensor(x).to(images.device) * 255 for x in self.config['pixels'])
+            images = (images - mean) / std
+        tokens = self.visual_encoder(images.permute(0, 3, 1, 2).to(self.temp))
+        feature = unit(self.vision_proj(tokens[:, 0]))
+        bridged = 'bridge' in self.config['linear']
+        return Encoded(feature, self.bridge_norm(self.bridge(tokens)) if bridged else tokens)
+
+    def encode_text(self, texts: list[str] | Tensor | Encoded) -> Encoded:
+        """Encodes texts, or their ids [b, t]."""
+        if isinstance(texts, Encoded):
+            return texts
+        ids = texts if isinstance(texts, Tensor) else self.tokenizer(texts)
+        mask = (ids := ids.to(self.temp.device)) != self.tokenizer.pad
+        tokens = self.text_encoder.layers(self.text_encoder.embed(ids), 0, self.depth, mask)
+        return Encoded(unit(self.text_proj(tokens[:, 0])), tokens, mask)
+
+    def fuse(self, images: Tensor | Encoded, texts: list[str] | Tensor | Encoded) -> Tensor:
+        """The texts' tokens [b, t, d] after they have read the images; takes what is encoded."""
+        image, text = self.encode_image(images), self.encode_text(texts)
+        return self.text_encoder.layers(text.tokens, self.depth, None, text.mask, image.tokens)
+
+    def match(self, images: Tensor | Encoded, texts: list[str] | Tensor | Encoded) -> Tensor:
+        """ITM logits [b, 2] of pairs; class 1 is a match."""
+        return self.itm_head(self.fuse(images, texts)[:, 0])
+
+    def predict_words(self, images: Tensor | Encoded, ids: Tensor) -> Tensor:
+        """MLM logits [b, t, v] at all of ids [b, t], some of them [MASK]."""
+        return self.text_encoder.predict(self.fuse(images, ids))
+
+    def patterns(self, images: Tensor | Encoded, texts=None) -> tuple[Tensor, Tensor]:
+        """Distributions over the encoding space: of CLS [b, k], and of patches [b, n, k], which
+        have read the texts, if there are any, as they did in training."""
+        c, tokens = self.config['patterns'], self.encode_image(images).tokens
+        told, inject = tokens, c['inject'] if texts is not None else 'none'
+        if inject == 'cross_attention':
+            text, stop = self.encode_text(texts), self.depth + c['layers']
+            told = self.text_encoder.layers(tokens, self.depth, stop, None, text.tokens, text.mask)
+        elif inject == 'global':
+            told = tokens + self.text_injection(self.encode_text(texts).tokens[:, :1])
+        cls, patches = self.encoding_head(tokens[:, 0]), self.get_submodule(c['head'])(told[:, 1:])
+        return (cls / c['temperature']).softmax(-1), (patches / c['temperature']).softmax(-1)
+
+    @torch.no_grad()
+    def caption(self, images: Tensor | Encoded, prompt: str = '') -> list[str]:
+        """Captions by the likeliest next word. In training a caption's beginning is read, its rest
+        written: `prompt` takes the beginning's place; '' is [CLS] alone, one of no words."""
+        image, tokenizer, decoder = self.encode_image(images), self.tokenizer, self.text_decoder
+        words = tokenizer.encode(prompt)[: tokenizer.max_tokens - 2]
+        prefix = torch.tensor([[tokenizer.cls, *words]] * len(image.tokens)).to(self.temp.device)
+        context = torch.cat([image.tokens, self.fuse(image, prefix)], 1)
+        ids, ended = prefix[:, :1], prefix[:, 0] != tokenizer.cls
+        while ids.shape[1] <= tokenizer.max_tokens and not ended.all():
+            x = decoder.layers(decoder.embed(ids), 0, None, None, context, None, True)
+            word = decoder.predict(x[:, -1]).argmax(-1).masked_fill(ended, tokenizer.pad)
+            ids, ended = torch.cat([ids, word[:, None]], 1), ended | (word == tokenizer.sep)
+        return [tokenizer.decode([*words, *row]) for row in ids.tolist()]
+
+
+def area_weights(old: int, new: int) -> Tensor:
+    """[new, old]: the share of each old pixel in each new one, new <= old."""
+    edges, pixels = torch.arange(new + 1.0)[:, None] * old / new, torch.arange(old)
+    covered = torch.minimum(edges[1:], pixels + 1) - torch.maximum(edges[:-1], pixels)
+    return covered.clamp(0) * new / old
+
+
+def read_safetensors(path: str | pathlib.Path) -> dict[str, Tensor]:
+    """The float32 tensors of a file; ValueError unless header and data fit each other."""
+    data, found, end = bytearray(pathlib.Path(path).read_bytes()), {}, 0
+    first = 8 + int.from_bytes(data[:8], 'little')
+    try:
+        header = {k: x for k, x in json.loads(data[8:first]).items() if k != '__metadata__'}
+        flat = torch.frombuffer(data, dtype=torch.float32, offset=first)
+        for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets']):
+            start, end = end, end + 4 * torch.Size(entry['shape']).numel()
+            if entry['dtype'] != 'F32' or entry['data_offsets'] != [start, end]:
+                raise ValueError(f'{name} is not float32, or not where it should be')
+            found[name] = flat[start // 4 : end // 4].view(entry['shape'])
+        if 4 * len(flat) != end:
+            raise ValueError(f'{4 * len(flat)} bytes of data instead of {end}')
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(f'{path}: damaged, or not safetensors: {error}') from None
+    return found
