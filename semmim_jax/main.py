@@ -1,7 +1,8 @@
 """Trains or evaluates: python -m semmim_jax.main --config=configs/pretrain.py --workdir=RUN
 
 The same command resumes. --config=FILE:VARIANT picks a variant, --config.optim.lr=2e-4 overrides a
-field, --mode=eval evaluates the newest checkpoint.
+field, --mode=eval evaluates the newest checkpoint, --mode=verify compares all of them with their
+digests and needs no --config.
 """
 
 import logging
@@ -16,20 +17,25 @@ from ml_collections import config_flags
 from semmim_jax.cli.parser import parse
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
+from semmim_jax.training.verify import verify_workdir
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'experiment, e.g. configs/pretrain.py:demo'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run; what it holds is continued')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'what to do')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval', 'verify'], 'what to do')
 
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say; a user's mistake ends in one line, not in a traceback."""
     logging.getLogger().setLevel(logging.WARNING)
+    if not _DEBUG.value:  # Orbax gives several tracebacks for a failed save, of which we say a line
+        logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
     config = _CONFIG.value
     try:
+        if _MODE.value == 'verify':
+            sys.exit(0 if verify_workdir(_WORKDIR.value) else 1)
         run = {'train': train_and_evaluate, 'eval': evaluate_workdir}[_MODE.value]
         run(config, _WORKDIR.value, find_task(config))
     except (ValueError, OSError) as error:
@@ -39,5 +45,10 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main, flags_parser=parse)
+    flags.mark_flag_as_required('workdir')
+    flags.register_multi_flags_validator(
+        ['config', 'mode'],
+        lambda given: given['config'] is not None or given['mode'] == 'verify',
+        message='--config must be given, e.g. --config=configs/pretrain.py:demo',
+    )
+    app.run(main, flagsparser=parse)

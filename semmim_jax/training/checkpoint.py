@@ -1,18 +1,25 @@
 """Checkpoints: the state, the resolved config and the data's fingerprint, saved as one.
 
 Orbax writes each step beside the old ones and renames it when complete, so that a kill at any time
-leaves the last good step. Restoring works onto any mesh, since each array is asked for with the
-sharding it shall have.
+leaves the last good step. Digests follow (integrity.py); a step that does not match its own is set
+aside, and the one before it restored. Restoring works onto any mesh, since each array is asked for
+with the sharding it shall have.
 """
 
+import contextlib
 import json
 import pathlib
+import shutil
+import sys
+import threading
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from semmim_jax.training import integrity
 from semmim_jax.training.state import TrainState
 
 
@@ -31,10 +38,16 @@ class Checkpoints:
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int, async_save: bool):
         self.folder = _folder(workdir)
-        self._manager = _manager(
+        self._keep, self._async = keep, async_save
+        self._saving = threading.Thread()  # ends the save that is under way
+        self._failure: str | None = None  # of the last save
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return _manager(
             self.folder,
-            max_to_keep=keep,
-            enable_async_checkpointing=async_save,
+            max_to_keep=self._keep,
+            enable_async_checkpointing=self._async,
             cleanup_tmp_directories=True,
         )
 
@@ -45,34 +58,95 @@ class Checkpoints:
     def save(self, state: TrainState, *, config: Any, fingerprint: dict[str, Any]) -> None:
         """Saves `state` under its own step; a step that is there already is left alone.
 
+        A save that fails (disk full, read-only) is reported at once and leaves the older steps as
+        they are; `check_last_save` tells in the end.
+
         Args:
           state: to save; with async saving it may be donated afterwards (Orbax copies first).
           config: the resolved experiment.
           fingerprint: of the data, see `restore`.
+
+        Raises:
+          CheckpointError: in a job of several processes, if the save before failed: processes of
+            which one could not write no longer agree on which steps there are.
         """
+        self.wait()
+        if self._failure and jax.process_count() > 1:
+            self.check_last_save()
         step = int(state.step)
         if step == self.latest_step():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(state),
-                config=ocp.args.JsonSave(json.loads(config.to_json())),
-                data=ocp.args.JsonSave(fingerprint),
-            ),
-        )
+        leaves = integrity.leaf_digests(state)
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state),
+                    config=ocp.args.JsonSave(json.loads(config.to_json())),
+                    data=ocp.args.JsonSave(fingerprint),
+                ),
+            )
+        except Exception as error:  # a full disk comes as any of several types
+            self._report_failure(step, error)
+            return
+        self._saving = threading.Thread(target=self._end_save, args=(step, leaves))
+        self._saving.start()
+        if not self._async:
+            self.wait()
 
-    def restore(self, abstract: TrainState, *, fingerprint: dict[str, Any]) -> TrainState:
-        """The newest state, placed as `abstract` says.
+    def _end_save(self, step: int, leaves: dict[str, jax.Array]) -> None:
+        try:
+            self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                integrity.write_digests(self.folder / str(step), leaves)
+            self._failure = None
+        except Exception as error:
+            self._report_failure(step, error)
+
+    def _report_failure(self, step: int, error: Exception) -> None:
+        self._failure = f'saving {self.folder / str(step)} failed: {_line(error)}'
+        print(self._failure, file=sys.stderr, flush=True)  # on any process
+        if jax.process_count() == 1:  # what was written of it would keep the disk full
+            for rest in self.folder.glob(f'{step}.orbax-checkpoint-tmp*'):
+                shutil.rmtree(rest, ignore_errors=True)
+
+    def restore(self, abstract: TrainState, *, fingerprint: dict[str, Any]) -> TrainState | None:
+        """The newest state that is as it was saved, placed as `abstract` says.
+
+        A damaged step is named, moved to `checkpoints/damaged`, and the one before it is tried.
 
         Args:
           abstract: of `state.abstract_state`.
           fingerprint: of the data as it is now; the sample order is a function of it.
 
+        Returns:
+          None if the workdir never had a checkpoint.
+
         Raises:
-          CheckpointError: if an array's shape differs, one is missing, or the data differs.
+          CheckpointError: if an array's shape differs, one is missing, or the data differs; or if
+            there were checkpoints and all are damaged.
         """
-        step = self.latest_step()
+        while (step := self.latest_step()) is not None:
+            folder = self.folder / str(step)
+            try:
+                if _check_files(folder):
+                    state = self._read(step, abstract, fingerprint)
+                    integrity.check_leaves(folder, state)
+                else:
+                    _warn(f'{folder} has no {integrity.DIGESTS}: used without being verified')
+                    state = self._read_unverified(step, abstract, fingerprint)
+                return state
+            except integrity.DamagedCheckpoint as error:
+                self._set_aside(folder, error)
+        damaged = self.folder / integrity.DAMAGED
+        if damaged.exists():
+            raise CheckpointError(
+                f'no good checkpoint is left in {self.folder}: all are in {damaged}. Use a new '
+                'workdir; to start again in this one, move that folder away'
+            )
+        return None
+
+    def _read(self, step: int, abstract: TrainState, fingerprint: dict[str, Any]) -> TrainState:
         self._check_shapes(step, abstract)
         restore_args = jax.tree.map(
             lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract
@@ -96,12 +170,38 @@ class Checkpoints:
             )
         return found.state
 
+    def _read_unverified(self, step: int, *args: Any) -> TrainState:
+        try:
+            return self._read(step, *args)
+        except CheckpointError:
+            raise
+        except Exception as error:  # parsers of damaged files raise anything
+            raise integrity.DamagedCheckpoint(f'cannot be read: {_line(error)}') from None
+
+    def _set_aside(self, folder: pathlib.Path, error: Exception) -> None:
+        if jax.process_index() == 0:
+            place = integrity.set_aside(folder)
+            _warn(f'{folder} is damaged: {error}. It is now {place}; the step before it is used')
+        multihost_utils.sync_global_devices(f'set aside {folder}')
+        self._manager.close()
+        self._manager = self._open()
+
     def wait(self) -> None:
-        """Blocks until every save has reached the disk."""
-        self._manager.wait_until_finished()
+        """Blocks until every save has reached the disk, or failed."""
+        if self._saving.is_alive():
+            self._saving.join()
+        with contextlib.suppress(Exception):  # reported by then; Orbax raises it in each thread
+            self._manager.wait_until_finished()
+
+    def check_last_save(self) -> None:
+        """Waits; raises CheckpointError if the last save failed."""
+        self.wait()
+        if self._failure:
+            raise CheckpointError(f'{self._failure}; the newest checkpoint is {self.latest_step()}')
 
     def close(self) -> None:
         """Waits for saves under way and frees the threads."""
+        self.wait()
         self._manager.close()
 
     def _check_shapes(self, step: int, abstract: TrainState) -> None:
@@ -168,8 +268,35 @@ def _manager(folder: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
             'config': ocp.JsonCheckpointHandler(),
             'data': ocp.JsonCheckpointHandler(),
         },
-        options=ocp.CheckpointManagerOptions(**options),
+        # lightweight: no file of a step is read before its digests were compared.
+        options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options),
     )
+
+
+def _check_files(folder: pathlib.Path) -> bool:
+    """`integrity.check_files` by process 0, whose verdict is everyone's."""
+    damage, verified = None, False
+    if jax.process_index() == 0:
+        try:
+            verified = integrity.check_files(folder)
+        except integrity.DamagedCheckpoint as error:
+            damage = error
+    damaged, verified = multihost_utils.broadcast_one_to_all(
+        np.array([damage is not None, verified])
+    )
+    if damaged:
+        raise damage or integrity.DamagedCheckpoint('found by process 0')
+    return bool(verified)
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, in one line: TensorStore names file within file before it says so."""
+    return ' '.join(str(error).split()).rsplit('": ', 1)[-1][:300] or type(error).__name__
+
+
+def _warn(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -56,9 +56,10 @@ class Experiment:
     fingerprint: dict[str, Any]
 
     def restore_or_create(self) -> TrainState:
-        """The newest checkpoint's state; where there is none, a fresh one from `config.init`."""
-        if self.checkpoints.latest_step() is not None:
-            return self.checkpoints.restore(self.abstract, fingerprint=self.fingerprint)
+        """The newest good checkpoint's state; where there never was any, one from `config.init`."""
+        state = self.checkpoints.restore(self.abstract, fingerprint=self.fingerprint)
+        if state is not None:
+            return state
         state = create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
         init = self.config.init
         if init.weights or init.image or init.text:

@@ -61,6 +61,7 @@ def train_and_evaluate(config: Any, workdir: str, make_task: MakeTask) -> TrainS
         run.checkpoints.wait()
         if data is not None:
             evaluate(run, state, data, writer)
+        run.checkpoints.check_last_save()
     finally:
         progress.close()
         writer.close()

@@ -1,5 +1,6 @@
 """Where figures go: metrics.jsonl, TensorBoard, and lines for people."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -8,12 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorboardX
 import tqdm
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 class MetricsWriter:
     """Writes scalars and pictures of one run. On a resumed run, lines past the step go.
+
+    A full disk does not stop the run: the first failure is said, lines of metrics.jsonl wait in
+    memory until there is room, and TensorBoard's events end.
 
     Args:
       workdir: the run's folder; gets `metrics.jsonl` and `tensorboard/`.
@@ -29,9 +35,15 @@ class MetricsWriter:
         folder = pathlib.Path(workdir)
         self._path = folder / 'metrics.jsonl'
         _drop_lines_after(self._path, first_step)
-        self._file = self._path.open('a')
-        self._board = tensorboardX.SummaryWriter(
-            str(folder / 'tensorboard'), purge_step=first_step + 1, write_to_disk=True
+        self._file = self._path.open('ab', buffering=0)
+        self._unwritten = b''
+        # Not tensorboardX.SummaryWriter: its thread dies of a full disk, and then its queue blocks.
+        (folder / 'tensorboard').mkdir(exist_ok=True)
+        self._board = EventsWriter(str(folder / 'tensorboard' / 'events'))
+        start = SessionLog(status=SessionLog.START)
+        # Hides the points of an earlier try from here on.
+        self._board.write_event(
+            Event(step=first_step + 1, wall_time=time.time(), session_log=start)
         )
 
     def scalars(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
@@ -39,36 +51,58 @@ class MetricsWriter:
         if not self._active:
             return
         named = {f'{prefix}/{name}': float(value) for name, value in values.items()}
-        self._file.write(json.dumps({'step': step, **named}) + '\n')
-        self._file.flush()
-        for name, value in named.items():
-            self._board.add_scalar(name, value, step)
+        self._append(json.dumps({'step': step, **named}) + '\n')
+        self._show(step, [summary.scalar(name, value) for name, value in named.items()])
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 pictures [h, w, 3] for TensorBoard."""
         if not self._active:
             return
-        for name, picture in pictures.items():
-            self._board.add_image(name, picture, step, dataformats='HWC')
+        self._show(
+            step, [summary.image(name, p, dataformats='HWC') for name, p in pictures.items()]
+        )
 
     def close(self) -> None:
         """Flushes and closes the files."""
         if self._active:
+            self._append('')
             self._file.close()
-            self._board.close()
+            self._show(0, [], last=True)
+
+    def _append(self, line: str) -> None:
+        waited, self._unwritten = self._unwritten, self._unwritten + line.encode()
+        with contextlib.suppress(OSError):
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        if self._unwritten and not waited:
+            _say(f'{self._path} cannot be written; its lines wait in memory')
+
+    def _show(self, step: int, summaries: list[Any], *, last: bool = False) -> None:
+        """Writes TensorBoard events, as long as that works."""
+        if self._board is None:
+            return
+        try:
+            for each in summaries:
+                self._board.write_event(Event(step=step, wall_time=time.time(), summary=each))
+            if last:
+                self._board.close()
+        except OSError as error:
+            _say(f'TensorBoard events end at step {step}: {error.strerror}')
+            self._board = None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _drop_lines_after(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # the line that a kill cut short
-            continue
-        if entry['step'] <= step:
-            kept.append(line + '\n')
+    for line in path.read_text(errors='replace').splitlines():
+        # What cannot be read is the line that a kill cut short.
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            if json.loads(line)['step'] <= step:
+                kept.append(line + '\n')
     draft = path.with_suffix('.draft')
     draft.write_text(''.join(kept))
     draft.replace(path)
