@@ -268,8 +268,13 @@ def _manager(folder: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
             'config': ocp.JsonCheckpointHandler(),
             'data': ocp.JsonCheckpointHandler(),
         },
-        # lightweight: no file of a step is read before its digests were compared.
-        options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options),
+        options=ocp.CheckpointManagerOptions(
+            # No file of a step is read before its digests were compared.
+            lightweight_initialize=True,
+            # On a read-only disk, threads would wait minutes for a directory that never comes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            **options,
+        ),
     )
 
 
