@@ -29,19 +29,19 @@ def check_captions(captions: list, where: str) -> tuple[str, ...]:
     """The captions as they are; ValueError for one that is no text or empty once cleaned."""
     for caption in captions:
         if not isinstance(caption, str):
-            raise ValueError(f'{where}: a caption must be a string, not {caption!r}')
+            raise ValueError(f'{where}: a caption must be a string, not {caption!r:.100}')
         if not clean_caption(caption, max_words=1):
-            raise ValueError(f'{where}: empty caption {caption!r}')
+            raise ValueError(f'{where}: empty caption {caption!r:.100}')
     return tuple(captions)
 
 
 def _parse(entry: object, where: str) -> tuple[str, tuple[str, ...]]:
     image = field(entry, 'image', str, where)
     keys = [key for key in ('caption', 'captions') if key in entry]
-    if not image or len(keys) != 1:
+    if not image or '\0' in image or len(keys) != 1:
         raise ValueError(
             f'{where}: needs a path as "image" and one of "caption", "captions"; '
-            f'has {", ".join(sorted(map(str, entry)))}'
+            f'has {", ".join(sorted(map(repr, entry))):.100}'
         )
     captions = entry[keys[0]]
     captions = [captions] if isinstance(captions, str) else captions

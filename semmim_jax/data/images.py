@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import stat
 
 import cv2
 import numpy as np
@@ -29,12 +30,16 @@ def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np
     Raises:
       UnreadableRecord: missing, not an image of an allowed format, too large, corrupt or truncated.
     """
+    path = pathlib.Path(path)
+    shown = str(path) if str(path).isprintable() else repr(str(path))
     try:
-        return decode_image(pathlib.Path(path).read_bytes(), decoder=decoder, max_pixels=max_pixels)
-    except OSError as e:
-        raise UnreadableRecord(f'{path}: {e.strerror or e}') from None
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
+            raise UnreadableRecord('not a file')
+        return decode_image(path.read_bytes(), decoder=decoder, max_pixels=max_pixels)
     except UnreadableRecord as e:
-        raise UnreadableRecord(f'{path}: {e}') from None
+        raise UnreadableRecord(f'{shown}: {e}') from None
+    except (OSError, UnicodeError) as e:
+        raise UnreadableRecord(f'{shown}: {getattr(e, "strerror", None) or e}') from None
 
 
 def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 import json
 import pathlib
+import re
+
+_HALF = re.compile(r'\\u[dD][89a-fA-F]')  # an escape of half a character, often one of a pair
 
 
 def read_json(path: str | pathlib.Path) -> object:
     """The parsed file. Raises ValueError, one line, for a missing or malformed one."""
-    return _parse(_read(path), path)
+    return _parse(_read(path), path, first_line=1)
 
 
 def read_entries(path: str | pathlib.Path) -> list[tuple[object, str]]:
@@ -17,16 +20,14 @@ def read_entries(path: str | pathlib.Path) -> list[tuple[object, str]]:
     """
     text = _read(path)
     if text.lstrip().startswith('['):
-        entries = [(entry, f'{path}, entry {i}') for i, entry in enumerate(_parse(text, path))]
+        parsed = _parse(text, path, first_line=1)
+        entries = [(entry, f'{path}, entry {i}') for i, entry in enumerate(parsed)]
     else:
-        entries = []
-        for number, line in enumerate(text.split('\n'), start=1):
-            if line.strip():
-                where = f'{path}, line {number}'
-                try:
-                    entries.append((json.loads(line), where))
-                except json.JSONDecodeError as e:
-                    raise ValueError(f'{where}: not JSON: {e.msg}') from None
+        entries = [
+            (_parse(line, path, first_line=number), f'{path}, line {number}')
+            for number, line in enumerate(text.split('\n'), start=1)
+            if line.strip()
+        ]
     if not entries:
         raise ValueError(f'{path}: no entries')
     return entries
@@ -37,18 +38,25 @@ def field(entry: object, key: str, kind: type | tuple[type, ...], where: str):
     if not isinstance(entry, dict):
         raise ValueError(f'{where}: an object is needed, not {type(entry).__name__}')
     if key not in entry:
-        has = ', '.join(sorted(map(str, entry))) or 'none'
-        raise ValueError(f'{where}: needs the key "{key}"; has {has}')
+        has = ', '.join(sorted(map(repr, entry))) or 'none'
+        raise ValueError(f'{where}: needs the key "{key}"; has {has:.100}')
     if not isinstance(entry[key], kind) or isinstance(entry[key], bool) and kind is int:
         raise ValueError(f'{where}: "{key}" cannot be {entry[key]!r:.60}')
     return entry[key]
 
 
-def _parse(text: str, path: str | pathlib.Path) -> object:
+def _parse(text: str, path: str | pathlib.Path, *, first_line: int) -> object:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as e:
-        raise ValueError(f'{path}, line {e.lineno}: not JSON: {e.msg}') from None
+        raise ValueError(f'{path}, line {first_line + e.lineno - 1}: not JSON: {e.msg}') from None
+    except UnicodeEncodeError:
+        raise ValueError(f'{path}, line {first_line} on: half a character in a string') from None
+    except (RecursionError, ValueError) as e:  # nested thousands deep, or a number as long
+        raise ValueError(f'{path}, line {first_line} on: cannot be read: {e}') from None
+    return value
 
 
 def _read(path: str | pathlib.Path) -> str:

@@ -49,11 +49,13 @@ class Tokenizer:
         ids = {}
         for role in ROLES:
             token = special.get(role)
-            ids[role] = None if token is None else backend.token_to_id(token)
+            ids[role] = backend.token_to_id(token) if isinstance(token, str) else None
             if ids[role] is None:
                 raise ValueError(f'vocabulary {origin}: no {token or f"token for {role}"}')
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
         self.vocab_size = backend.get_vocab_size()
+        if sorted(backend.get_vocab().values()) != list(range(self.vocab_size)):
+            raise ValueError(f'vocabulary {origin}: ids are not 0 to {self.vocab_size - 1}')
         self._special = {role: special[role] for role in ROLES}
         self._end = [self.sep_id] if end_token else []
         cls, sep = special['cls'], special['sep']
@@ -217,8 +219,10 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
         return _word_piece(_read_vocab(path / 'vocab.txt'), **options)
     try:
         config = json.loads(about.read_text(encoding='utf-8')) if about.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{about}: not JSON: {error}') from None
+    if not isinstance(config, dict):
+        raise ValueError(f'{about}: not a JSON object')
     if config.get('tokenizer_class') == _GENERIC and whole.is_file():
         try:
             backend = tokenizers.Tokenizer.from_file(str(whole))
@@ -229,7 +233,12 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
         import transformers
     except ImportError:
         raise ValueError(f'vocab={origin!r}: this folder needs transformers (pip)') from None
-    loaded = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    try:
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            str(path), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # of a damaged file it raises anything
+        raise ValueError(f'vocab={origin!r}: {" ".join(str(error).split())}') from None
     if not isinstance(getattr(loaded, 'backend_tokenizer', None), tokenizers.Tokenizer):
         raise ValueError(f'vocab={origin!r}: no fast tokeniser in this folder')
     special = _roles(lambda name: getattr(loaded, name, None))
@@ -239,7 +248,7 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
 def _roles(get) -> dict[str, str | None]:
     """Token of each role, where get('cls_token') may also be None and 'bos_token' say it."""
     found = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
-    return {r: t['content'] if isinstance(t, dict) else t for r, t in found.items()}
+    return {r: t.get('content') if isinstance(t, dict) else t for r, t in found.items()}
 
 
 def _word_piece(vocab: list[str], *, origin: str, end_token: bool) -> Tokenizer:

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semmim_jax.drills.corruption import flipped
+from semmim_jax.drills.small_state import FINGERPRINT, abstract, assert_same, one_device, save
 from semmim_jax.training import integrity
 from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
 from semmim_jax.training.verify import verify_workdir
-from tests.training.small_state import FINGERPRINT, abstract, assert_same, one_device, save
 
 SHAPES = [((), jnp.float32), ((3, 5), jnp.float32), ((2, 3, 4), jnp.int32), ((7,), jnp.bfloat16)]
 

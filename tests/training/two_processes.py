@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
-from small_state import FINGERPRINT, abstract, arrays, placed, save
 
 from semmim_jax.drills.corruption import flipped
+from semmim_jax.drills.small_state import FINGERPRINT, abstract, arrays, placed, save
 from semmim_jax.training.checkpoint import Checkpoints
 
 

@@ -1,4 +1,4 @@
-"""A state of three arrays, for tests of checkpoints that need no model."""
+"""A state of three arrays, for drills and tests that need no model."""
 
 import flax
 import jax

@@ -1,0 +1,303 @@
+"""What benchmarks/fuzz.py feeds: one function for each reader of the project."""
+
+import functools
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import jax
+import numpy as np
+import PIL.Image
+from hypothesis import strategies as st
+
+from benchmarks.fuzz import Target
+from configs.pretrain import get_config
+from semmim_jax.data import pipeline, transforms
+from semmim_jax.data.captions import CaptionList
+from semmim_jax.data.images import DECODERS, decode_image
+from semmim_jax.data.replacing import Replacing, TooManyUnreadable, UnreadableRecord
+from semmim_jax.data.tokenizer import SPECIAL, make_tokenizer
+from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
+from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
+from semmim_jax.training.metrics import MetricsWriter
+from semmim_jax.training.verify import verify_workdir
+from semmim_jax.viz.curves import read_metrics
+
+MAX_PIXELS = 10_000
+NUMBERS = (0, 1, 2, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 10**30)
+
+
+def mutated(data: st.DataObject, raw: bytes) -> bytes:
+    """`raw` after one to four changes, each of a kind that files suffer or that attackers try."""
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, max(len(raw) - 1, 0)))
+        end = min(len(raw), place + data.draw(st.integers(1, 16)))
+        match data.draw(st.sampled_from(['flip', 'cut', 'drop', 'insert', 'number', 'repeat'])):
+            case 'flip' if raw:
+                bit = 1 << data.draw(st.integers(0, 7))
+                raw = raw[:place] + bytes([raw[place] ^ bit]) + raw[place + 1 :]
+            case 'cut':
+                raw = raw[:place]
+            case 'drop':
+                raw = raw[:place] + raw[end:]
+            case 'insert':
+                raw = raw[:place] + data.draw(st.binary(max_size=16)) + raw[place:]
+            case 'number':
+                number = data.draw(st.sampled_from(NUMBERS))
+                size = data.draw(st.sampled_from([1, 2, 4]))
+                packed = (number % 256**size).to_bytes(
+                    size, data.draw(st.sampled_from(['big', 'little']))
+                )
+                raw = raw[:place] + packed + raw[place + size :]
+            case 'repeat':
+                raw = raw[:place] + raw[place:end] * data.draw(st.sampled_from([2, 100, 10_000]))
+    return raw
+
+
+def json_values(leaves: st.SearchStrategy) -> st.SearchStrategy:
+    """Nested JSON values whose leaves are drawn from `leaves` or anything."""
+    plain = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)
+    return st.recursive(
+        plain | leaves,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.text(max_size=4) | st.sampled_from(['image', 'caption']), inner, max_size=3
+            )
+        ),
+        max_leaves=8,
+    )
+
+
+@functools.cache
+def pictures() -> tuple[bytes, ...]:
+    """Small files of every kind that is read."""
+    rng = np.random.default_rng(0)
+    colour = PIL.Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8))
+    deep = PIL.Image.fromarray(rng.integers(0, 2**16, (20, 24), np.uint16))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    kinds = [
+        (colour, dict(format='JPEG', exif=exif)),
+        (colour, dict(format='JPEG', progressive=True, quality=30)),
+        (colour.convert('CMYK'), dict(format='JPEG')),
+        (colour, dict(format='PNG')),
+        (colour.convert('P'), dict(format='PNG')),
+        (colour.convert('RGBA'), dict(format='PNG')),
+        (deep, dict(format='PNG')),
+        (colour, dict(format='WEBP')),
+        (colour, dict(format='WEBP', lossless=True)),
+        (colour, dict(format='BMP')),
+        (colour.convert('1'), dict(format='BMP')),
+    ]
+    files = []
+    for picture, options in kinds:
+        file = io.BytesIO()
+        picture.save(file, **options)
+        files.append(file.getvalue())
+    return tuple(files)
+
+
+def image(data: st.DataObject, folder: pathlib.Path) -> None:
+    raw = mutated(data, data.draw(st.sampled_from(pictures())))
+    decoder = data.draw(st.sampled_from(DECODERS))
+    pixels = decode_image(raw, decoder=decoder, max_pixels=MAX_PIXELS)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    assert 0 < pixels.size <= 3 * MAX_PIXELS
+
+
+NAMES = (
+    'a.png',
+    'absent.png',
+    'folder',
+    'pipe',
+    'zero',
+    '/dev/zero',
+    '../list',
+    '',
+    '\0',
+    'a' * 300,
+)
+
+
+@functools.cache
+def words():
+    """A tokenizer made from two captions."""
+    return make_tokenizer('', texts=['a red square', 'the blue bar'], size=100)
+
+
+def caption_list(data: st.DataObject, folder: pathlib.Path) -> None:
+    (folder / 'a.png').write_bytes(pictures()[3])
+    (folder / 'folder').mkdir()
+    os.mkfifo(folder / 'pipe')
+    (folder / 'zero').symlink_to('/dev/zero')
+    names = st.sampled_from(NAMES)
+    text = st.text(min_size=1, max_size=40)
+    captions = st.just('a red square') | text | st.lists(text, min_size=1, max_size=3)
+    good = st.fixed_dictionaries({'image': names, 'caption': captions})
+    entry = data.draw(st.sampled_from([good, good, good | json_values(names)]))
+    entries = data.draw(st.lists(entry, min_size=1, max_size=4))
+    if data.draw(st.booleans()):
+        text = json.dumps(entries)
+    else:
+        text = '\n'.join(map(json.dumps, entries))
+    raw = text.encode()
+    if data.draw(st.booleans()):
+        raw = mutated(data, raw)
+    (folder / 'list').write_bytes(raw)
+    source = CaptionList(
+        folder / 'list',
+        image_root='',
+        decoder=data.draw(st.sampled_from(DECODERS)),
+        max_pixels=MAX_PIXELS,
+    )
+    for i in range(len(source)):
+        for caption in source.captions(i):
+            _check_ids(words().encode(pipeline.clean_caption(caption, max_words=30), 8))
+        try:
+            record = source[i]
+        except UnreadableRecord as error:
+            assert '\n' not in str(error)
+        else:
+            assert record['captions'] and record['image'].shape == (20, 24, 3)
+    make_tokenizer('', texts=source.vocabulary_texts(), size=1000)
+
+
+def _check_ids(ids: np.ndarray) -> None:
+    assert ids.shape == (8,) and ids.dtype == np.int32
+    assert ids.min() >= 0 and ids.max() < words().vocab_size
+
+
+def record(data: st.DataObject, folder: pathlib.Path) -> None:
+    side = st.integers(1, 70) | st.sampled_from([1, 2, 3000])
+    height, width = data.draw(side), data.draw(side)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    unreadable = data.draw(st.sets(st.integers(0, 3)))
+    captions = data.draw(st.lists(st.text(max_size=60), min_size=1, max_size=3))
+
+    class Source:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index in unreadable:
+                raise UnreadableRecord('made up')
+            pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+            found = dict(image=pixels, captions=captions, image_id=index)
+            if index % 2:
+                found['labels'] = rng.integers(0, 5, (height, width), np.int16)
+            return found
+
+    config = get_config('tiny').data
+    make_row = pipeline.TrainRow(
+        tokenizer=words(),
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        max_tokens=8,
+        max_words=config.max_words,
+        augment=config.augment,
+    )
+    found = Replacing(Source())[data.draw(st.integers(0, 3))]
+    row = make_row(found, rng)
+    assert row['image1'].shape == row['image2'].shape == (config.image_size, config.image_size, 3)
+    assert row['image1'].dtype == np.uint8
+    _check_ids(row['ids'])
+    view, _ = transforms.eval_view(found['image'], found.get('labels'), size=config.image_size)
+    assert view.shape == row['image1'].shape
+
+
+@functools.cache
+def tokenizer_json() -> str:
+    """Of a small WordPiece, as transformers writes it."""
+    return words()._backend.to_str()
+
+
+def vocabulary(data: st.DataObject, folder: pathlib.Path) -> None:
+    listed = '\n'.join([*SPECIAL, 'a', 'b', '##a', '##b', 'red', 'bär', '[unused0]']) + '\n'
+    path = folder / 'vocab.txt'
+    if data.draw(st.booleans()):
+        path.write_bytes(mutated(data, listed.encode()))
+    else:
+        path = folder / 'tokenizer'
+        path.mkdir()
+        files = {
+            'tokenizer.json': tokenizer_json(),
+            'tokenizer_config.json': json.dumps(
+                {'tokenizer_class': 'PreTrainedTokenizerFast', 'unk_token': '[UNK]'}
+            ),
+        }
+        hit = data.draw(st.sampled_from(sorted(files)))
+        for name, text in files.items():
+            raw = text.encode()
+            (path / name).write_bytes(mutated(data, raw) if name == hit else raw)
+    found = make_tokenizer(str(path), texts=(), size=0)
+    text = data.draw(st.text(max_size=30))
+    ids = found.encode(text, 8)
+    assert ids.shape == (8,) and ids.min() >= 0
+    found.decode(ids)
+    found.save_vocab(folder / 'again.txt')
+    again = make_tokenizer(str(folder / 'again.txt'), texts=(), size=0)
+    assert again.tokens() == found.tokens()
+
+
+def metrics(data: st.DataObject, folder: pathlib.Path) -> None:
+    path = folder / 'metrics.jsonl'
+    lines = [json.dumps({'step': i, 'train/loss': 1 / i}) for i in range(1, 6)]
+    if data.draw(st.booleans()):
+        lines += [json.dumps(data.draw(json_values(st.just('step'))))]
+    path.write_bytes(mutated(data, ('\n'.join(lines) + '\n').encode()))
+    try:
+        read_metrics(path)
+    except ValueError as error:
+        assert str(path) in str(error), error
+    writer = MetricsWriter(folder, first_step=3, active=True)
+    writer.scalars(4, 'train', {'loss': 0.5})
+    writer.close()
+    steps = [json.loads(line)['step'] for line in path.read_text().splitlines()]
+    assert steps.pop() == 4 and all(step <= 3 for step in steps)
+    read_metrics(path)
+
+
+@functools.cache
+def saved() -> pathlib.Path:
+    """A workdir with steps 1 and 2."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    checkpoints = Checkpoints(folder, keep=2, async_save=False)
+    for step in (1, 2):
+        save(checkpoints, one_device(step))
+    checkpoints.check_last_save()
+    checkpoints.close()
+    return folder
+
+
+def checkpoint(data: st.DataObject, folder: pathlib.Path) -> None:
+    shutil.copytree(saved(), folder, dirs_exist_ok=True)
+    files = sorted(path for path in (folder / 'checkpoints').rglob('*') if path.is_file())
+    for path in data.draw(st.lists(st.sampled_from(files), min_size=1, max_size=3, unique=True)):
+        if data.draw(st.integers(0, 9)):
+            path.write_bytes(mutated(data, path.read_bytes()))
+        elif path.name != 'digests.json':  # without it there is nothing to compare with
+            path.unlink()
+    intact = verify_workdir(folder)
+    checkpoints = Checkpoints(folder, keep=2, async_save=False)
+    try:
+        found = checkpoints.restore(abstract(one_device(0)), fingerprint=FINGERPRINT)
+    finally:
+        checkpoints.close()
+    expected = one_device(int(found.step))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    assert found.step == 2 or not intact
+
+
+TARGETS = {
+    'image': Target(image, (UnreadableRecord,), 0.3),
+    'caption_list': Target(caption_list, (ValueError,), 0.2),
+    'record': Target(record, (TooManyUnreadable,), 0.07),
+    'vocabulary': Target(vocabulary, (ValueError,), 0.08),
+    'metrics': Target(metrics, (), 0.1),
+    'checkpoint': Target(checkpoint, (CheckpointError,), 0.05, saved),
+}
