@@ -6,23 +6,31 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import jax
+import ml_collections
 import numpy as np
 import PIL.Image
+from absl import flags
 from hypothesis import strategies as st
 
 from benchmarks.fuzz import Target
 from configs.pretrain import get_config
+from semmim_jax import main
 from semmim_jax.data import pipeline, transforms
 from semmim_jax.data.captions import CaptionList
 from semmim_jax.data.images import DECODERS, decode_image
 from semmim_jax.data.replacing import Replacing, TooManyUnreadable, UnreadableRecord
 from semmim_jax.data.tokenizer import SPECIAL, make_tokenizer
 from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
+from semmim_jax.tasks.pretrain import Pretrain
 from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
+from semmim_jax.training.experiment import open_experiment
 from semmim_jax.training.metrics import MetricsWriter
+from semmim_jax.training.ranges import check_ranges
+from semmim_jax.training.step import make_step
 from semmim_jax.training.verify import verify_workdir
 from semmim_jax.viz.curves import read_metrics
 
@@ -293,11 +301,87 @@ def checkpoint(data: st.DataObject, folder: pathlib.Path) -> None:
     assert found.step == 2 or not intact
 
 
+NUMBERS_TYPED = '0 -1 1 2 3 5 7 8 0.5 1.5 -0.0 1e-9 1e400 nan inf -inf 2147483648 0x10'.split()
+WORDS_TYPED = (
+    'None True plain none full float16 int8 fsdp data nowhere random block pixel global same '
+    'centring online pillow cudnn emoji_scenes:val emoji_scenes:x captions:/dev/null captions:. '
+    '/dev/zero () (1,2) (0.1,0.9) (1,"a",3) [1] {"a":1} __import__("os") \\0 ü'
+).split() + ['', '9' * 30, '9' * 5000]
+
+
+@functools.cache
+def fields() -> dict[str, bool]:
+    """Every field of the tiny config, dotted, and whether it is a number."""
+
+    def below(config, prefix):
+        for name, value in config.items():
+            if hasattr(value, 'items'):
+                yield from below(value, f'{prefix}{name}.')
+            else:
+                yield prefix + name, isinstance(value, int | float)
+
+    return dict(below(get_config('tiny'), ''))
+
+
+def overrides(data: st.DataObject, *, most: int) -> list[str]:
+    """One field of the config or more, with values mostly of their kind."""
+    names = data.draw(
+        st.lists(st.sampled_from(sorted(fields())), min_size=1, max_size=most, unique=True)
+    )
+    arguments = []
+    for name in names:
+        numbers = fields()[name] == bool(data.draw(st.integers(0, 9)))
+        typed = st.sampled_from(NUMBERS_TYPED if numbers else WORDS_TYPED)
+        arguments.append(f'--config.{name}={data.draw(typed | st.text(max_size=5))}')
+    return arguments
+
+
+def parsed(arguments: list[str]) -> ml_collections.ConfigDict:
+    """The config that a command line gives, as main.py parses it."""
+    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+        delattr(flags.FLAGS, name)  # of the example before
+    sys.argv = ['main', '--config=configs/pretrain.py:tiny', *arguments]
+    try:
+        main._parse(sys.argv)
+        flags.FLAGS.config.items()
+    except SystemExit as ended:
+        raise ValueError(ended.code) from None
+    except OSError as error:  # of a config file; main.py makes it one line
+        raise ValueError(' '.join(str(error).split())) from None
+    return flags.FLAGS.config
+
+
+def command_line(data: st.DataObject, folder: pathlib.Path) -> None:
+    arguments = overrides(data, most=3)
+    if data.draw(st.booleans()):
+        arguments += data.draw(st.lists(st.text(max_size=12) | st.sampled_from(['--', '--mode=x'])))
+    if data.draw(st.booleans()):
+        text = mutated(data, arguments[0].encode('utf-8', 'surrogatepass'))
+        arguments[0] = text.decode('utf-8', 'replace').replace('--flagfile', '')
+    if {'--help', '--helpshort', '--helpfull', '--helpxml'} & set(arguments):
+        return
+    check_ranges(parsed(arguments))
+
+
+def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
+    run = open_experiment(parsed(overrides(data, most=1)), str(folder), Pretrain)
+    run.checkpoints.close()
+    assert json.loads((folder / 'config.json').read_text())
+    rows, c = run.config.train.batch_size, run.config.data
+    view = jax.ShapeDtypeStruct((rows, c.image_size, c.image_size, 3), np.uint8)
+    numbers = lambda *shape: jax.ShapeDtypeStruct((rows, *shape), np.int32)
+    batch = dict(image1=view, image2=view, ids=numbers(c.max_tokens), image_id=numbers())
+    batch['labels1'] = numbers((c.image_size // c.patch_size) ** 2)
+    jax.eval_shape(make_step(run.task, run.tx, run.config), run.abstract, batch)
+
+
 TARGETS = {
     'image': Target(image, (UnreadableRecord,), 0.3),
     'caption_list': Target(caption_list, (ValueError,), 0.2),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
     'metrics': Target(metrics, (), 0.1),
+    'command_line': Target(command_line, (ValueError,), 0.1),
+    'experiment': Target(experiment, (ValueError, OSError), 0.01),
     'checkpoint': Target(checkpoint, (CheckpointError,), 0.05, saved),
 }

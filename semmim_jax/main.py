@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {" ".join(str(error).split())}')
 
 
 if __name__ == '__main__':

@@ -7,11 +7,11 @@ replaced by the next readable one and counted. The pipeline stops the run when t
 import logging
 
 
-class UnreadableRecord(Exception):
+class UnreadableRecord(ValueError):
     """One record cannot be read. The message is one line: which file, and why."""
 
 
-class TooManyUnreadable(Exception):
+class TooManyUnreadable(ValueError):
     """Unreadable records beyond what the config allows. The message names the last one."""
 
 

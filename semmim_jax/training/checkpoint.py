@@ -233,7 +233,7 @@ def load_params(
       'image/blocks/...' -> array in host memory, and the run's resolved config.
 
     Raises:
-      CheckpointError: if there is no checkpoint.
+      CheckpointError: if there is no checkpoint, or its files are not those that were saved.
     """
     field = {'ema': 'ema_params', 'online': 'params'}[params]
     folder = _folder(workdir)
@@ -243,6 +243,10 @@ def load_params(
         step = manager.latest_step()
         if step is None:
             raise CheckpointError(f'{workdir} holds no checkpoint')
+        try:
+            integrity.check_files(folder / str(step))
+        except integrity.DamagedCheckpoint as error:
+            raise CheckpointError(f'{folder / str(step)} is damaged: {error}') from None
         wanted = {field: manager.item_metadata(step).state.tree[field]}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         found = manager.restore(

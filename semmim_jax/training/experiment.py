@@ -19,6 +19,7 @@ from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.initial import start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
+from semmim_jax.training.ranges import check_ranges
 from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.state import TrainState, abstract_state, create_state
 
@@ -103,6 +104,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
       ValueError: for whatever in the config does not fit; the message names the key.
     """
     config = ml_collections.FrozenConfigDict(config)
+    check_ranges(config)
     train = config.train
     if train.batch_size > config.task.queue_size:
         raise ValueError(
@@ -133,6 +135,11 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     )
     task = make_task(config, special)
     tx = make_optimizer(config.optim, train.steps)
+    try:
+        abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
+    except Exception as error:  # sizes that do not fit each other are found at many places
+        said = ' '.join(str(error).split())
+        raise ValueError(f'no model can be built from this config: {said}') from error
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
@@ -147,7 +154,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         task=task,
         tx=tx,
         mesh=mesh,
-        abstract=abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding),
+        abstract=abstract,
         checkpoints=Checkpoints(folder, keep=train.keep, async_save=train.async_save),
         fingerprint=data_fingerprint(config, source, tokenizer),
     )

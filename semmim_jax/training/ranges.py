@@ -1,0 +1,86 @@
+"""What the numbers of a config may be, so that a mistake is named before anything is built on it.
+
+Rules go by the last part of a key, in every experiment: a width is a width wherever it stands.
+"""
+
+import math
+from typing import Any
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _numbers(value: Any, count: int) -> bool:
+    return len(value) == count and all(map(math.isfinite, value))
+
+
+MOST = 2**31 - 1
+# What a value must be in words, the same as a function, the keys that it goes for.
+TABLE = (
+    (
+        'a whole number from 1 to 2**31 - 1',
+        lambda x: _whole(x, 1, MOST),
+        'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
+        'bottleneck codes queue_size batch_size k_test log_every save_every keep max_words '
+        'max_pixels max_masked block_min_patches',
+    ),
+    (
+        'a whole number from 0 to 2**31 - 1',
+        lambda x: _whole(x, 0, MOST),
+        'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
+        'ops',
+    ),
+    # What is unrolled.
+    ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
+    ('from 1 to 1000', lambda x: _whole(x, 1, 1000), 'depth fusion_depth decoder_depth'),
+    ('from 1 to 10**7', lambda x: _whole(x, 1, 10**7), 'vocab_size'),
+    ('at least 3, for [CLS], a word and [SEP]', lambda x: _whole(x, 3, MOST), 'max_tokens'),
+    ('from 0 to 2**32 - 1', lambda x: _whole(x, 0, 2**32 - 1), 'seed'),
+    ('a whole number from 0 to 255', lambda x: _whole(x, 0, 255), 'fill'),
+    ('from 0 to 10', lambda x: 0 <= x <= 10, 'level'),
+    (
+        'from 0 to 1',
+        lambda x: 0 <= x <= 1,
+        'alpha mlm_probability prob centre_momentum ema ema_end max_replaced held_out_pairs '
+        'max_overlap min_cover',
+    ),
+    ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2'),
+    (
+        'at least 0, and finite',
+        lambda x: 0 <= x < math.inf,
+        'lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim',
+    ),
+    (
+        'above 0, and finite',
+        lambda x: 0 < x < math.inf,
+        'temperature tau_student tau_teacher_start tau_teacher_end clip_norm eps',
+    ),
+    ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
+    (
+        'two shares, the smaller first',
+        lambda x: _numbers(x, 2) and 0 < x[0] <= x[1] <= 1,
+        'crop_scale small medium large',
+    ),
+    ('three numbers', lambda x: _numbers(x, 3), 'pixel_mean'),
+    ('three numbers above 0', lambda x: _numbers(x, 3) and min(x) > 0, 'pixel_std'),
+)
+RULES = {name: (words, holds) for words, holds, names in TABLE for name in names.split()}
+
+
+def check_ranges(config: Any, prefix: str = '') -> None:
+    """Raises ValueError that names the first key of a config whose value breaks its rule."""
+    for name, value in config.items():
+        if name == 'sharding':  # names of axes, some of which are names of sizes too
+            continue
+        if hasattr(value, 'items'):
+            check_ranges(value, f'{prefix}{name}.')
+        elif name in RULES and not _holds(name, value):
+            raise ValueError(f'{prefix}{name}={value!r:.100}: must be {RULES[name][0]}')
+
+
+def _holds(name: str, value: Any) -> bool:
+    try:
+        return RULES[name][1](value)
+    except (TypeError, ValueError):  # a string, one number for two; too long an integer
+        return False
