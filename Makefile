@@ -1,13 +1,16 @@
 # make demo: trains a small model with all losses on emoji scenes, evaluates it, draws it.
 # make test: the whole test suite.
 # Both make their own virtual environment; PYTHON=python3.12 picks the interpreter.
+# make locked: makes it of files with the hashes in requirements.lock only; then demo and test use it.
+# make lock: writes requirements.lock anew, after a change of setup.cfg or constraints.txt.
+# make audit: asks pip-audit's service for known vulnerabilities of what requirements.lock lists.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format locked lock audit clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=$(RUN)
@@ -28,6 +31,25 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[demo,test]'
 	touch $@
+
+locked:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --no-build-isolation --editable .
+	touch $(VENV)/ready
+
+lock: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	echo setuptools | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --extra demo --extra test --constraint constraints.txt setup.cfg - \
+	    --output-file requirements.lock
+
+audit: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
 
 clean:
 	rm -rf $(VENV) runs .cache
