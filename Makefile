@@ -1,7 +1,8 @@
 # make demo: trains a small model with all losses on emoji scenes, evaluates it, draws it.
 # make test: the whole test suite.
 # Both make their own virtual environment; PYTHON=python3.12 picks the interpreter.
-# make locked: makes it of files with the hashes in requirements.lock only; then demo and test use it.
+# make locked: one for training and the demo from files with the hashes in requirements.lock only;
+#   make demo VENV=.venv-locked then uses it.
 # make lock: writes requirements.lock anew, after a change of setup.cfg or constraints.txt.
 # make audit: asks pip-audit's service for known vulnerabilities of what requirements.lock lists.
 
@@ -33,18 +34,18 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 locked:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(PYTHON) -m venv $(VENV)-locked
+	$(VENV)-locked/bin/python -m pip install --quiet --disable-pip-version-check \
 	    --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(VENV)-locked/bin/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --no-build-isolation --editable .
-	touch $(VENV)/ready
+	touch $(VENV)-locked/ready
 
 lock: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	echo setuptools | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	    --extra demo --extra test --constraint constraints.txt setup.cfg - \
+	    --extra demo --constraint constraints.txt setup.cfg - \
 	    --output-file requirements.lock
 
 audit: $(VENV)/ready

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz import Target
 from configs.pretrain import get_config
-from semmim_jax import main
+from semmim_jax import main  # noqa: F401  defines the flags
+from semmim_jax.cli.parser import parse
 from semmim_jax.data import pipeline, transforms
 from semmim_jax.data.captions import CaptionList
 from semmim_jax.data.images import DECODERS, decode_image
 from semmim_jax.data.replacing import Replacing, TooManyUnreadable, UnreadableRecord
-from semmim_jax.data.tokenizer import SPECIAL, make_tokenizer
+from semmim_jax.data.tokenizer import ROLES, SPECIAL, make_tokenizer
 from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
 from semmim_jax.tasks.pretrain import Pretrain
 from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
@@ -234,7 +235,12 @@ def vocabulary(data: st.DataObject, folder: pathlib.Path) -> None:
         files = {
             'tokenizer.json': tokenizer_json(),
             'tokenizer_config.json': json.dumps(
-                {'tokenizer_class': 'PreTrainedTokenizerFast', 'unk_token': '[UNK]'}
+                {
+                    'tokenizer_class': data.draw(
+                        st.sampled_from(['PreTrainedTokenizerFast', 'BertTokenizerFast'])
+                    ),
+                    **{f'{role}_token': token for role, token in zip(ROLES, SPECIAL)},
+                }
             ),
         }
         hit = data.draw(st.sampled_from(sorted(files)))
@@ -246,8 +252,9 @@ def vocabulary(data: st.DataObject, folder: pathlib.Path) -> None:
     ids = found.encode(text, 8)
     assert ids.shape == (8,) and ids.min() >= 0
     found.decode(ids)
-    found.save_vocab(folder / 'again.txt')
-    again = make_tokenizer(str(folder / 'again.txt'), texts=(), size=0)
+    (folder / 'again').mkdir()
+    found.save(folder / 'again')
+    again = make_tokenizer(str(folder / 'again'), texts=(), size=0)
     assert again.tokens() == found.tokens()
 
 
@@ -342,7 +349,7 @@ def parsed(arguments: list[str]) -> ml_collections.ConfigDict:
         delattr(flags.FLAGS, name)  # of the example before
     sys.argv = ['main', '--config=configs/pretrain.py:tiny', *arguments]
     try:
-        main._parse(sys.argv)
+        parse(sys.argv)
         flags.FLAGS.config.items()
     except SystemExit as ended:
         raise ValueError(ended.code) from None

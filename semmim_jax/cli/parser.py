@@ -4,7 +4,6 @@ import sys
 
 from absl import app, flags
 
-
 # What config_flags and absl raise for a bad argument, besides flags.Error.
 _MISTAKES = (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError)
 
