@@ -13,6 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 import PIL.Image
+import safetensors.numpy
 from absl import flags
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from benchmarks.fuzz import Target
 from configs.pretrain import get_config
 from semmim_jax import main  # noqa: F401  defines the flags
 from semmim_jax.cli.parser import parse
+from semmim_jax.conversion.files import read_tensors
+from semmim_jax.conversion.table import ConversionError
 from semmim_jax.data import pipeline, transforms
 from semmim_jax.data.captions import CaptionList
 from semmim_jax.data.images import DECODERS, decode_image
@@ -382,11 +385,58 @@ def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
     jax.eval_shape(make_step(run.task, run.tx, run.config), run.abstract, batch)
 
 
+@functools.cache
+def weights_file() -> bytes:
+    """A safetensors file of three types."""
+    kinds = {'a': np.float32, 'b': np.float16, 'c': np.int64}
+    tensors = {name: np.arange(6, dtype=kind).reshape(2, 3) for name, kind in kinds.items()}
+    return safetensors.numpy.save(tensors, {'format': 'pt'})
+
+
+def weights(data: st.DataObject, folder: pathlib.Path) -> None:
+    raw = weights_file()
+    if data.draw(st.booleans()):  # another header of the right length
+        size = int.from_bytes(raw[:8], 'little')
+        header = json.loads(raw[8 : 8 + size])
+        name = data.draw(st.sampled_from(sorted(header)))
+        numbers = st.sampled_from([-1, *NUMBERS]) | st.integers(0, 100)
+        kinds = ['F32', 'F64', 'BF16', 'F8_E4M3', 'BOOL', 'U8', 'I64', 'X', '']
+        header[name] = data.draw(
+            json_values(st.just('x'))
+            | st.fixed_dictionaries(
+                {
+                    'dtype': st.sampled_from(kinds),
+                    'shape': st.lists(numbers, max_size=3),
+                    'data_offsets': st.lists(numbers, min_size=2, max_size=2),
+                }
+            )
+        )
+        text = json.dumps(header).encode()
+        raw = len(text).to_bytes(8, 'little') + text + raw[8 + size :]
+    else:
+        raw = mutated(data, raw)
+    if data.draw(st.booleans()):
+        (folder / 'model.safetensors').write_bytes(raw)
+    else:
+        (folder / 'one.safetensors').write_bytes(raw)
+        places = data.draw(
+            st.just({name: 'one.safetensors' for name in 'abc'}) | json_values(st.just('../one'))
+        )
+        index = json.dumps({'weight_map': places}).encode()
+        if data.draw(st.booleans()):
+            index = mutated(data, index)
+        (folder / 'model.safetensors.index.json').write_bytes(index)
+    for array in read_tensors(folder).values():
+        assert array.dtype == np.float32 or array.dtype.kind in 'biu'
+        assert array.nbytes <= 100_000
+
+
 TARGETS = {
     'image': Target(image, (UnreadableRecord,), 0.3),
     'caption_list': Target(caption_list, (ValueError,), 0.2),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
+    'weights': Target(weights, (ConversionError,), 0.1),
     'metrics': Target(metrics, (), 0.1),
     'command_line': Target(command_line, (ValueError,), 0.1),
     'experiment': Target(experiment, (ValueError, OSError), 0.01),

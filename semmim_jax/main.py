@@ -30,8 +30,8 @@ _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval', 'verify'], 'what to
 def main(argv: list[str]) -> None:
     """Runs what the flags say; a user's mistake ends in one line, not in a traceback."""
     logging.getLogger().setLevel(logging.WARNING)
-    if not _DEBUG.value:  # Orbax gives several tracebacks for a failed save, of which we say a line
-        logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
+    if not _DEBUG.value:
+        _hush_failed_saves()
     config = _CONFIG.value
     try:
         if _MODE.value == 'verify':
@@ -44,6 +44,15 @@ def main(argv: list[str]) -> None:
         sys.exit(f'error: {" ".join(str(error).split())}')
 
 
+def _hush_failed_saves() -> None:
+    """A failed save is one line of ours; Orbax and TensorStore add a traceback for each array."""
+    logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    other = sys.unraisablehook
+    late = lambda found: 'Event loop is closed' in str(found.exc_value)
+    sys.unraisablehook = lambda found: None if late(found) else other(found)
+
+
 if __name__ == '__main__':
     flags.mark_flag_as_required('workdir')
     flags.register_multi_flags_validator(
@@ -51,4 +60,4 @@ if __name__ == '__main__':
         lambda given: given['config'] is not None or given['mode'] == 'verify',
         message='--config must be given, e.g. --config=configs/pretrain.py:demo',
     )
-    app.run(main, flagsparser=parse)
+    app.run(main, flags_parser=parse)

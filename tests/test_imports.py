@@ -31,7 +31,19 @@ NEVER = {
     'training': set(),
     'tasks': {'optax', 'orbax', 'grain'},
 }
-EVERYWHERE_NEVER = {'tensorflow', 'clu', 'pickle', 'dill', 'shelve', 'marshal'}
+EVERYWHERE_NEVER = {
+    *('tensorflow', 'clu'),
+    # What runs code that a file holds.
+    *('pickle', 'cloudpickle', 'dill', 'joblib', 'shelve', 'marshal', 'yaml', 'runpy', 'imp'),
+}
+# Calls by their last name, and arguments, that run code from files or strings.
+NEVER_CALLED = {'eval', 'exec', '__import__', 'import_module', 'exec_module', 'system', 'popen'}
+NEVER_PASSED = {
+    'allow_pickle': True,
+    'weights_only': False,
+    'trust_remote_code': True,
+    'shell': True,
+}
 PLAIN_TORCH = 'torch_model.py'  # of conversion/: it is copied out and runs without this project
 
 
@@ -104,16 +116,44 @@ def test_nothing_imports_a_command():
             )
 
 
-def test_no_unsafe_module_anywhere():
-    for path in (ROOT / PACKAGE).rglob('*.py'):
+def unsafe(source: str) -> list[str]:
+    """What a source text calls that may run code from a file or a string."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+        given = {k.arg: getattr(k.value, 'value', None) for k in node.keywords}
+        if name in NEVER_CALLED:
+            found.append(name)
+        found += [key for key in given if key in NEVER_PASSED and given[key] is NEVER_PASSED[key]]
+        if ast.unparse(node.func) == 'torch.load' and given.get('weights_only') is not True:
+            found.append('torch.load')
+    return found
+
+
+def test_no_file_that_is_read_can_run_code():
+    for path in [*(ROOT / PACKAGE).rglob('*.py'), *(ROOT / 'configs').rglob('*.py')]:
         tops = {name.split('.')[0] for name in imports(path)}
         assert not tops & EVERYWHERE_NEVER, f'{path.relative_to(ROOT)}: {tops & EVERYWHERE_NEVER}'
-        calls = [
-            node.func.id
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        ]
-        assert not {'eval', 'exec'} & set(calls), f'{path.relative_to(ROOT)} calls eval or exec'
+        found = unsafe(path.read_text())
+        assert not found, f'{path.relative_to(ROOT)} calls {found}'
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'eval(x)',
+        'np.load(x, allow_pickle=True)',
+        'torch.load(x)',
+        'torch.load(x, weights_only=False)',
+        'importlib.import_module(x)',
+        'subprocess.run(x, shell=True)',
+        'AutoTokenizer.from_pretrained(x, trust_remote_code=True)',
+    ],
+)
+def test_what_may_run_code_is_seen(line):
+    assert unsafe(line)
 
 
 def test_torch_is_imported_in_functions_of_conversion_only():

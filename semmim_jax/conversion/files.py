@@ -48,7 +48,7 @@ def read_json(path: str | pathlib.Path) -> dict[str, Any]:
         found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise ConversionError(f'{path}: {error.strerror}') from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConversionError(f'{path}: not JSON: {error}') from None
     if not isinstance(found, dict):
         raise ConversionError(f'{path}: not a JSON object')

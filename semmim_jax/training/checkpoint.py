@@ -197,7 +197,9 @@ class Checkpoints:
         """Waits; raises CheckpointError if the last save failed."""
         self.wait()
         if self._failure:
-            raise CheckpointError(f'{self._failure}; the newest checkpoint is {self.latest_step()}')
+            step = self.latest_step()
+            kept = 'no older checkpoint' if step is None else f'the newest checkpoint is {step}'
+            raise CheckpointError(f'{self._failure}; {kept}')
 
     def close(self) -> None:
         """Waits for saves under way and frees the threads."""
@@ -300,7 +302,8 @@ def _check_files(folder: pathlib.Path) -> bool:
 
 def _line(error: Exception) -> str:
     """What is wrong, in one line: TensorStore names file within file before it says so."""
-    return ' '.join(str(error).split()).rsplit('": ', 1)[-1][:300] or type(error).__name__
+    said = ' '.join(str(error).split()).rsplit('": ', 1)[-1].split(' [os_error_code')[0]
+    return said[:300] or type(error).__name__
 
 
 def _warn(line: str) -> None:
