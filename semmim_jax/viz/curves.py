@@ -15,6 +15,8 @@ from semmim_jax.viz import figure, palette
 WIDTH, HEIGHT = 2.7, 1.7  # inches, a panel
 LEFT, BELOW, GAP = 0.45, 0.38, 0.2  # room for tick labels, for the step axis, between panels
 LOSS_PREFIX = 'train/loss'
+# What a line raises that is no JSON object with a step, or has numbers beyond those of the machine.
+_BROKEN = (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
 
 
 def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -41,14 +43,14 @@ def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             continue
         try:
             record = json.loads(line)
-            step = int(record.pop('step'))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            step = int(np.int64(int(record.pop('step'))))
+            numbers = {k: float(v) for k, v in record.items() if type(v) in (int, float)}
+        except _BROKEN as error:
             if number == len(lines):
                 break
             raise ValueError(f'{path}, line {number}: no JSON object with a step') from error
-        for key, value in record.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                series.setdefault(key, {})[step] = float(value)
+        for key, value in numbers.items():
+            series.setdefault(key, {})[step] = value
     return {
         key: (np.array(sorted(points), np.int64), np.array([points[s] for s in sorted(points)]))
         for key, points in sorted(series.items())
