@@ -23,10 +23,13 @@ from semmim_jax import main  # noqa: F401  defines the flags
 from semmim_jax.cli.parser import parse
 from semmim_jax.conversion.files import read_tensors
 from semmim_jax.conversion.table import ConversionError
-from semmim_jax.data import pipeline, transforms
-from semmim_jax.data.captions import CaptionList
+from semmim_jax.data import transforms
+from semmim_jax.data.captions import read_captions
+from semmim_jax.data.image_texts import ImageTexts
 from semmim_jax.data.images import DECODERS, decode_image
 from semmim_jax.data.replacing import Replacing, TooManyUnreadable, UnreadableRecord
+from semmim_jax.data.rows import make_row
+from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import ROLES, SPECIAL, make_tokenizer
 from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
 from semmim_jax.tasks.pretrain import Pretrain
@@ -160,15 +163,14 @@ def caption_list(data: st.DataObject, folder: pathlib.Path) -> None:
     if data.draw(st.booleans()):
         raw = mutated(data, raw)
     (folder / 'list').write_bytes(raw)
-    source = CaptionList(
-        folder / 'list',
-        image_root='',
+    source = ImageTexts(
+        read_captions(str(folder / 'list'), image_root=''),
         decoder=data.draw(st.sampled_from(DECODERS)),
         max_pixels=MAX_PIXELS,
     )
     for i in range(len(source)):
         for caption in source.captions(i):
-            _check_ids(words().encode(pipeline.clean_caption(caption, max_words=30), 8))
+            _check_ids(words().encode(clean_caption(caption, max_words=30), 8))
         try:
             record = source[i]
         except UnreadableRecord as error:
@@ -203,17 +205,13 @@ def record(data: st.DataObject, folder: pathlib.Path) -> None:
                 found['labels'] = rng.integers(0, 5, (height, width), np.int16)
             return found
 
+        def entry(self, index):
+            return dict(captions=captions, image_id=index)
+
     config = get_config('tiny').data
-    make_row = pipeline.TrainRow(
-        tokenizer=words(),
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        max_tokens=8,
-        max_words=config.max_words,
-        augment=config.augment,
-    )
+    config.max_tokens = 8
     found = Replacing(Source())[data.draw(st.integers(0, 3))]
-    row = make_row(found, rng)
+    row = make_row('pretrain', Source(), words(), config)(found, rng)
     assert row['image1'].shape == row['image2'].shape == (config.image_size, config.image_size, 3)
     assert row['image1'].dtype == np.uint8
     _check_ids(row['ids'])

@@ -68,8 +68,8 @@ def test_images_are_read_lazily(folder, data_config):
     ('entry', 'message'),
     [
         ('a string', 'an object is needed, not str'),
-        ({'caption': 'x'}, 'needs the key "image"; has caption'),
-        ({'image': 'a.png'}, 'one of "caption", "captions".*has image'),
+        ({'caption': 'x'}, 'needs the key "image"; has \'caption\''),
+        ({'image': 'a.png'}, 'one of "caption", "captions".*has \'image\''),
         ({'image': 'a.png', 'caption': 'x', 'captions': ['y']}, 'one of "caption", "captions"'),
         ({'image': 3, 'caption': 'x'}, '"image" cannot be 3'),
         ({'image': 'a.png', 'caption': 5}, '"caption" must be a string or a list'),

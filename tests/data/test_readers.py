@@ -225,7 +225,7 @@ def test_json_lines(root, data_config):
     [
         ('{"image": ', 'line 2: not JSON'),
         ('3', 'line 2: an object is needed, not int'),
-        ('{"prompt": "x"}', 'line 2: needs the key "image"; has prompt'),
+        ('{"prompt": "x"}', 'line 2: needs the key "image"; has \'prompt\''),
         ('{"image": []}', 'line 2: "image" must be a path or a list of two'),
         ('{"image": "a", "targets": "x"}', '"targets" cannot be \'x\''),
         ('{"image": "a", "targets": [" "]}', "empty target ' '"),
