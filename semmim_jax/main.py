@@ -5,6 +5,7 @@ field, --mode=eval evaluates the newest checkpoint, --mode=verify compares all o
 digests and needs no --config.
 """
 
+import functools
 import logging
 import os
 import sys
@@ -24,6 +25,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run; what it holds is continued')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
+_PROFILE = flags.DEFINE_string(
+    'profile_steps', '', 'a:b: trace steps a to b into the TensorBoard folder of the run'
+)
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval', 'verify'], 'what to do')
 
 
@@ -36,7 +40,8 @@ def main(argv: list[str]) -> None:
     try:
         if _MODE.value == 'verify':
             sys.exit(0 if verify_workdir(_WORKDIR.value) else 1)
-        run = {'train': train_and_evaluate, 'eval': evaluate_workdir}[_MODE.value]
+        train = functools.partial(train_and_evaluate, profile_steps=_PROFILE.value)
+        run = {'train': train, 'eval': evaluate_workdir}[_MODE.value]
         run(config, _WORKDIR.value, find_task(config))
     except (ValueError, OSError) as error:
         if _DEBUG.value:

@@ -20,18 +20,22 @@ from semmim_jax.evaluators import course, pattern_report, suite
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.training.experiment import Experiment, MakeTask, open_experiment
 from semmim_jax.training.metrics import MetricsWriter, Progress, floats
+from semmim_jax.training.profiling import traced
 from semmim_jax.training.sharding import shard_batch
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
 
 
-def train_and_evaluate(config: Any, workdir: str, make_task: MakeTask) -> TrainState:
+def train_and_evaluate(
+    config: Any, workdir: str, make_task: MakeTask, *, profile_steps: str = ''
+) -> TrainState:
     """Trains to `config.train.steps`, resuming from the workdir, then evaluates.
 
     Args:
       config: the experiment, see configs/.
       workdir: the run's folder.
       make_task: (config, special tokens) -> task.
+      profile_steps: see `profiling.traced`.
 
     Returns:
       The final state.
@@ -48,6 +52,8 @@ def train_and_evaluate(config: Any, workdir: str, make_task: MakeTask) -> TrainS
         f'device(s), workdir {run.workdir}',
     )
     step_fn = jax.jit(make_step(run.task, run.tx, config), donate_argnums=0)
+    traces = run.workdir / 'tensorboard'
+    step_fn = traced(step_fn, profile_steps, traces, first_step=first, last_step=last)
     writer = MetricsWriter(run.workdir, first_step=first, active=main)
     progress = Progress(
         first_step=first, last_step=last, batch_size=config.train.batch_size, active=main
