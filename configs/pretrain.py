@@ -4,11 +4,11 @@ Paper:     semantics-enhanced cross-modal masked image modelling; docs/method.md
            the paper's, which is a public sibling's and which is ours.
 Command:   python -m semmim_jax.main --config=configs/pretrain.py --workdir=RUN
            python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=runs/demo
-Hardware:  base: a TPU or GPU node (ViT-B/16 at 256 px, BERT 6 + 6, decoder 12); demo, tiny: a
-           laptop.
-Expect:    demo: the table in the README. base: not run.
+Hardware:  base, large: a TPU slice or a GPU node, docs/scaling.md says which (ViT-B/16 or ViT-L/16
+           at 256 px, BERT 6 + 6, decoder 12); demo, tiny: a laptop.
+Expect:    demo: the table in the README. base, large: not run.
 
-Variants (`configs/pretrain.py:NAME`): base, demo, tiny (for tests: seconds).
+Variants (`configs/pretrain.py:NAME`): base, large (ViT-L/16), demo, tiny (for tests: seconds).
 """
 
 import ml_collections
@@ -19,11 +19,15 @@ def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
     config = base()
     if variant == 'base':
         return config
+    if variant == 'large':
+        return large(config)
     if variant == 'demo':
         return demo(config)
     if variant == 'tiny':
         return tiny(demo(config))
-    raise ValueError(f'no variant {variant!r} of configs/pretrain.py: use base, demo or tiny')
+    raise ValueError(
+        f'no variant {variant!r} of configs/pretrain.py: use base, large, demo or tiny'
+    )
 
 
 def base() -> ml_collections.ConfigDict:
@@ -176,6 +180,12 @@ def base() -> ml_collections.ConfigDict:
     c.sharding = dict(  # logical axis of a parameter -> mesh axis; others stay whole
         embed='fsdp', mlp='tensor', heads='tensor', vocab='tensor', codes='tensor'
     )
+    return c
+
+
+def large(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """ViT-L/16 with a bridge to the text towers' width, as mPLUG's large model has it."""
+    c.model.image.update(width=1024, depth=24, heads=16, mlp_width=4096)
     return c
 
 
