@@ -12,13 +12,12 @@ import collections
 import re
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 
 from configs.pretrain import get_config
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain import Pretrain
-from semmim_jax.training import flops, optim, sharding, state, step
+from semmim_jax.training import flops, sharding
 
 OPTIONS = {
     'SemMIM': {},
@@ -35,9 +34,9 @@ SCOPES = {
     'vocabulary head': ('predict_words',),
     'encoding head': ('encode_patches', 'encoding_head'),
     'decoder': ('decode',),
-    'other': ('', 'project_image', 'project_text', 'match', 'bne,be->bn'),
+    'other': ('', 'project_image', 'project_text', 'match', 'bne,be->bn', 'to_fusion'),
 }
-SPECIAL = SpecialTokens(pad=0, cls=101, sep=102, mask=103, vocab_size=30522)
+SPECIAL = program.special_tokens(get_config('base'))
 
 
 class Pass(NamedTuple):
@@ -49,9 +48,11 @@ class Pass(NamedTuple):
     teacher: float = 0.0
 
 
-def full_size(weights: dict[str, float]) -> ml_collections.FrozenConfigDict:
+def full_size(
+    weights: dict[str, float], *, variant: str = 'base'
+) -> ml_collections.FrozenConfigDict:
     """configs/pretrain.py with some weights of the losses changed, nothing computed twice."""
-    config = get_config('base')
+    config = get_config(variant)
     config.model.update(remat='none', dtype='float32')
     config.task.weights.update(weights)
     return ml_collections.FrozenConfigDict(config)
@@ -103,7 +104,9 @@ def arithmetic(config: Any) -> list[Pass]:
         + head.bottleneck * head.codes
     )
     queue = 2 * 2 * config.task.queue_size * config.model.embed_dim
-    context = keys_values(text, n, fusion)
+    # Where the widths differ, image tokens cross a bridge before fusion and decoder read them.
+    bridge = 2 * n * image.width * text.width if image.width != text.width else 0.0
+    context = bridge + keys_values(text, n, fusion)
 
     passes = [
         Pass('ViT, full view', 'image tower', vit, vit),
@@ -126,7 +129,7 @@ def arithmetic(config: Any) -> list[Pass]:
     if on.mim:
         injection = (mim.injection_layers - 1) * layer(text, n, cross=t)
         injection += layer(text, n, cross=t, queries=p)
-        injection += keys_values(text, t, mim.injection_layers)
+        injection += keys_values(text, t, mim.injection_layers) + bridge
         told = lambda kind: injection if kind == 'cross_attention' else 0.0
         passes += [
             Pass('ViT, masked view', 'image tower', vit),
@@ -140,29 +143,14 @@ def arithmetic(config: Any) -> list[Pass]:
             Pass('PrefixLM, text', 'text tower', bert),
             Pass('PrefixLM, fusion', 'fusion', body + last(t)),
             Pass('PrefixLM, decoder', 'decoder', decoder + words(t)),
+            Pass('PrefixLM, bridge', 'other', bridge),
         ]
-    return passes
+    return [row for row in passes if row.student or row.teacher]
 
 
 def training_total(passes: list[Pass]) -> float:
     """FLOPs of a training step per sample: 3 x student + teacher."""
     return sum(3 * row.student + row.teacher for row in passes)
-
-
-def lower_step(config: Any, *, batch_size: int) -> jax.stages.Lowered:
-    """The whole training step, lowered on shapes alone."""
-    task = Pretrain(config, SPECIAL)
-    tx = optim.make_optimizer(config.optim, config.train.steps)
-    mesh = sharding.make_mesh(config.mesh)
-    shapes = state.abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
-    b, size = batch_size, config.data.image_size
-    batch = {
-        'image1': jax.ShapeDtypeStruct((b, size, size, 3), 'uint8'),
-        'image2': jax.ShapeDtypeStruct((b, size, size, 3), 'uint8'),
-        'ids': jax.ShapeDtypeStruct((b, config.data.max_tokens), 'int32'),
-        'image_id': jax.ShapeDtypeStruct((b,), 'int32'),
-    }
-    return jax.jit(step.make_step(task, tx, config)).lower(shapes, batch)
 
 
 def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]:
@@ -173,7 +161,11 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
     """
     parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
     found = collections.defaultdict(lambda: [0.0, 0.0])
-    for path, cost in flops.matmul_flops(lower_step(config, batch_size=batch_size)).items():
+    config = config.copy_and_resolve_references().unlock()
+    config.train.batch_size = batch_size
+    mesh = sharding.make_mesh(config.mesh)
+    lowered, _, _ = program.lower_step(config, Pretrain, mesh)
+    for path, cost in flops.matmul_flops(lowered).items():
         name = re.match(
             r'jit\(step\)/(?P<back>transpose\()?jvp\((?:SemMIM\.)?(?P<scope>[^)]*)', path
         )

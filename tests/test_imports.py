@@ -19,6 +19,8 @@ FOLDERS = {
     'evaluators': {'evaluators', 'data', 'viz', 'training.predictor', 'training.sharding'},
     'viz': {'viz', 'data'},
     'conversion': {'conversion', 'data', 'ops', 'training.checkpoint'},
+    'planning': {'planning', 'training', 'ops'},
+    'cli': set(),
 }
 ONLY = {
     'losses': {'jax', 'chex'},

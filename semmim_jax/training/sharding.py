@@ -5,7 +5,7 @@ and 'tensor'. Batches are split over 'data' and 'fsdp'.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,23 +17,25 @@ AXES = ('data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
 
 
-def make_mesh(sizes: Mapping[str, int]) -> Mesh:
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """Mesh over all devices with the axes of `AXES`.
 
     Args:
       sizes: devices along each axis; one of them may be -1, "all that remain".
+      devices: the devices; None: those that are present.
 
     Raises:
       ValueError: if the sizes do not multiply to the number of devices.
     """
     shape = [sizes[axis] for axis in AXES]
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
     if shape.count(-1) == 1:
-        shape[shape.index(-1)] = devices // max(1, -math.prod(shape))
-    if math.prod(shape) != devices:
+        shape[shape.index(-1)] = len(devices) // max(1, -math.prod(shape))
+    if math.prod(shape) != len(devices):
         asked = ', '.join(f'{axis}={sizes[axis]}' for axis in AXES)
-        raise ValueError(f'mesh {asked} does not multiply to the {devices} devices present')
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        raise ValueError(f'mesh {asked} does not multiply to the {len(devices)} devices present')
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(shape), AXES, axis_types=axis_types, devices=devices)
 
 
 def param_shardings(boxed: Any, mesh: Mesh, rules: Mapping[str, str]) -> Any:

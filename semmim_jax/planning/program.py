@@ -1,0 +1,80 @@
+"""The real training step, lowered for a mesh from shapes alone: no data, no parameters."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import Mesh, NamedSharding
+
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.training.optim import make_optimizer
+from semmim_jax.training.sharding import BATCH
+from semmim_jax.training.state import TrainState, abstract_state
+from semmim_jax.training.step import make_step
+
+MakeTask = Callable[[Any, SpecialTokens], Any]
+
+
+def special_tokens(config: Any) -> SpecialTokens:
+    """BERT's special ids; which ids they are changes no shape."""
+    return SpecialTokens(pad=0, cls=101, sep=102, mask=103, vocab_size=config.model.text.vocab_size)
+
+
+def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global batch as `data/pipeline.py` gives it, without patch labels."""
+    b, size = config.train.batch_size, config.data.image_size
+    ways = math.prod(mesh.shape[axis] for axis in BATCH[0])
+    if b % ways:
+        raise ValueError(
+            f'train.batch_size={b} does not split over the {ways} devices of mesh axes '
+            f'{" and ".join(BATCH[0])}'
+        )
+    like = lambda shape, dtype: jax.ShapeDtypeStruct(
+        shape, dtype, sharding=NamedSharding(mesh, BATCH)
+    )
+    return {
+        'image1': like((b, size, size, 3), jnp.uint8),
+        'image2': like((b, size, size, 3), jnp.uint8),
+        'ids': like((b, config.data.max_tokens), jnp.int32),
+        'image_id': like((b,), jnp.int32),
+    }
+
+
+def lower_step(
+    config: Any, make_task: MakeTask, mesh: Mesh
+) -> tuple[jax.stages.Lowered, TrainState, dict[str, jax.ShapeDtypeStruct]]:
+    """The step as `training/loop.py` runs it.
+
+    Args:
+      config: the experiment.
+      make_task: (config, special tokens) -> task.
+      mesh: of `sharding.make_mesh`.
+
+    Returns:
+      The lowered step, and its arguments: the abstract state and batch.
+    """
+    config = ml_collections.FrozenConfigDict(config)
+    task = make_task(config, special_tokens(config))
+    tx = make_optimizer(config.optim, config.train.steps)
+    state = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
+    batch = abstract_batch(config, mesh)
+    with jax.set_mesh(mesh):
+        step = jax.jit(make_step(task, tx, config), donate_argnums=0)
+        return step.lower(state, batch), state, batch
+
+
+def without_recomputation(config: Any) -> ml_collections.ConfigDict:
+    """The config of the same step computed once: its products are the model's FLOPs."""
+    config = ml_collections.ConfigDict(config).copy_and_resolve_references()
+    config.model.remat = 'none'
+    return config
+
+
+def device_bytes(tree: Any) -> float:
+    """Bytes of an abstract pytree on one device, by its shardings."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )

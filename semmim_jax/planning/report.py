@@ -1,0 +1,204 @@
+"""Compiles the step for a machine and puts its figures into a table and into JSON."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+
+from semmim_jax.planning import costs, program, roofline
+from semmim_jax.planning.program import MakeTask
+from semmim_jax.planning.topologies import Machine
+from semmim_jax.training import flops, sharding
+
+SETTINGS = ('train.batch_size', 'train.steps', 'model.dtype', 'model.remat', 'model.scan')
+SETTINGS += ('model.attention',)
+PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
+
+
+def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
+    """Everything that is known of a run before renting the machine.
+
+    Args:
+      config: the experiment.
+      make_task: (config, special tokens) -> task.
+      machine: of `topologies.open_machine`.
+
+    Returns:
+      Figures of plain numbers, strings, lists and dicts: bytes and FLOPs are of one device where
+      the name says so, times in seconds. 'time' is None where the chip is not in the table.
+
+    Raises:
+      ValueError: if the mesh or the batch does not fit the machine, or the step its memory.
+    """
+    mesh = sharding.make_mesh(config.mesh, machine.devices)
+    lowered, state, batch = program.lower_step(config, make_task, mesh)
+    once = lowered
+    if config.model.remat != 'none':
+        once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
+    rows, devices = config.train.batch_size, mesh.size
+    model_flops = flops.matmul_flops(once).total()
+    figures = {
+        'topology': machine.name,
+        'device': machine.devices[0].device_kind,
+        'devices': devices,
+        'mesh': dict(mesh.shape),
+        'settings': {name: _field(config, name) for name in SETTINGS},
+        'model_flops_per_sample': model_flops / rows,
+        'step_flops_per_sample': flops.matmul_flops(lowered).total() / rows,
+    }
+    started = time.monotonic()
+    compiled = _compile(lowered, machine)
+    figures['compile_seconds'] = time.monotonic() - started
+    figures['bytes_per_device'] = _memory(compiled, state, batch, machine)
+    found = costs.read(compiled.as_text(), mesh.shape)
+    figures |= {
+        'flops_per_device': found.flops,
+        'hbm_traffic_per_device': found.hbm_bytes,
+        'unknown_loops': found.unknown_loops,
+        'collectives': _collectives(found),
+        'time': None,
+    }
+    if machine.chip is not None:
+        times = roofline.estimate(
+            found,
+            machine.chip,
+            interconnect=machine.chip.interconnect(machine.sides),
+            model_flops=model_flops,
+            batch_size=rows,
+            steps=config.train.steps,
+            devices=devices,
+        )
+        figures['time'] = dataclasses.asdict(times)
+    return figures
+
+
+def _field(config: Any, name: str) -> Any:
+    for part in name.split('.'):
+        config = config[part]
+    return config
+
+
+def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compiled:
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        said = str(error).splitlines()[0].partition('RESOURCE_EXHAUSTED: ')[2]
+        raise ValueError(
+            f'the step does not fit {machine.name}: {said} A larger mesh.fsdp, model.remat=full '
+            'or a smaller train.batch_size saves memory'
+        ) from error
+
+
+def _memory(compiled, state, batch, machine: Machine) -> dict[str, float]:
+    """Bytes of one device: our sums over the shardings, then what the compiler says."""
+    held = (state.params, state.opt_state, state.ema_params, (state.extra, state.step), batch)
+    ours = {name: program.device_bytes(tree) for name, tree in zip(PARTS, held)}
+    said = compiled.memory_analysis()
+    kept = said.output_size_in_bytes - said.alias_size_in_bytes  # what takes no argument's place
+    needed = said.argument_size_in_bytes + kept + said.temp_size_in_bytes
+    return ours | {
+        'arguments_predicted': sum(ours.values()),
+        'arguments': said.argument_size_in_bytes,
+        'temporaries': said.temp_size_in_bytes,
+        'code': said.generated_code_size_in_bytes,
+        'needed': needed + said.generated_code_size_in_bytes,
+        'hbm': machine.chip.hbm_bytes if machine.chip else None,
+    }
+
+
+def _collectives(found: costs.Costs) -> list[dict[str, Any]]:
+    """Collectives of the same kind over the same axes, added up."""
+    rows: dict[tuple, dict[str, Any]] = {}
+    for c in found.collectives:
+        row = rows.setdefault(
+            (c.kind, c.axes), {'kind': c.kind, 'axes': list(c.axes), 'calls': 0, 'bytes': 0.0}
+        )
+        row['calls'] += c.times
+        row['bytes'] += c.times * c.bytes
+    return sorted(rows.values(), key=lambda row: -row['bytes'])
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as text for people."""
+    mesh = ' x '.join(f'{axis} {size}' for axis, size in figures['mesh'].items())
+    settings = ', '.join(f'{name}={value}' for name, value in figures['settings'].items())
+    lines = [
+        f'{figures["topology"]}: {figures["devices"]} x {figures["device"]}, mesh {mesh}',
+        settings,
+        f'compiled in {figures["compile_seconds"]:.0f} s',
+        *_memory_lines(figures['bytes_per_device']),
+        *_flops_lines(figures),
+        *_collective_lines(figures['collectives']),
+    ]
+    if figures['unknown_loops']:
+        lines.append(f'  loops of unknown length, counted once: {figures["unknown_loops"]}')
+    return '\n'.join(lines + _time_lines(figures))
+
+
+def _si(value: float, unit: str = '') -> str:
+    """12.3 G; the prefix keeps 1 to 999 before the point."""
+    for prefix in ('', 'k', 'M', 'G', 'T'):
+        if abs(value) < 999.5 or prefix == 'T':
+            return f'{value:10.2f} {prefix + unit:2}'
+        value /= 1000
+    raise AssertionError
+
+
+def _memory_lines(memory: dict[str, Any]) -> list[str]:
+    line = lambda name, key: f'  {name:26}{_si(memory[key], "B")}'
+    off, hbm = memory['arguments'] / memory['arguments_predicted'] - 1, memory['hbm']
+    share = f'   {memory["needed"] / hbm:.0%} of {hbm / 1e9:.1f} GB HBM' if hbm else ''
+    return [
+        '',
+        'memory of a device',
+        *(line(name, name) for name in PARTS),
+        line('sum of these', 'arguments_predicted'),
+        f'{line("arguments, compiler", "arguments")}   {off:+.1%}',
+        line('temporaries, compiler', 'temporaries'),
+        line('needed, compiler', 'needed') + share,
+    ]
+
+
+def _flops_lines(figures: dict[str, Any]) -> list[str]:
+    rows, devices = figures['settings']['train.batch_size'], figures['devices']
+    step, once = figures['step_flops_per_sample'], figures['model_flops_per_sample']
+    held, even = figures['flops_per_device'], step * rows / devices
+    line = lambda name, value: f'  {name:26}{_si(value)}'
+    return [
+        '',
+        'FLOPs of matrix products',
+        line('model, a sample', once),
+        f'{line("with recomputation", step)}   {step / once - 1:+.1%}',
+        line('model, a step', once * rows),
+        f'{line("compiled, a device", held)}   {held / even - 1:+.1%} against an even share',
+    ]
+
+
+def _collective_lines(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ['', f'{"collectives a step":24}{"mesh axes":20}{"calls":>7}{"received":>12}']
+    for row in rows:
+        axes = ', '.join(row['axes'])
+        lines.append(f'  {row["kind"]:22}{axes:20}{row["calls"]:7}{_si(row["bytes"], "B")}')
+    return [*lines, f'  {"all":49}{_si(sum(row["bytes"] for row in rows), "B")}']
+
+
+def _time_lines(figures: dict[str, Any]) -> list[str]:
+    times = figures['time']
+    if times is None:
+        return ['', f'no peak figures for {figures["device"]}: no times']
+    rows = [
+        ('products at peak', times['compute'] * 1e3, 'ms'),
+        ('HBM traffic', times['hbm'] * 1e3, 'ms'),
+        ('interconnect', times['interconnect'] * 1e3, 'ms'),
+        ('no step is faster than', times['bound'] * 1e3, 'ms'),
+        ('predicted step', times['step'] * 1e3, 'ms'),
+        ('predicted MFU', times['mfu'] * 100, '%'),
+        ('samples a second', times['samples_per_second'], ''),
+        ('days', times['days'], ''),
+        ('chip-hours', times['chip_hours'], ''),
+    ]
+    head = f'roofline from peak figures, not measured; {figures["settings"]["train.steps"]} steps'
+    return ['', head, *(f'  {name:26}{value:10.2f} {unit}'.rstrip() for name, value, unit in rows)]

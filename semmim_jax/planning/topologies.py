@@ -1,0 +1,96 @@
+"""Machines that are not here, as devices to compile for.
+
+v5e:16x16    a TPU slice by its shape in chips; v4, v5p, v6e alike        needs libtpu
+h100:8       GPUs, up to 8 of a host, or whole hosts of 8                 needs the CUDA plugin
+local        the devices of this machine
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import pathlib
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from semmim_jax.planning.chips import CHIPS, Chip, chip_of
+
+_TARGETS = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What to compile for.
+
+    Attributes:
+      name: as asked for.
+      devices: JAX's, without hardware behind them unless local.
+      chip: their figures; None if unknown.
+      sides: of the slice in chips; one number for chips behind a switch.
+    """
+
+    name: str
+    devices: list[Any]
+    chip: Chip | None
+    sides: tuple[int, ...]
+
+
+def open_machine(name: str) -> Machine:
+    """The machine that `--topology` names. To be called before JAX uses any device.
+
+    Raises:
+      ValueError: for a name that is not known, or whose compiler is not installed.
+    """
+    if name == 'local':
+        devices = jax.devices()
+        return Machine(name, devices, chip_of(devices[0].device_kind), (len(devices),))
+    kind, _, shape = name.partition(':')
+    sides = tuple(int(side) if side.isdecimal() else 0 for side in shape.split('x'))
+    if kind not in CHIPS or not all(sides):
+        raise ValueError(
+            f'--topology={name}: use local, or a chip and a shape such as v5e:16x16, v5p:4x4x8 '
+            f'or h100:8; chips: {", ".join(CHIPS)}'
+        )
+    chip = CHIPS[kind]
+    jax.config.update('jax_platforms', 'cpu')  # where the tracing runs
+    describe = _tpus if chip.wrap else _gpus
+    try:
+        return Machine(name, describe(chip, sides), chip, sides)
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f'--topology={name}: {str(error).splitlines()[0]}') from error
+
+
+def _tpus(chip: Chip, sides: tuple[int, ...]) -> list[Any]:
+    if importlib.util.find_spec('libtpu') is None:
+        raise ValueError("compiling for TPUs needs libtpu: pip install 'semmim_jax[preflight]'")
+    # Without these, libtpu asks a metadata server and prints warnings; `shape` decides.
+    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+    os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+    os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')
+    shape = 'x'.join(str(side) for side in (*sides, 1, 1)[: 3 if chip.wrap == 4 else 2])
+    # One device a chip, as JAX's meshes want it, not one a core.
+    options = {'chip_config_name': 'megacore'} if chip.name == 'v4' else {}
+    return topologies.get_topology_desc(
+        platform='tpu', topology_name=f'{chip.name}:{shape}', **options
+    ).devices
+
+
+def _gpus(chip: Chip, sides: tuple[int, ...]) -> list[Any]:
+    if importlib.util.find_spec('jax_cuda13_plugin') is None:
+        raise ValueError(
+            "compiling for GPUs needs the CUDA plugin: pip install 'semmim_jax[preflight]'"
+        )
+    count, hosts = math.prod(sides), -(-math.prod(sides) // chip.host)
+    if len(sides) > 1 or count % hosts or count > chip.host and count % chip.host:
+        raise ValueError(
+            f'--topology={chip.name}:{"x".join(map(str, sides))}: GPUs are a number, up to '
+            f'{chip.host} or a multiple of {chip.host}'
+        )
+    return topologies.get_topology_desc(
+        platform='cuda',
+        topology_name='',
+        target_config=(_TARGETS / f'{chip.name}.txtpb').read_text(),
+        topology=f'1x{hosts}x{count // hosts}',
+    ).devices

@@ -1,0 +1,53 @@
+"""Tells what a run needs before it is paid for: memory, FLOPs, communication, time.
+
+    python -m semmim_jax.preflight --config=configs/pretrain.py --topology=v5e:16x16 \\
+        --config.mesh.fsdp=8 --json=v5e.json
+
+Compiles the real training step for the machine, which need not be here: TPUs by libtpu, GPUs by the
+CUDA plugin (pip install 'semmim_jax[preflight]'). Reads no data. docs/scaling.md explains the
+figures.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from semmim_jax.cli.parser import parse
+from semmim_jax.planning import report
+from semmim_jax.planning.topologies import open_machine
+from semmim_jax.tasks.catalogue import find_task
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'experiment, e.g. configs/pretrain.py')
+_TOPOLOGY = flags.DEFINE_string(
+    'topology', None, 'machine: v5e:16x16, v5p:4x4x8, h100:8, ... or local'
+)
+_DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
+_JSON = flags.DEFINE_string('json', None, 'file to write the figures to')
+
+
+def main(argv: list[str]) -> None:
+    """Compiles, prints the table, writes the JSON."""
+    logging.getLogger().setLevel(logging.WARNING)
+    config = _CONFIG.value
+    try:
+        figures = report.preflight(config, find_task(config), open_machine(_TOPOLOGY.value))
+        if _JSON.value:
+            command = {'command': ' '.join(sys.argv[1:])}
+            pathlib.Path(_JSON.value).write_text(json.dumps(command | figures, indent=1) + '\n')
+    except (ValueError, OSError) as error:
+        if _DEBUG.value:
+            raise
+        sys.exit(f'error: {error}')
+    print(report.table(figures))
+
+
+if __name__ == '__main__':
+    flags.mark_flags_as_required(['config', 'topology'])
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,53 @@
+"""Machines by name; TPU programs where libtpu is installed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from semmim_jax.planning import costs
+from semmim_jax.planning.topologies import open_machine
+from semmim_jax.training import sharding
+
+
+@pytest.mark.parametrize('name', ['v9:2x2', 'v5e', 'v5e:', 'v5e:2xx2', 'h100:0', 'pod'])
+def test_an_unknown_machine_is_answered_with_the_known_ones(name):
+    with pytest.raises(ValueError, match='v4, v5e, v5p, v6e, h100') as error:
+        open_machine(name)
+    assert name in str(error.value)
+
+
+def test_local_is_this_machine():
+    machine = open_machine('local')
+    assert machine.devices == jax.devices()
+    assert machine.chip is None and machine.sides == (jax.device_count(),)
+
+
+def test_a_slice_that_no_tpu_has_is_refused():
+    pytest.importorskip('libtpu')
+    with pytest.raises(ValueError, match='v5e:2x3'):
+        open_machine('v5e:2x3')
+
+
+def test_a_tpu_program_costs_what_it_must():
+    """A scan over 5 layers on v5e:2x2: products by closed form, weights gathered in each layer."""
+    pytest.importorskip('libtpu')
+    machine = open_machine('v5e:2x2')
+    mesh = sharding.make_mesh(dict(data=1, fsdp=4, tensor=1), machine.devices)
+    like = lambda shape, *spec: jax.ShapeDtypeStruct(
+        shape, jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(*spec))
+    )
+
+    def f(x, kernels):
+        def layer(x, w):
+            x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec('fsdp')))
+            return x @ w, None
+
+        return jax.lax.scan(layer, x, kernels)[0]
+
+    x, kernels = like((4096, 1024), 'fsdp'), like((5, 1024, 1024), None, 'fsdp')
+    found = costs.read(jax.jit(f).lower(x, kernels).compile().as_text(), mesh.shape)
+    assert found.flops == 5 * 2 * 4096 // 4 * 1024 * 1024
+    gathered = [c for c in found.collectives if c.kind == 'all-gather']
+    assert {c.axes for c in gathered} == {('fsdp',)}
+    assert sum(c.bytes * c.times for c in gathered) == 5 * 1024 * 1024 * 2 * 3 / 4
