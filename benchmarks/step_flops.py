@@ -161,7 +161,7 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
     """
     parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
     found = collections.defaultdict(lambda: [0.0, 0.0])
-    config = config.copy_and_resolve_references().unlock()
+    config = ml_collections.ConfigDict(config.to_dict())
     config.train.batch_size = batch_size
     mesh = sharding.make_mesh(config.mesh)
     lowered, _, _ = program.lower_step(config, Pretrain, mesh)

@@ -68,7 +68,7 @@ def lower_step(
 
 def without_recomputation(config: Any) -> ml_collections.ConfigDict:
     """The config of the same step computed once: its products are the model's FLOPs."""
-    config = ml_collections.ConfigDict(config).copy_and_resolve_references()
+    config = ml_collections.ConfigDict(config.to_dict())
     config.model.remat = 'none'
     return config
 

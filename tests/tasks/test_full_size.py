@@ -4,6 +4,7 @@ import collections
 
 import jax
 import pytest
+from flax.core import meta
 
 from benchmarks import step_flops
 from semmim_jax.tasks.pretrain import Pretrain
@@ -86,6 +87,24 @@ def count(params) -> dict[str, int]:
     return dict(found)
 
 
+def test_the_large_variant_has_vit_larges_tower_and_a_bridge(abstract):
+    """The image tower of CLIP's ViT-L/14 has 303,966,208 parameters without its projection to 768.
+
+    It holds 257 positions too (224 px in patches of 14); ours has patches of 16.
+    """
+    config = step_flops.full_size({}, variant='large')
+    task = Pretrain(config, step_flops.SPECIAL)
+    sizes = count(meta.unbox(jax.eval_shape(task.init, jax.random.key(0))))
+    assert sizes.pop('image') - 3 * (16 * 16 - 14 * 14) * 1024 == 303_179_776
+    bridge = sizes.pop('bridge') + sizes.pop('bridge_norm')
+    assert bridge == 1024 * 768 + 768 + 2 * 768
+    base = count(abstract.params)
+    # Wider image tokens enter the [MASK] vector and the ITC projection; all else is base's.
+    base['mask_token'] += 256
+    base['image_projection'] += 256 * 256
+    assert sizes == {name: size for name, size in base.items() if name != 'image'}
+
+
 def test_the_state_holds_teacher_moments_and_queue(config, abstract):
     assert jax.tree.map(lambda x: x.shape, abstract.ema_params) == jax.tree.map(
         lambda x: x.shape, abstract.params
@@ -109,12 +128,15 @@ def test_arithmetic_is_methods_table(config):
     assert sum(row.student for row in passes) == pytest.approx(142.39e9, rel=1e-3)
 
 
-@pytest.mark.parametrize('option', METHOD_TOTAL)
+@pytest.mark.parametrize('option', [*METHOD_TOTAL, 'large'])
 def test_the_step_spends_what_the_trimmed_arithmetic_says(option):
-    config = step_flops.full_size(step_flops.OPTIONS[option])
+    variant = 'large' if option == 'large' else 'base'
+    weights = step_flops.OPTIONS['SemMIM' if option == 'large' else option]
+    config = step_flops.full_size(weights, variant=variant)
     passes, held = step_flops.arithmetic(config), step_flops.count(config)
     total = sum(map(sum, held.values()))
-    assert total == pytest.approx(METHOD_TOTAL[option] * 1e9, rel=0.03)
+    if option in METHOD_TOTAL:
+        assert total == pytest.approx(METHOD_TOTAL[option] * 1e9, rel=0.03)
     assert total == pytest.approx(step_flops.training_total(passes), rel=0.005)
     for part, (forward, backward) in held.items():
         student = sum(row.student for row in passes if row.part == part)

@@ -115,7 +115,7 @@ def test_a_learning_rate_below_the_end_value_stays(config):
 
 
 @pytest.mark.parametrize('which', ['lr', 'image_lr', 'temperature_lr'])
-@pytest.mark.parametrize('variant', ['base', 'demo', 'tiny'])
+@pytest.mark.parametrize('variant', ['base', 'large', 'demo', 'tiny'])
 def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine(variant, which):
     config = get_config(variant)
     peak, end, warmup = config.optim[which], config.optim.end_lr, config.optim.warmup_steps
