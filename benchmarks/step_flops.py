@@ -58,6 +58,15 @@ def full_size(
     return ml_collections.FrozenConfigDict(config)
 
 
+def changed(
+    config: ml_collections.FrozenConfigDict, changes: dict[str, Any]
+) -> ml_collections.FrozenConfigDict:
+    """The config with some fields changed, named as 'task.views'."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.update_from_flattened_dict(changes)
+    return ml_collections.FrozenConfigDict(config)
+
+
 def layer(tower: Any, tokens: int, *, cross: int = 0, queries: int | None = None) -> float:
     """FLOPs of a transformer layer: 12 n D^2 + 2 n^2 D (+ 2 n D^2 + 2 n c D) multiply-adds.
 
@@ -161,8 +170,7 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
     """
     parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
     found = collections.defaultdict(lambda: [0.0, 0.0])
-    config = ml_collections.ConfigDict(config.to_dict())
-    config.train.batch_size = batch_size
+    config = changed(config, {'train.batch_size': batch_size})
     mesh = sharding.make_mesh(config.mesh)
     lowered, _, _ = program.lower_step(config, Pretrain, mesh)
     for path, cost in flops.matmul_flops(lowered).items():

@@ -234,14 +234,20 @@ def _written(op: Instruction, computation: Computation) -> float:
 
 
 def matmul_flops(op: Instruction, computation: Computation) -> float:
-    """FLOPs of a `dot` or a `convolution`, 2 for each multiply-add; 0 for anything else."""
-    if op.opcode not in ('dot', 'convolution'):
+    """FLOPs of a product or convolution, 2 for each multiply-add; 0 for anything else."""
+    if op.opcode == 'custom-call' and '"__cublas' in op.attributes:
+        contracted = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
+    elif op.opcode == 'dot':
+        contracted = r'lhs_contracting_dims=\{([^}]*)\}'
+    elif op.opcode == 'convolution':
+        contracted = ''
+    else:
         return 0.0
     left, right = (computation[operand].arrays[0].shape for operand in op.operands[:2])
     result = op.arrays[0].shape
-    if op.opcode == 'dot':
-        contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', op.attributes)[1]
-        return 2.0 * math.prod(result) * math.prod(left[int(d)] for d in contracted.split(',') if d)
+    if contracted:
+        axes = re.findall(r'\d+', re.search(contracted, op.attributes)[1])
+        return 2.0 * math.prod(result) * math.prod(left[int(axis)] for axis in axes)
     labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', op.attributes)
     groups = re.search(r'batch_group_count=(\d+)', op.attributes)
     flops = 2.0 * right[labels[2].index('i')]

@@ -81,7 +81,7 @@ def _field(config: Any, name: str) -> Any:
 
 def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compiled:
     try:
-        return lowered.compile()
+        return lowered.compile(compiler_options=machine.compiler_options)
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise

@@ -36,6 +36,15 @@ class Machine:
     chip: Chip | None
     sides: tuple[int, ...]
 
+    @property
+    def compiler_options(self) -> dict[str, Any]:
+        """What XLA needs to compile without the hardware."""
+        if self.name == 'local' or self.chip.wrap:
+            return {}
+        # Its cost model for Triton products finds no tiling for some of ours; with a device, XLA
+        # would time the candidates. cuBLAS's products need none.
+        return {'xla_gpu_enable_triton_gemm': False}
+
 
 def open_machine(name: str) -> Machine:
     """The machine that `--topology` names. To be called before JAX uses any device.
