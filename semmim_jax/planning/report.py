@@ -31,7 +31,7 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
     Raises:
       ValueError: if the mesh or the batch does not fit the machine, or the step its memory.
     """
-    mesh = sharding.make_mesh(config.mesh, machine.devices)
+    mesh = sharding.make_mesh(config.mesh, devices=machine.devices)
     lowered, state, batch = program.lower_step(config, make_task, mesh)
     once = lowered
     if config.model.remat != 'none':

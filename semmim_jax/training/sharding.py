@@ -17,25 +17,25 @@ AXES = ('data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
 
 
-def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh over all devices with the axes of `AXES`.
+def make_mesh(sizes: Mapping[str, int], *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Mesh with the axes of `AXES`.
 
     Args:
       sizes: devices along each axis; one of them may be -1, "all that remain".
-      devices: the devices; None: those that are present.
+      devices: to use; None: all that are present.
 
     Raises:
       ValueError: if the sizes do not multiply to the number of devices.
     """
     shape = [sizes[axis] for axis in AXES]
-    devices = jax.devices() if devices is None else devices
+    count = len(devices or jax.devices())
     if shape.count(-1) == 1:
-        shape[shape.index(-1)] = len(devices) // max(1, -math.prod(shape))
-    if math.prod(shape) != len(devices):
+        shape[shape.index(-1)] = count // max(1, -math.prod(shape))
+    if math.prod(shape) != count:
         asked = ', '.join(f'{axis}={sizes[axis]}' for axis in AXES)
-        raise ValueError(f'mesh {asked} does not multiply to the {len(devices)} devices present')
-    axis_types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(shape), AXES, axis_types=axis_types, devices=devices)
+        raise ValueError(f'mesh {asked} does not multiply to the {count} devices present')
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(shape), AXES, axis_types=types, devices=devices)
 
 
 def param_shardings(boxed: Any, mesh: Mesh, rules: Mapping[str, str]) -> Any:

@@ -33,7 +33,7 @@ def test_a_tpu_program_costs_what_it_must():
     """A scan over 5 layers on v5e:2x2: products by closed form, weights gathered in each layer."""
     pytest.importorskip('libtpu')
     machine = open_machine('v5e:2x2')
-    mesh = sharding.make_mesh(dict(data=1, fsdp=4, tensor=1), machine.devices)
+    mesh = sharding.make_mesh(dict(data=1, fsdp=4, tensor=1), devices=machine.devices)
     like = lambda shape, *spec: jax.ShapeDtypeStruct(
         shape, jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(*spec))
     )
