@@ -31,7 +31,12 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
     Raises:
       ValueError: if the mesh or the batch does not fit the machine, or the step its memory.
     """
-    mesh = sharding.make_mesh(config.mesh, devices=machine.devices)
+    try:
+        mesh = sharding.make_mesh(config.mesh, devices=machine.devices)
+    except NotImplementedError as error:  # JAX's
+        raise ValueError(
+            f'mesh {dict(config.mesh)}: each axis must be a product of sides of {machine.name}'
+        ) from error
     lowered, state, batch = program.lower_step(config, make_task, mesh)
     once = lowered
     if config.model.remat != 'none':
@@ -140,11 +145,8 @@ def table(figures: dict[str, Any]) -> str:
 
 def _si(value: float, unit: str = '') -> str:
     """12.3 G; the prefix keeps 1 to 999 before the point."""
-    for prefix in ('', 'k', 'M', 'G', 'T'):
-        if abs(value) < 999.5 or prefix == 'T':
-            return f'{value:10.2f} {prefix + unit:2}'
-        value /= 1000
-    raise AssertionError
+    power = next((p for p in range(4) if abs(value) < 999.5 * 1000**p), 4)
+    return f'{value / 1000**power:10.2f} {"kMGT"[power - 1] + unit if power else unit:2}'
 
 
 def _memory_lines(memory: dict[str, Any]) -> list[str]:

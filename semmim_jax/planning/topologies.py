@@ -54,7 +54,10 @@ def open_machine(name: str) -> Machine:
     """
     if name == 'local':
         devices = jax.devices()
-        return Machine(name, devices, chip_of(devices[0].device_kind), (len(devices),))
+        chip = chip_of(devices[0].device_kind)
+        torus = zip(*(device.coords for device in devices)) if chip and chip.wrap else ()
+        sides = tuple(max(places) - min(places) + 1 for places in torus)
+        return Machine(name, devices, chip, sides or (len(devices),))
     kind, _, shape = name.partition(':')
     sides = tuple(int(side) if side.isdecimal() else 0 for side in shape.split('x'))
     if kind not in CHIPS or not all(sides):

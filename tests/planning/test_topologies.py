@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from semmim_jax.planning import costs
+from semmim_jax.planning import costs, report
 from semmim_jax.planning.topologies import open_machine
 from semmim_jax.training import sharding
 
@@ -27,6 +27,13 @@ def test_a_slice_that_no_tpu_has_is_refused():
     pytest.importorskip('libtpu')
     with pytest.raises(ValueError, match='v5e:2x3'):
         open_machine('v5e:2x3')
+
+
+def test_a_mesh_that_no_sides_make_up_is_refused(config):
+    pytest.importorskip('libtpu')
+    config.mesh.fsdp = 2  # of 4 x 4 x 8
+    with pytest.raises(ValueError, match="'fsdp': 2.*product of sides of v5p:4x4x8"):
+        report.preflight(config, None, open_machine('v5p:4x4x8'))
 
 
 def test_a_tpu_program_costs_what_it_must():
