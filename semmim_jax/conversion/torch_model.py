@@ -247,7 +247,7 @@ class SemMIM(nn.Module):
         with torch.device('meta'):  # shapes only: the weights come from the file
             model = cls(config, WordPiece(vocab, **config['tokens']))
         model.load_state_dict(read_safetensors(f'{folder}/model.safetensors'), assign=True)
-        return model.eval()
+        return model.train(False)
 
     def preprocess(self, image: Tensor) -> Tensor:
         """Resizes uint8 [h, w, 3] to uint8 [s, s, 3]: averages to shrink, bicubic to grow."""
