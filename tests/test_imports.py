@@ -125,8 +125,6 @@ def unsafe(source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
-        if ast.unparse(node) == 'model.eval()':  # PyTorch's switch to evaluation
-            continue
         given = {k.arg: getattr(k.value, 'value', None) for k in node.keywords}
         if name in NEVER_CALLED:
             found.append(name)
