@@ -73,9 +73,10 @@ class BertLayer(nn.Module):
         Args:
           x: [b, t, d].
           context: keys and values of `project_context`, two of [c, s, h, d / h]; needs `cross`.
+            With fewer rows than x, each serves b / c rows of x in turn, without a copy.
           mask: [b, t] bool, False at padding; or None.
           context_mask: [c, s] bool, or None.
-          context_index: [b] int32, the context row of each row of x (None: the same row). Gathered
+          context_index: [b] int32, the context row of each row of x (None: as above). Gathered
             here, in the layer, so that the copies live for one layer only.
           queries: [b, m] int32, positions to compute; None computes all.
           causal: whether self-attention sees only earlier positions.
@@ -92,8 +93,37 @@ class BertLayer(nn.Module):
                 context, context_mask = jax.tree.map(
                     lambda a: a[context_index], (context, context_mask)
                 )
-            x = self.cross_norm(x + self.cross_attn(x, context, mask=context_mask))
+            x = self.cross_norm(x + self._look(x, context, context_mask))
         return self.mlp_norm(x + self.mlp(x))
+
+    def extend(self, x, given, *, position, context_mask=None):
+        """Runs the layer on one further token of each row, causally.
+
+        Args:
+          x: [b, 1, d].
+          given: (context as in `__call__`, cache), the cache being keys and values of the tokens so
+            far, two of [b, t, h, d / h].
+          position: of the token, scalar int32 below t.
+          context_mask: [c, s] bool, or None.
+
+        Returns:
+          [b, 1, d], and the cache with the token in it.
+        """
+        context, cache = given
+        cache = jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1),
+            cache,
+            self.attn.project(x),
+        )
+        seen = jnp.arange(cache[0].shape[1])[None] <= position  # [1, t]
+        x = self.attn_norm(x + self.attn(x, cache, mask=seen))
+        x = self.cross_norm(x + self._look(x, context, context_mask))
+        return self.mlp_norm(x + self.mlp(x)), cache
+
+    def _look(self, x, context, context_mask):
+        """Cross-attention; rows of x that share a context row attend as one longer row."""
+        together = x.reshape(len(context[0]), -1, x.shape[-1])  # [c, b / c * t, d]
+        return self.cross_attn(together, context, mask=context_mask).reshape(x.shape)
 
     def every_part(self, x: jax.Array) -> jax.Array:
         """For initialisation, see `layers.Stack`."""
@@ -122,9 +152,10 @@ class Embeddings(nn.Module):
         self.type = table('type', self.types, None)
         self.norm = layer_norm(self.epsilon, self.dtype)
 
-    def __call__(self, ids: jax.Array) -> jax.Array:
-        """[b, t] int32 -> [b, t, d]."""
-        position = self.position[self.position_offset :][: ids.shape[1]]
+    def __call__(self, ids: jax.Array, first: jax.Array | int = 0) -> jax.Array:
+        """[b, t] int32, at positions `first` on -> [b, t, d]."""
+        start = self.position_offset + first
+        position = jax.lax.dynamic_slice_in_dim(self.position, start, ids.shape[1])
         return self.norm(self.word[ids] + position + self.type[0])
 
 
@@ -201,9 +232,9 @@ class Bert(nn.Module):
         )
         self.blocks = Stack(make_layer, self.width, self.depth, self.remat, self.scan)
 
-    def embed(self, ids: jax.Array) -> jax.Array:
-        """Token ids [b, t] -> embeddings [b, t, d]."""
-        return self.embeddings(ids)
+    def embed(self, ids: jax.Array, first: jax.Array | int = 0) -> jax.Array:
+        """Token ids [b, t], at positions `first` on -> embeddings [b, t, d]."""
+        return self.embeddings(ids, first)
 
     def project_context(self, context: jax.Array, *, stop: int | None = None):
         """Keys and values for layers 0..stop: [b, s, d] -> two of [layers, b, s, h, d / h]."""
@@ -218,6 +249,19 @@ class Bert(nn.Module):
           **options: of `layers.Stack.__call__` and `BertLayer.__call__`.
         """
         return self.blocks(x, per_layer=context, **options)
+
+    def empty_cache(self, rows: int, length: int) -> tuple[jax.Array, jax.Array]:
+        """Room for keys and values of `length` tokens: two of [layers, rows, length, h, d / h]."""
+        shape = self.depth, rows, length, self.heads, self.width // self.heads
+        return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+
+    def extend(self, x, context, cache, **options):
+        """Runs all layers on one further token [b, 1, d]; see `BertLayer.extend`.
+
+        Returns:
+          [b, 1, d], and the cache with the token in it.
+        """
+        return self.blocks.thread('extend', x, (context, cache), **options)
 
     def layer(self, index: int, x, context=None, **options):
         """Runs layer `index` alone; `method='cross_weights'` gives its attention map."""

@@ -201,6 +201,21 @@ class Stack(nn.Module):
         call = {'params': params}, x, *extra, *args
         return self.make_block().apply(*call, method=method, **options)
 
+    def thread(self, method: str, x, per_layer, **options) -> Any:
+        """Runs all layers: x, result[l] = method(x, per_layer[l], **options).
+
+        Returns:
+          x, and the results stacked on axis 0.
+        """
+        block = self.make_block()
+
+        def body(x, layer):
+            params, given = layer
+            return block.apply({'params': params}, x, given, method=method, **options)
+
+        unroll = 1 if self.scan else True
+        return jax.lax.scan(body, x, (self.layers, per_layer), unroll=unroll)
+
     def each(self, method: str, *args, stop: int | None = None) -> Any:
         """Calls `method` of layers 0..stop on the same arguments; results stacked on axis 0."""
         call = lambda p: self.make_block().apply({'params': p}, *args, method=method)

@@ -188,8 +188,8 @@ class SemMIM(nn.Module):
 
         Args:
           ids: [b, t] int32, inputs.
-          context: [b, s, d] tokens to attend to.
-          context_mask: [b, s] bool.
+          context: [c, s, d] tokens to attend to; each row serves b / c rows of `ids` in turn.
+          context_mask: [c, s] bool.
 
         Returns:
           Logits of the next token [b, t, v].
@@ -201,3 +201,26 @@ class SemMIM(nn.Module):
             causal=True,
         )
         return self.decoder_head(x, self.decoder.words)
+
+    def decoder_context(self, context: jax.Array) -> Any:
+        """Decoder keys and values of tokens [c, s, d], for all layers."""
+        return self.decoder.project_context(context)
+
+    def decode_next(self, ids, position, context, context_mask, cache):
+        """As `decode`, one token after the other.
+
+        Args:
+          ids: [b] int32, inputs at `position`.
+          position: scalar int32.
+          context: of `decoder_context`, [c, s, d] before; each row serves b / c rows in turn.
+          context_mask: [c, s] bool.
+          cache: of `self.decoder.empty_cache`, with the earlier positions.
+
+        Returns:
+          Logits of the next token [b, v], and the cache with this position.
+        """
+        x = self.decoder.embed(ids[:, None], position)
+        x, cache = self.decoder.extend(
+            x, context, cache, position=position, context_mask=context_mask
+        )
+        return self.decoder_head(x[:, 0], self.decoder.words), cache

@@ -316,3 +316,34 @@ def test_bfloat16_stays_near_float32(run_every_output, streams):
         error = np.abs(value - exact[1][name])
         assert error.max() < 0.05 and error.mean() < 0.005, (name, error.max(), error.mean())
     assert np.isfinite(np.asarray(rounded[0]['decoded'], np.float32)).all()
+
+
+def test_rows_that_share_a_context_decode_as_with_copies_of_it(semmim, streams):
+    ids = np.random.default_rng(3).integers(5, 90, (2 * ROWS, 6), np.int32)
+
+    def both(model, image):
+        seen = jnp.arange(image.shape[1])[None] < jnp.array([[17], [9], [4]])
+        copies = jnp.repeat(image, 2, axis=0), jnp.repeat(seen, 2, axis=0)
+        return model.decode(ids, image, seen), model.decode(ids, *copies)
+
+    shared, copied = call(*semmim, both, streams['image'])
+    assert_close(shared, copied)
+
+
+@pytest.mark.parametrize('scan', [True, False])
+def test_decoding_token_by_token_is_decoding_at_once(scan, streams):
+    module, params = model_and_params(scan=scan)
+    ids = np.random.default_rng(3).integers(5, 90, (2 * ROWS, 6), np.int32)
+    seen = np.arange(17)[None] < np.array([[17], [9], [4]])
+
+    def both(model, image):
+        context = model.decoder_context(image)
+        cache, logits = model.decoder.empty_cache(len(ids), 8), []
+        for position in range(ids.shape[1]):
+            at_once = ids[:, position], position, context, seen, cache
+            following, cache = model.decode_next(*at_once)
+            logits.append(following)
+        return model.decode(ids, image, seen), jnp.stack(logits, axis=1)
+
+    whole, stepwise = call(module, params, both, streams['image'])
+    assert_close(stepwise, whole)

@@ -1,0 +1,121 @@
+"""Beam search against enumeration of every text, and against a search written in plain Python."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semmim_jax.ops.beam import beam_search
+from semmim_jax.ops.masking import SpecialTokens
+
+SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=7)
+WORDS = (1, 5, 6)  # all that may be written
+ROWS, WIDTH, LONGEST = 3, 4, 4
+
+
+class Toy:
+    """A recurrent decoder: its state depends on every earlier token and on the row."""
+
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        self.first = rng.normal(size=(ROWS, WIDTH))
+        self.turn = rng.normal(size=(WIDTH, WIDTH))
+        self.word = 2 * rng.normal(size=(SPECIAL.vocab_size, WIDTH))
+        self.out = rng.normal(size=(WIDTH, SPECIAL.vocab_size))
+
+    def log_p(self, row, tokens):
+        """Of the token that follows [CLS] and `tokens`, in plain numpy."""
+        state = self.first[row]
+        for token in (SPECIAL.cls, *tokens):
+            state = np.tanh(state @ self.turn + self.word[token])
+        logits = state @ self.out
+        return logits - np.log(np.exp(logits).sum())
+
+    def likelihood(self, row, tokens):
+        """Of the tokens and [SEP]."""
+        ended = (*tokens, SPECIAL.sep)
+        return sum(self.log_p(row, ended[:i])[token] for i, token in enumerate(ended))
+
+    def search(self, **options):
+        """`beam_search` with the state as the cache."""
+        arrays = jax.tree.map(jnp.asarray, (self.first, self.turn, self.word, self.out))
+        return jax.tree.map(np.asarray, _search(arrays, **options))
+
+
+@functools.partial(jax.jit, static_argnames=('beams', 'min_length', 'max_length', 'length_penalty'))
+def _search(arrays, *, beams, **limits):
+    first, turn, word, out = arrays
+
+    def next_logits(ids, position, cache):
+        state = jnp.tanh(cache[0] @ turn + word[ids])
+        return state @ out, state[None]
+
+    cache = jnp.repeat(first, beams, axis=0)[None]
+    return beam_search(next_logits, cache, rows=ROWS, beams=beams, special=SPECIAL, **limits)
+
+
+def texts(min_length, max_length):
+    lengths = range(min_length, max_length + 1)
+    return [text for n in lengths for text in itertools.product(WORDS, repeat=n)]
+
+
+def written(ids):
+    return tuple(int(i) for i in ids if i != SPECIAL.pad)
+
+
+@pytest.mark.parametrize('min_length,length_penalty', [(0, 0.0), (2, 1.0), (0, 1.7)])
+def test_with_room_for_every_prefix_it_is_enumeration(min_length, length_penalty):
+    toy, beams = Toy(seed=min_length), len(WORDS) ** LONGEST
+    found = toy.search(
+        beams=beams, min_length=min_length, max_length=LONGEST, length_penalty=length_penalty
+    )
+    for row in range(ROWS):
+        scored = {
+            text: toy.likelihood(row, text) / (len(text) + 1) ** length_penalty
+            for text in texts(min_length, LONGEST)
+        }
+        best = sorted(scored, key=scored.get, reverse=True)[:beams]
+        count = len(best)
+        assert [written(ids) for ids in found.ids[row, :count]] == best
+        np.testing.assert_allclose(
+            found.scores[row, :count], [scored[text] for text in best], rtol=1e-5
+        )
+        assert np.isneginf(found.scores[row, count:]).all()
+
+
+def plain_search(toy, row, *, beams, min_length, max_length, length_penalty):
+    """What the docstring of `beam_search` says, without stopping early."""
+    alive, done = {(): 0.0}, {}
+    for length in range(max_length + 1):
+        following = {}
+        for text, score in alive.items():
+            log_p = toy.log_p(row, text)
+            if length >= min_length:
+                done[text] = (score + log_p[SPECIAL.sep]) / (length + 1) ** length_penalty
+            following |= {(*text, word): score + log_p[word] for word in WORDS}
+        kept = sorted(following, key=following.get, reverse=True)[:beams]
+        alive = {text: following[text] for text in kept}
+    best = sorted(done, key=done.get, reverse=True)[:beams]
+    return best, [done[text] for text in best]
+
+
+@pytest.mark.parametrize('beams,length_penalty', [(1, 0.0), (2, 1.0), (3, 0.6)])
+def test_narrow_beams_are_those_of_a_plain_search(beams, length_penalty):
+    limits = dict(min_length=1, max_length=LONGEST, length_penalty=length_penalty)
+    for seed in range(5):
+        toy = Toy(seed)
+        found = toy.search(beams=beams, **limits)
+        for row in range(ROWS):
+            best, scores = plain_search(toy, row, beams=beams, **limits)
+            assert [written(ids) for ids in found.ids[row]] == best
+            np.testing.assert_allclose(found.scores[row], scores, rtol=1e-5)
+
+
+def test_limits_that_leave_nothing_are_refused():
+    for wrong in dict(min_length=3, max_length=2), dict(beams=0), dict(length_penalty=-1.0):
+        options = dict(beams=2, min_length=0, max_length=LONGEST, length_penalty=1.0) | wrong
+        with pytest.raises(ValueError, match='min_length'):
+            Toy(0).search(**options)
