@@ -38,7 +38,9 @@ def base() -> ml_collections.ConfigDict:
     c.data = data = ml_collections.ConfigDict()
     data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: data/sources.py
     data.eval = ''  # the same form; '' evaluates nothing
-    data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': words of the captions
+    data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': that of init.weights, if
+    # it has one, else words of the captions
+    data.extend_vocab = False  # True: adds words of the texts that the vocabulary lacks
     data.image_size = 256  # pixels
     data.patch_size = 16
     data.max_tokens = 25  # [CLS] and [SEP] included
@@ -111,12 +113,14 @@ def base() -> ml_collections.ConfigDict:
     model.remat = 'dots'  # 'none', 'dots' or 'full'
     model.scan = True  # False unrolls the layers
 
+    c.init_from = ''  # short for init.weights
     c.init = dict(  # weights to start from; read when the workdir holds no checkpoint
         image='',  # Hugging Face folder: CLIP, ViT or DeiT
         text='',  # BERT or RoBERTa
         fusion=True,  # whether the layers after the text tower's fill the fusion encoder
         decoder=True,  # whether the text checkpoint fills the decoder as well
-        weights='',  # folder of `semmim_jax.convert`, or the workdir of a run
+        weights=c.get_ref('init_from'),  # folder of `semmim_jax.convert`, or the workdir of a run
+        params='ema',  # or 'online': of a workdir
     )
 
     c.task = task = ml_collections.ConfigDict()

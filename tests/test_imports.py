@@ -103,9 +103,11 @@ def test_tasks_define_no_modules():
         assert 'nn.Module' not in path.read_text(), path
 
 
-def test_configs_import_ml_collections_only():
+def test_configs_import_ml_collections_and_configs_only():
     for path in (ROOT / 'configs').glob('*.py'):
-        assert third_party(imports(path)) <= {'ml_collections'}, path
+        names = imports(path)
+        assert third_party(names) <= {'ml_collections', 'configs'}, path
+        assert not any(name.startswith(PACKAGE) for name in names), path
 
 
 def test_nothing_imports_a_command():

@@ -17,6 +17,8 @@ _FIELDS = {
     'image': ('variant', 'patch_size', 'heads', 'epsilon', 'distilled'),
     'text': ('heads', 'epsilon', 'position_offset'),
 }
+# Parameters with a row a word: a vocabulary may have grown at its end.
+_BY_WORD = ('text/embeddings/word', 'decoder/embeddings/word', 'mlm_head/bias', 'decoder_head/bias')
 
 
 def write_weights(
@@ -48,6 +50,8 @@ def fit_weights(
 ) -> Loaded:
     """Parameters of one model for another; position tables may differ in size.
 
+    Of a model with more words, the first rows are given, the others being fresh.
+
     Args:
       params: path -> array; parts that our model lacks are left unused.
       config: the experiment that they come from.
@@ -75,6 +79,10 @@ def fit_weights(
     table = [Row(path, path, SAME) for path in shapes if path in params]
     ignore = sorted({f'{p}/*' for p in (x.split('/')[0] for x in params) if p not in parts})
     foreign, notes = fit_positions(table, foreign=params, shapes=shapes)
+    for path in _BY_WORD:
+        if path in shapes and path in params and len(params[path]) < shapes[path][0]:
+            notes.append(f'{path}: {len(params[path])} of {shapes[path][0]} rows')
+            shapes = {**shapes, path: params[path].shape}
     known = dict(foreign=foreign, shapes=shapes, ignore=ignore)
     return Loaded(to_ours(table, origin=origin, **known), unused(table, **known), notes)
 

@@ -21,7 +21,7 @@ ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')  # BERT's, in the order of ROLES
 _OTHER_NAME = {'cls': 'bos', 'sep': 'eos'}
 _GENERIC = 'PreTrainedTokenizerFast'  # transformers' name for "tokenizer.json says it all"
-_UNUSED = re.compile(r'\[unused\d+\]')
+UNUSED = re.compile(r'\[unused\d+\]')
 
 
 class Tokenizer:
@@ -171,7 +171,7 @@ def extend_tokenizer(tokenizer: Tokenizer, *, texts: Iterable[str], size: int) -
     Raises ValueError if `size` is too small, naming the smallest that would do.
     """
     vocab = tokenizer.tokens()
-    free = [i for i, token in enumerate(vocab) if _UNUSED.fullmatch(token)]
+    free = [i for i, token in enumerate(vocab) if UNUSED.fullmatch(token)]
     words, pieces = _words_and_pieces(texts)
     known = set(vocab)
     new = [token for token in dict.fromkeys([*words, *pieces]) if token not in known]

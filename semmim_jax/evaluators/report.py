@@ -1,6 +1,7 @@
 """What evaluators read and what they give."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,16 @@ class EvalData:
       tokenizer: of `data.tokenizer`.
       data: `config.data`.
       settings: `config.eval`.
+      make_row: of `data.rows`, for the inputs of `record_batches`.
+      labels: what the task chooses from, in the order of its classes.
     """
 
     source: Any
     tokenizer: Any
     data: Any
     settings: Any
+    make_row: Any = None
+    labels: tuple[str, ...] = ()
 
     @property
     def attribution(self) -> str:
@@ -38,6 +43,12 @@ class EvalData:
         """See `pipeline.eval_image_batches`."""
         return pipeline.eval_image_batches(
             self.source, self.data, batch_size=self.settings.batch_size
+        )
+
+    def record_batches(self):
+        """Every record's inputs, see `pipeline.eval_batches`."""
+        return pipeline.eval_batches(
+            self.source, self.make_row, batch_size=self.settings.batch_size
         )
 
     def texts(self) -> tuple[list[str], np.ndarray]:
@@ -79,6 +90,7 @@ class Report:
       chance: name -> what a guess would reach, for the figures where that is known.
       pictures: name -> uint8 [h, w, 3].
       details: further JSON.
+      files: name -> what writes it to a path, e.g. a submission.
     """
 
     figures: dict[str, float]
@@ -86,3 +98,4 @@ class Report:
     chance: dict[str, float] = dataclasses.field(default_factory=dict)
     pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    files: dict[str, Callable[[Any], None]] = dataclasses.field(default_factory=dict)

@@ -6,7 +6,7 @@ from typing import Any
 
 import PIL.Image
 
-from semmim_jax.evaluators import losses, pattern_report, retrieval
+from semmim_jax.evaluators import losses, pattern_report, retrieval, texts
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.viz.curves import draw_curves
 
@@ -14,6 +14,9 @@ EVALUATORS = {
     'losses': losses.evaluate,
     'retrieval': retrieval.evaluate,
     'patterns': pattern_report.evaluate,
+    'captions': texts.evaluate_captions,
+    'answers': texts.evaluate_answers,
+    'labels': texts.evaluate_labels,
 }
 
 
@@ -51,6 +54,9 @@ def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int)
         for name, picture in report.pictures.items():
             PIL.Image.fromarray(picture).save(folder / f'{name}.png')
             written.append(str(folder / f'{name}.png'))
+        for name, write_file in report.files.items():
+            write_file(folder / name)
+            written.append(str(folder / name))
     if (folder / 'metrics.jsonl').exists():
         written.append(str(draw_curves(folder / 'metrics.jsonl', path=folder / 'curves.png')))
     return written

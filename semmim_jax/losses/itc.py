@@ -17,8 +17,19 @@ def init_queue(key: jax.Array, *, length: int, width: int) -> dict[str, jax.Arra
     }
 
 
-def enqueue(queue: dict[str, jax.Array], *, image: jax.Array, text: jax.Array):
+def enqueue(
+    queue: dict[str, jax.Array],
+    *,
+    image: jax.Array,
+    text: jax.Array,
+    image_id: jax.Array | None = None,
+):
     """Writes momentum features [b, e] over the oldest entries, wrapping around.
+
+    Args:
+      queue: of `init_queue`; with ids of its own ('image_id' [q]) it needs those of the batch.
+      image, text: [b, e].
+      image_id: [b] int32, or None.
 
     Raises:
       ValueError: if the batch is larger than the queue.
@@ -30,11 +41,19 @@ def enqueue(queue: dict[str, jax.Array], *, image: jax.Array, text: jax.Array):
             'raise task.queue_size to at least train.batch_size'
         )
     slots = (queue['pointer'] + jnp.arange(batch)) % length
-    return {
-        'image': queue['image'].at[slots].set(image.astype(jnp.float32)),
-        'text': queue['text'].at[slots].set(text.astype(jnp.float32)),
-        'pointer': (queue['pointer'] + batch) % length,
+    rows = {'image': image, 'text': text}
+    if 'image_id' in queue:
+        rows['image_id'] = image_id
+    written = {
+        name: queue[name].at[slots].set(x.astype(queue[name].dtype)) for name, x in rows.items()
     }
+    return written | {'pointer': (queue['pointer'] + batch) % length}
+
+
+def shared_positives(image_id: jax.Array, queue_id: jax.Array) -> jax.Array:
+    """Targets that spread over all candidates of the own image: [b], [q] -> [b, b + q] (ALBEF)."""
+    same = image_id[:, None] == jnp.concatenate([image_id, queue_id])[None]
+    return same / same.sum(axis=1, keepdims=True)
 
 
 def contrastive_loss(
@@ -46,11 +65,12 @@ def contrastive_loss(
     queue: dict[str, jax.Array],
     temperature: jax.Array,
     alpha: jax.Array | float,
+    positives: jax.Array | None = None,
 ) -> tuple[Mean, jax.Array, jax.Array]:
     """ITC of METHOD section 5.
 
     Candidates of each side are the momentum features of the global batch, then the queue. The
-    target is alpha * softmax(momentum similarities) + (1 - alpha) * one-hot at the own pair.
+    target is alpha * softmax(momentum similarities) + (1 - alpha) * positives.
 
     Args:
       image, text: online features [b, e], unit length.
@@ -58,6 +78,7 @@ def contrastive_loss(
       queue: of `init_queue`.
       temperature: learnable scalar; the targets see it without gradient.
       alpha: weight of the momentum targets in [0, 1].
+      positives: [b, b + q], rows sum to 1; None: one-hot at the own pair.
 
     Returns:
       The loss (mean over 2b rows), and the similarities / temperature of image against text and of
@@ -72,8 +93,8 @@ def contrastive_loss(
     def one_side(feature, teacher_feature, candidates):
         logits = feature @ candidates.T / temperature  # [b, b + q]
         teacher = teacher_feature @ candidates.T / jax.lax.stop_gradient(temperature)
-        target = alpha * jax.nn.softmax(teacher, axis=-1)
-        target += (1 - alpha) * jnp.eye(batch, candidates.shape[0])
+        hard = jnp.eye(batch, candidates.shape[0]) if positives is None else positives
+        target = alpha * jax.nn.softmax(teacher, axis=-1) + (1 - alpha) * hard
         return soft_cross_entropy(logits, target), jax.lax.stop_gradient(logits[:, :batch])
 
     image_loss, image_to_text = one_side(image, teacher_image, texts)

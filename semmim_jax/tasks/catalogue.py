@@ -2,9 +2,17 @@
 
 from typing import Any
 
+from semmim_jax.tasks.classify import Classify
+from semmim_jax.tasks.generate import Generate
 from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.retrieval import Retrieval
 
-TASKS = {'pretrain': Pretrain}
+TASKS = {
+    'pretrain': Pretrain,
+    'retrieval': Retrieval,
+    'generate': Generate,
+    'classify': Classify,
+}
 
 
 def find_task(config: Any) -> Any:

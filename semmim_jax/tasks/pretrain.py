@@ -32,6 +32,8 @@ class Pretrain:
       ValueError: for an option that is none of its choices.
     """
 
+    chooses = False  # from a list of labels
+
     def __init__(self, config: Any, special: masking.SpecialTokens):
         self.plan = Plan(config, special)
         self.model = SemMIM(config.model)
@@ -84,7 +86,7 @@ class Pretrain:
           The loss, and (metrics as a dict of `Mean`, the new `extra`).
         """
         total, metrics, teacher = self._forward(params, ema_params, extra, batch, key, step)
-        extra = self._next_extra(extra, teacher)
+        extra = self._next_extra(extra, teacher, batch)
         for kind, centre in extra.get('centres', {}).items():
             metrics[f'{kind}_centre_norm'] = Mean.of(jnp.linalg.norm(centre))
         return total, (metrics, extra)
@@ -118,8 +120,9 @@ class Pretrain:
         metrics |= {'loss': Mean.of(total), 'temperature': Mean.of(params['temperature'])}
         return total, metrics | self._monitors(batch, teacher), teacher
 
-    def _next_extra(self, extra: dict[str, Any], teacher: Teacher) -> dict[str, Any]:
-        queue = itc.enqueue(extra['queue'], image=teacher.image, text=teacher.text)
+    def _next_extra(self, extra: dict[str, Any], teacher: Teacher, batch) -> dict[str, Any]:
+        rows = dict(image=teacher.image, text=teacher.text, image_id=batch['image_id'])
+        queue = itc.enqueue(extra['queue'], **rows)
         if 'centres' not in extra:
             return {'queue': queue}
         centres = dict(extra['centres'])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,9 @@ import optax
 from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline, rows, sources
-from semmim_jax.data.tokenizer import check_vocab_size, make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training.checkpoint import Checkpoints
-from semmim_jax.training.initial import start_from
+from semmim_jax.training.initial import run_tokenizer, start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.ranges import check_ranges
@@ -41,6 +41,7 @@ class Experiment:
       mesh: of devices.
       abstract: shapes and shardings of the state.
       checkpoints: of the workdir.
+      labels: what the task chooses from; () for tasks that write or compare.
       fingerprint: of the data; equal fingerprints give equal batches.
     """
 
@@ -54,6 +55,7 @@ class Experiment:
     mesh: Mesh
     abstract: TrainState
     checkpoints: Checkpoints
+    labels: tuple[str, ...]
     fingerprint: dict[str, Any]
 
     def restore_or_create(self) -> TrainState:
@@ -106,11 +108,6 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     config = ml_collections.FrozenConfigDict(config)
     check_ranges(config)
     train = config.train
-    if train.batch_size > config.task.queue_size:
-        raise ValueError(
-            f'train.batch_size={train.batch_size} does not fit task.queue_size='
-            f'{config.task.queue_size}: the queue must hold at least one batch'
-        )
     text = config.model.text
     if config.data.max_tokens + text.position_offset > text.max_positions:
         raise ValueError(
@@ -121,11 +118,8 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
     mesh = make_mesh(config.mesh)
     source = sources.make_source(config.data.train, config.data)
-    texts = source.vocabulary_texts() if not config.data.vocab else ()
-    tokenizer = make_tokenizer(
-        config.data.vocab, texts=texts, size=text.vocab_size, end_token=config.data.end_token
-    )
-    check_vocab_size(tokenizer, text.vocab_size)
+    folder = pathlib.Path(workdir)
+    tokenizer = run_tokenizer(config, source, folder)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
         cls=tokenizer.cls_id,
@@ -134,17 +128,21 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         vocab_size=text.vocab_size,
     )
     task = make_task(config, special)
+    labels = ()
+    if task.chooses:
+        labels = source.label_names(min_count=config.data.min_answer_count)
+        task.check_labels(labels)
     tx = make_optimizer(config.optim, train.steps)
     try:
         abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
     except Exception as error:  # sizes that do not fit each other are found at many places
         said = ' '.join(str(error).split())
         raise ValueError(f'no model can be built from this config: {said}') from error
-    folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (folder / 'config.json').write_text(config.to_json(indent=1) + '\n')
         tokenizer.save(folder)
+        (folder / 'labels.json').write_text(json.dumps(labels, ensure_ascii=False) + '\n')
     return Experiment(
         config=config,
         workdir=folder,
@@ -156,6 +154,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         mesh=mesh,
         abstract=abstract,
         checkpoints=Checkpoints(folder, keep=train.keep, async_save=train.async_save),
+        labels=labels,
         fingerprint=data_fingerprint(config, source, tokenizer),
     )
 

@@ -6,13 +6,49 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from semmim_jax.conversion.from_hf import from_hf
 from semmim_jax.conversion.report import Loaded, Report
 from semmim_jax.conversion.weights import fit_weights, read_weights
-from semmim_jax.data.tokenizer import Tokenizer, has_tokenizer, make_tokenizer
+from semmim_jax.data.tokenizer import (
+    UNUSED,
+    Tokenizer,
+    check_vocab_size,
+    extend_tokenizer,
+    has_tokenizer,
+    make_tokenizer,
+)
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.state import TrainState
+
+
+def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
+    """The tokeniser of a run.
+
+    What `data.vocab` names; if that is '', the workdir's own once there is a checkpoint, or that of
+    `init.weights`, or else the words of the source. With `data.extend_vocab` the source's words are
+    added to the one of `data.vocab` or `init.weights`.
+
+    Args:
+      config: the experiment.
+      source: of training records.
+      workdir: the run's folder.
+
+    Raises:
+      ValueError: if there is no such vocabulary, or it has not the size that the model embeds.
+    """
+    data, size = config.data, config.model.text.vocab_size
+    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
+    folders = [str(workdir)] * begun + [config.init.weights]
+    vocab = data.vocab or next((f for f in folders if f and has_tokenizer(f)), '')
+    extend = vocab and data.extend_vocab and not begun
+    texts = source.vocabulary_texts() if extend or not vocab else ()
+    tokenizer = make_tokenizer(vocab, texts=texts, size=size, end_token=data.end_token)
+    if extend:
+        tokenizer = extend_tokenizer(tokenizer, texts=texts, size=size)
+    check_vocab_size(tokenizer, size)
+    return tokenizer
 
 
 def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[TrainState, Report]:
@@ -33,10 +69,7 @@ def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[Tr
     shapes = {path: x.shape for path, x in flat.items()}
     loaded = load(config, shapes=shapes, tokenizer=tokenizer)
     shardings = jax.tree.map(lambda x: x.sharding, state.params)
-    given = {
-        path: jax.make_array_from_callback(x.shape, flat[path].sharding, lambda i, x=x: x[i])
-        for path, x in loaded.params.items()
-    }
+    given = {path: _placed(x, flat[path]) for path, x in loaded.params.items()}
     params = flax.traverse_util.unflatten_dict(flat | given, sep='/')
     # Copies by the devices: arrays may share the host's memory, and the step donates its state.
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
@@ -50,7 +83,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
     if init.weights:
         _check_words(tokenizer, init.weights)
         run = (pathlib.Path(init.weights) / 'checkpoints').is_dir()
-        found = load_params(init.weights) if run else read_weights(init.weights)
+        found = load_params(init.weights, params=init.params) if run else read_weights(init.weights)
         fitted = fit_weights(*found, model=config.model, shapes=shapes, origin=init.weights)
         loaded = loaded.with_others(fitted)
         end = found[1]['data']['end_token']
@@ -76,18 +109,27 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
     return loaded
 
 
+def _placed(value: np.ndarray, fresh: jax.Array) -> jax.Array:
+    """The value on the devices of a fresh parameter, which keeps the rows that the value lacks."""
+    if value.shape != fresh.shape:
+        fill = lambda fresh, value: fresh.at[: len(value)].set(value)
+        return jax.jit(fill, out_shardings=fresh.sharding)(fresh, value)
+    return jax.make_array_from_callback(fresh.shape, fresh.sharding, lambda i: value[i])
+
+
 def _check_words(tokenizer: Tokenizer, folder: str) -> None:
-    """Raises ValueError if the folder has a tokeniser of other words than the run's."""
+    """Raises ValueError if the folder has a tokeniser with words that the run's lacks or moves."""
     if not has_tokenizer(folder):
         return
     theirs, ours = make_tokenizer(folder, texts=(), size=0).tokens(), tokenizer.tokens()
-    if theirs == ours:
-        return
-    if len(theirs) != len(ours):
+    pairs = enumerate(zip(theirs, ours))
+    at = next((i for i, (a, b) in pairs if a != b and not UNUSED.fullmatch(a)), None)
+    if at is not None:
+        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
+    elif len(theirs) > len(ours):
         said = f'{len(theirs)} tokens there, {len(ours)} here'
     else:
-        at = next(i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1])
-        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
+        return
     raise ValueError(
         f'data.vocab is not the vocabulary of {folder}: {said}; use --config.data.vocab={folder}'
     )

@@ -129,7 +129,8 @@ def eval_data(run: Experiment) -> EvalData | None:
     if not config.data.eval:
         return None
     source = sources.make_source(config.data.eval, config.data)
-    return EvalData(source, run.tokenizer, config.data, config.eval)
+    about = run.tokenizer, config.data, config.eval, run.make_row, run.labels
+    return EvalData(source, *about)
 
 
 def evaluate(run: Experiment, state: TrainState, data: EvalData, writer: MetricsWriter) -> None:

@@ -68,6 +68,11 @@ class Plan:
         )
 
     def _check(self, config: Any):
+        if config.train.batch_size > self.config.queue_size:
+            raise ValueError(
+                f'train.batch_size={config.train.batch_size} does not fit task.queue_size='
+                f'{self.config.queue_size}: the queue must hold at least one batch'
+            )
         for name, choices in CHOICES.items():
             value = self.config
             for part in name.split('.'):

@@ -39,7 +39,9 @@ def student_pass(
     full = 2 if plan.config.views == 'crossed' else 1
     tokens = _encode_images(model, plan, batch, teacher, full)
     text = _encode_texts(model, plan, batch['ids'], draws)
-    losses, metrics = {}, {}
+    losses, metrics, positives = {}, {}, None
+    if 'image_id' in queue:
+        positives = itc.shared_positives(batch['image_id'], queue['image_id'])
     losses['itc'], image_to_text, text_to_image = itc.contrastive_loss(
         image=model.project_image(tokens[full][:, 0]),
         text=model.project_text(text['clean'][:, 0]),
@@ -48,6 +50,7 @@ def student_pass(
         queue=queue,
         temperature=model.temperature,
         alpha=alpha,
+        positives=positives,
     )
     groups = _text_groups(plan, batch['image_id'], draws, text, image_to_text, text_to_image)
     fused = _fuse(model, groups, tokens[full])

@@ -1,0 +1,44 @@
+"""Fine-tuning for image captioning: the decoder on image tokens (docs/downstream.md).
+
+Paper:     mPLUG's form (arXiv 2205.12005), which SemMIM's evaluation follows.
+Command:   python -m semmim_jax.main --config=configs/caption.py:coco --workdir=RUN
+           --config.init_from=PRETRAINED
+Hardware:  coco: a TPU or GPU node; emoji: a laptop.
+Expect:    docs/downstream.md. coco: not run.
+
+Variants (`configs/caption.py:NAME`): coco, emoji, tiny.
+"""
+
+import ml_collections
+
+from configs import finetune
+
+
+def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
+    """The experiment."""
+    if variant == 'coco':
+        # 5 epochs of 566,747 pairs.
+        c = finetune.full_size(lr=1e-5, image_lr=5e-6, steps=11_069)
+        c.data.train = 'karpathy:data/dataset_coco.json:train'
+        c.data.eval = 'karpathy:data/dataset_coco.json:test'
+        _caption(c, min_length=8, max_length=25)
+        c.task.smoothing = 0.1
+        return c
+    if variant == 'emoji':
+        c = finetune.emoji('demo')
+        c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+        c.train.update(steps=300)
+        _caption(c, min_length=3, max_length=18)
+        return c
+    if variant == 'tiny':
+        c = finetune.emoji('tiny')
+        _caption(c, min_length=3, max_length=8)
+        return c
+    raise ValueError(f'no variant {variant!r} of configs/caption.py: use coco, emoji or tiny')
+
+
+def _caption(c: ml_collections.ConfigDict, *, min_length: int, max_length: int) -> None:
+    finetune.generate(c, context='image', evaluators=('captions',))
+    c.task.decoding.update(min_length=min_length, max_length=max_length)
+    c.data.max_target_tokens = max_length + 2
+    c.data.max_prompt_tokens = 2  # there is no prompt

@@ -1,0 +1,64 @@
+"""What the fine-tuning configs share: pre-training's fields at fine-tuning's values.
+
+No experiment of its own: configs/retrieval.py, caption.py, vqa.py, nlvr2.py, generate.py and
+classify.py start from here. docs/method.md says which value is whose.
+"""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def full_size(*, lr: float, image_lr: float, steps: int) -> ml_collections.ConfigDict:
+    """configs/pretrain.py:base at 384 px; from --config.init_from, a workdir of pre-training."""
+    c = pretrain.get_config('base')
+    c.data.image_size = 384
+    c.data.augment.crop_scale = (0.5, 1.0)
+    c.optim.update(lr=lr, image_lr=image_lr, temperature_lr=lr, end_lr=1e-6)
+    c.train.update(batch_size=256, steps=steps, images_every=0)
+    c.eval.update(batch_size=64, params='online')
+    return _for_all_tasks(c)
+
+
+def emoji(variant: str) -> ml_collections.ConfigDict:
+    """configs/pretrain.py:demo, or tiny, for minutes on two cores; from a workdir of that run."""
+    c = pretrain.get_config(variant)
+    c.data.extend_vocab = True
+    c.train.update(images_every=0)
+    return _for_all_tasks(c)
+
+
+def _for_all_tasks(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    c.data.max_prompt_tokens = 32  # [CLS] and [SEP] included
+    c.data.max_target_tokens = 12
+    c.data.min_answer_count = 1  # answers rarer in training are not on the list to choose from
+    return c
+
+
+def generate(c: ml_collections.ConfigDict, *, context: str, evaluators: tuple[str, ...]) -> None:
+    """Makes `c.task` that of writing text (semmim_jax/tasks/generate.py)."""
+    c.task = task = ml_collections.ConfigDict()
+    task.name = 'generate'
+    task.context = context  # image, image_and_prompt, prompt
+    task.smoothing = 0.0  # share of the target that is spread over the vocabulary
+    task.rank = 0  # answers ranked of the list; 0 writes freely
+    task.decoding = dict(
+        beams=5,
+        min_length=1,  # tokens, [SEP] not counted
+        max_length=10,
+        length_penalty=1.0,  # 0 compares log-likelihoods, 1 their means over tokens
+    )
+    task.evaluators = evaluators  # captions, answers
+
+
+def classify(
+    c: ml_collections.ConfigDict, *, classes: int, images: int, evaluators: tuple[str, ...]
+) -> None:
+    """Makes `c.task` that of choosing a label (semmim_jax/tasks/classify.py)."""
+    c.task = task = ml_collections.ConfigDict()
+    task.name = 'classify'
+    task.classes = classes
+    task.images = images  # of a record
+    task.hidden = 2 * c.model.text.width  # of the classifier's MLP
+    task.loss = 'softmax'  # or 'sigmoid', for answers that are right in part
+    task.evaluators = evaluators  # labels, answers

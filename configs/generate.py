@@ -1,0 +1,53 @@
+"""Fine-tuning to write any text about an image and a prompt (docs/downstream.md).
+
+Paper:     none; the form is that of configs/vqa.py. Any task comes as a list of the form
+           jsonl:FILE: {"image": PATH, "prompt": TEXT, "targets": [TEXT, ...]} a line.
+Command:   python -m semmim_jax.main --config=configs/generate.py:german --workdir=RUN
+           --config.init_from=PRETRAINED
+Hardware:  list: a TPU or GPU node; the others: a laptop.
+Expect:    docs/downstream.md. list: not run.
+
+Variants (`configs/generate.py:NAME`): list, question_generation, german, french, dialog, tiny.
+"""
+
+import ml_collections
+
+from configs import finetune
+
+# Source, evaluator, words of the vocabulary, length of the longest text.
+_EMOJI = {
+    'question_generation': ('emoji_asking', 'captions', 320, 10),
+    'german': ('emoji_german', 'captions', 448, 24),
+    'french': ('emoji_french', 'captions', 448, 28),
+    'dialog': ('emoji_dialog', 'answers', 320, 4),
+}
+
+
+def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
+    """The experiment."""
+    if variant == 'list':
+        c = finetune.full_size(lr=3e-5, image_lr=5e-6, steps=10_000)
+        c.data.train, c.data.eval = 'jsonl:data/train.jsonl', 'jsonl:data/val.jsonl'
+        return _writing(c, 'captions', 30)
+    if variant in _EMOJI:
+        source, evaluator, words, length = _EMOJI[variant]
+        c = finetune.emoji('demo')
+        c.data.train, c.data.eval = f'{source}:train', f'{source}:val'
+        c.model.text.vocab_size = words
+        c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+        c.train.update(steps=400)
+        return _writing(c, evaluator, length)
+    if variant == 'tiny':
+        c = finetune.emoji('tiny')
+        c.data.train, c.data.eval = 'emoji_asking:train', 'emoji_asking:val'
+        return _writing(c, 'captions', 10)
+    raise ValueError(
+        f'no variant {variant!r} of configs/generate.py: use list, {", ".join(_EMOJI)} or tiny'
+    )
+
+
+def _writing(c: ml_collections.ConfigDict, evaluator: str, length: int):
+    finetune.generate(c, context='image_and_prompt', evaluators=(evaluator,))
+    c.data.max_target_tokens = length + 2
+    c.task.decoding.max_length = length
+    return c

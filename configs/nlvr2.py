@@ -1,0 +1,35 @@
+"""Fine-tuning for NLVR2: is a statement about two images true (docs/downstream.md).
+
+Paper:     SCL's form (arXiv 2211.13437): each image meets the text in a pass of its own.
+Command:   python -m semmim_jax.main --config=configs/nlvr2.py:nlvr2 --workdir=RUN
+           --config.init_from=PRETRAINED
+Hardware:  nlvr2: a TPU or GPU node; emoji: a laptop.
+Expect:    docs/downstream.md. nlvr2: not run.
+
+Variants (`configs/nlvr2.py:NAME`): nlvr2, emoji, tiny.
+"""
+
+import ml_collections
+
+from configs import finetune
+
+
+def get_config(variant: str = 'nlvr2') -> ml_collections.ConfigDict:
+    """The experiment."""
+    if variant == 'nlvr2':
+        # 10 epochs of 86,373 statements.
+        c = finetune.full_size(lr=3e-5, image_lr=5e-6, steps=3374)
+        c.data.train, c.data.eval = 'nlvr2:data/nlvr2/train.json', 'nlvr2:data/nlvr2/test1.json'
+        c.data.max_tokens = 50
+    elif variant == 'emoji':
+        c = finetune.emoji('demo')
+        c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+        c.train.update(steps=600)
+    elif variant == 'tiny':
+        c = finetune.emoji('tiny')
+    else:
+        raise ValueError(f'no variant {variant!r} of configs/nlvr2.py: use nlvr2, emoji or tiny')
+    if variant != 'nlvr2':
+        c.data.train, c.data.eval = 'emoji_statements:train', 'emoji_statements:val'
+    finetune.classify(c, classes=2, images=2, evaluators=('labels',))
+    return c

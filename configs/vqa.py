@@ -1,0 +1,72 @@
+"""Fine-tuning for visual question answering (docs/downstream.md).
+
+Paper:     mPLUG's form (arXiv 2205.12005): the decoder reads image and question and writes or ranks
+           answers; 'classifier' is SCL's (arXiv 2211.13437): 3,129 answers to choose from.
+Command:   python -m semmim_jax.main --config=configs/vqa.py:vqa2 --workdir=RUN
+           --config.init_from=PRETRAINED
+Hardware:  vqa2, classifier: a TPU or GPU node; emoji, easy: a laptop.
+Expect:    docs/downstream.md. vqa2, classifier: not run.
+
+Variants (`configs/vqa.py:NAME`): vqa2, classifier, emoji, easy, tiny.
+"""
+
+import ml_collections
+
+from configs import finetune
+
+
+def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
+    """The experiment."""
+    if variant in ('vqa2', 'classifier'):
+        c = _vqa2()
+        if variant == 'classifier':
+            finetune.classify(c, classes=3129, images=1, evaluators=('answers',))
+            c.task.loss = 'sigmoid'
+            c.data.train = _TRAIN
+            c.data.eval = _VAL
+            c.data.max_tokens = c.data.max_prompt_tokens
+        else:
+            _answer(c)
+            c.task.rank = 128  # 0: writes answers freely
+            c.eval.batch_size = 16  # 16 x 128 answers at a time
+        c.data.min_answer_count = 9  # leaves 3,129 answers of train and val
+        return c
+    if variant == 'emoji':
+        return _emoji('emoji_questions:train', 'emoji_questions:val', steps=600)
+    if variant == 'easy':
+        return _emoji('easy_vqa:train', 'easy_vqa:test', steps=300)
+    if variant == 'tiny':
+        c = finetune.emoji('tiny')
+        c.data.train, c.data.eval = 'emoji_questions:train', 'emoji_questions:val'
+        _answer(c)
+        return c
+    raise ValueError(
+        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, easy or tiny'
+    )
+
+
+_FILES = 'vqa:data/v2_OpenEnded_mscoco_{0}_questions.json,data/v2_mscoco_{0}_annotations.json'
+_TRAIN, _VAL = _FILES.format('train2014'), _FILES.format('val2014')
+
+
+def _vqa2() -> ml_collections.ConfigDict:
+    # 8 epochs of the 658,111 questions of train and val. Visual Genome's, as a list of the form
+    # jsonl:FILE, are joined to data.train by ' + ', and more steps.
+    c = finetune.full_size(lr=3e-5, image_lr=5e-6, steps=20_566)
+    c.data.train = f'{_TRAIN} + {_VAL}'
+    c.data.eval = 'vqa:data/v2_OpenEnded_mscoco_test-dev2015_questions.json'
+    return c
+
+
+def _emoji(train: str, evaluation: str, *, steps: int) -> ml_collections.ConfigDict:
+    c = finetune.emoji('demo')
+    c.data.train, c.data.eval = train, evaluation
+    c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+    c.train.update(steps=steps)
+    _answer(c)
+    return c
+
+
+def _answer(c: ml_collections.ConfigDict) -> None:
+    finetune.generate(c, context='image_and_prompt', evaluators=('answers',))
+    c.task.decoding.update(min_length=1, max_length=10)

@@ -1,0 +1,110 @@
+"""What a task writes or chooses about each record: scored, listed, and as benchmarks' files.
+
+The predict functions are those of `tasks.generate` ('generate', 'rank') and `tasks.classify`
+('classify'). A set without truths, such as a benchmark's test set, gives its files alone.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from semmim_jax.data.text import clean_caption
+from semmim_jax.evaluators import answers, captions
+from semmim_jax.evaluators.report import EvalData, Report
+from semmim_jax.training.predictor import to_host
+
+
+def evaluate_captions(predict: Any, data: EvalData) -> Report:
+    """Texts against several references; records of one image, or of one question, count as one."""
+    entries, texts = _written(predict, data)
+    given, references = {}, {}
+    for entry, text in zip(entries, texts, strict=True):
+        key = entry.get('question_id', entry['image_id'])
+        given.setdefault(key, text)
+        references.setdefault(key, []).extend(entry.get('captions') or entry.get('targets', ()))
+    if not all(references.values()):
+        report = Report({}, 'captions: no references to compare with')
+    else:
+        if not data.data.vocab:  # a made vocabulary lacks what captions cannot hold
+            plain = lambda text: data.tokenizer.plain(clean_caption(text, max_words=None))
+            references = {key: [plain(t) for t in group] for key, group in references.items()}
+        report = captions.score_captions(given, references)
+    report.files |= _listed(entries, texts)
+    if 'question_id' not in entries[0]:
+        report.files['captions.json'] = functools.partial(
+            captions.write_coco_results, captions=given
+        )
+    return report
+
+
+def evaluate_answers(predict: Any, data: EvalData) -> Report:
+    """Answers by the official VQA accuracy, beside each question type's majority answer."""
+    entries, texts = _written(predict, data)
+    if all('targets' in entry for entry in entries):
+        report = answers.score_answers(texts, entries)
+    else:
+        report = Report({}, 'answers: no true answers to compare with')
+    report.files |= _listed(entries, texts)
+    numbers = [entry.get('question_id') for entry in entries]
+    if all(isinstance(number, int) for number in numbers):
+        report.files['vqa_results.json'] = functools.partial(
+            answers.write_vqa_results, answers=dict(zip(numbers, texts, strict=True))
+        )
+    return report
+
+
+def evaluate_labels(predict: Any, data: EvalData) -> Report:
+    """Labels by accuracy and macro F1, beside the majority label."""
+    entries, texts = _written(predict, data)
+    if all('label' in entry for entry in entries):
+        report = answers.score_labels(texts, entries)
+    else:
+        report = Report({}, 'labels: no true labels to compare with')
+    report.files |= _listed(entries, texts)
+    names = [entry.get('question_id') for entry in entries]
+    if all(isinstance(name, str) for name in names):
+        report.files['nlvr2_results.csv'] = functools.partial(
+            answers.write_nlvr2_results, labels=dict(zip(names, texts, strict=True))
+        )
+    return report
+
+
+def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str]]:
+    """The entry of each record, and the text that the task gives."""
+    entries = [data.source.entry(i) for i in range(len(data.source))]
+    if 'rank' in predict:
+        length = data.data.max_target_tokens
+        rows = [data.tokenizer.encode(label, length)[1:] for label in data.labels]
+        # On the device, since the predictor splits the rows of numpy arrays over devices.
+        choices = jnp.asarray(np.stack(rows))  # [a, t]: words, [SEP], padding
+    texts = []
+    for batch in data.record_batches():
+        valid = batch.pop('valid')
+        if 'classify' in predict:
+            numbers = to_host(predict('classify', batch)).argmax(-1)
+            shown = [data.labels[n] for n in numbers]
+        elif 'rank' in predict:
+            numbers = to_host(predict('rank', batch, choices)['index'])[:, 0]
+            shown = [data.labels[n] for n in numbers]
+        else:
+            ids = to_host(predict('generate', batch).ids)[:, 0]  # [b, t], the best of each
+            shown = [data.tokenizer.decode(row) for row in ids]
+        texts += [text for text, ok in zip(shown, valid, strict=True) if ok]
+    return entries, texts
+
+
+def _listed(entries: list[dict], texts: list[str]) -> dict[str, Any]:
+    """predictions.jsonl: a line a record, with its ids, prompt and text."""
+    kept = ('image_id', 'question_id', 'prompt')
+    lines = [
+        {**{k: entry[k] for k in kept if k in entry}, 'text': text}
+        for entry, text in zip(entries, texts, strict=True)
+    ]
+    write = lambda path: pathlib.Path(path).write_text(
+        ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
+    )
+    return {'predictions.jsonl': write}

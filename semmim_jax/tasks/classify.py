@@ -1,0 +1,90 @@
+"""Choosing a label for an image, or two, and a text: NLVR2, VQA over a fixed list, sentiment."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.losses.labels import label_loss, score_loss
+from semmim_jax.models.classifier import Classifier
+from semmim_jax.ops.masking import SpecialTokens
+
+LOSSES = {'softmax': label_loss, 'sigmoid': score_loss}
+
+
+class Classify:
+    """The task `config.task.name = 'classify'`.
+
+    Args:
+      config: the whole experiment; `model` and `task` are read.
+      special: the tokenizer's special ids.
+
+    Raises:
+      ValueError: for an unknown loss.
+    """
+
+    chooses = True  # from a list of labels
+
+    def __init__(self, config: Any, special: SpecialTokens):
+        self.config = c = config.task
+        self.special = special
+        if c.loss not in LOSSES:
+            raise ValueError(f'task.loss={c.loss!r} is none of {", ".join(LOSSES)}')
+        self.model = Classifier(config.model, classes=c.classes, hidden=c.hidden, images=c.images)
+
+    @property
+    def evaluators(self) -> tuple[str, ...]:
+        """Names of the evaluators that apply."""
+        return tuple(self.config.evaluators)
+
+    def check_labels(self, labels: tuple[str, ...]) -> None:
+        """Raises ValueError unless there is one class a label."""
+        if len(labels) != self.config.classes:
+            raise ValueError(
+                f'the training source has {len(labels)} labels, task.classes={self.config.classes}:'
+                f' use --config.task.classes={len(labels)}, or another data.min_answer_count'
+            )
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters of the parts in use, boxed with their logical axes."""
+        size = self.model.config.image.image_size
+        images = jnp.zeros((1, self.config.images, size, size, 3), jnp.uint8)
+        ids = jnp.full((1, 2), self.special.cls, jnp.int32)
+        return self.model.init(key, images, ids, ids == ids)['params']
+
+    def init_extra(self, key: jax.Array) -> dict[str, Any]:
+        """No state of its own."""
+        return {}
+
+    def constrain(self, params: Any) -> Any:
+        """Nothing is constrained."""
+        return params
+
+    def loss(self, params, ema_params, extra, batch, *, key, step):
+        """Mean loss of a batch.
+
+        Args:
+          params: of the model; `ema_params`, `key` and `step` are not read.
+          extra: passed through.
+          batch: image uint8 [b, s, s, 3], or images [b, i, s, s, 3]; ids int32 [b, t]; label int32
+            [b], or with the sigmoid loss what each class would score, float32 [b, c].
+
+        Returns:
+          The loss, and (metrics as a dict of `Mean`, `extra`).
+        """
+        logits = self._logits(params, batch)
+        loss, accuracy = LOSSES[self.config.loss](logits, batch['label'])
+        return loss.value, ({'loss': loss, 'loss_label': loss, 'accuracy': accuracy}, extra)
+
+    def predict_fns(self) -> dict[str, Any]:
+        """Pure functions for evaluators: 'classify', batch -> logits [b, c]."""
+        return {'classify': lambda variables, batch: self._logits(variables.params, batch)}
+
+    def _logits(self, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        images = batch['images'] if 'images' in batch else batch['image'][:, None]
+        if images.shape[1] != self.config.images:
+            raise ValueError(
+                f'the records have {images.shape[1]} images, task.images={self.config.images}'
+            )
+        mask = batch['ids'] != self.special.pad
+        return self.model.apply({'params': params}, images, batch['ids'], mask)
