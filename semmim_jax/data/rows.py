@@ -149,7 +149,7 @@ class GenerateRow(Row):
         return dict(
             **self.pictures(record, see),
             prompt=self.encode_prompt(prompt),
-            target=self.tokenizer.encode(target, self.max_target_tokens),
+            target=self.tokenizer.encode(target, self.max_target_tokens, ended=True),
             weight=np.float32(weight),
             image_id=np.int32(record['image_id']),
         )

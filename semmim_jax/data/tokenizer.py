@@ -67,18 +67,22 @@ class Tokenizer:
         )
         self._backend = backend
 
-    def encode(self, text: str, max_tokens: int, *, keep_end: bool = False) -> np.ndarray:
+    def encode(
+        self, text: str, max_tokens: int, *, keep_end: bool = False, ended: bool = False
+    ) -> np.ndarray:
         """[CLS] words [SEP] [PAD]... as int32 [max_tokens].
 
-        A longer text loses its end, or with `keep_end` its beginning; never [CLS] or [SEP].
+        A longer text loses its end, or with `keep_end` its beginning; never [CLS] or [SEP]. With
+        `ended` there is a [SEP] though the tokeniser be one without: for texts to be written.
         """
-        room = max_tokens - 1 - len(self._end)
+        end = [self.sep_id] if ended else self._end
+        room = max_tokens - 1 - len(end)
         if room < 0:
             raise ValueError(f'max_tokens={max_tokens}: [CLS] and [SEP] need {max_tokens - room}')
         ids = self._backend.encode(text, add_special_tokens=False).ids
         surplus = max(0, len(ids) - room)
         ids = ids[surplus:] if keep_end else ids[: len(ids) - surplus]
-        ids = [self.cls_id, *ids, *self._end]
+        ids = [self.cls_id, *ids, *end]
         row = np.full(max_tokens, self.pad_id, np.int32)  # [t]
         row[: len(ids)] = ids
         return row

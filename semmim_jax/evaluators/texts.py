@@ -77,8 +77,8 @@ def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str]]:
     """The entry of each record, and the text that the task gives."""
     entries = [data.source.entry(i) for i in range(len(data.source))]
     if 'rank' in predict:
-        length = data.data.max_target_tokens
-        rows = [data.tokenizer.encode(label, length)[1:] for label in data.labels]
+        encode = functools.partial(data.tokenizer.encode, ended=True)
+        rows = [encode(label, data.data.max_target_tokens)[1:] for label in data.labels]
         # On the device, since the predictor splits the rows of numpy arrays over devices.
         choices = jnp.asarray(np.stack(rows))  # [a, t]: words, [SEP], padding
     texts = []

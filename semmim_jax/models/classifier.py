@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.models.layers import INIT_STDDEV, dense, layer_norm, param_init
+from semmim_jax.models.heads import LabelHead
+from semmim_jax.models.layers import INIT_STDDEV, param_init
 from semmim_jax.models.semmim import SemMIM
 
 
@@ -20,7 +21,7 @@ class Classifier(SemMIM):
 
     Attributes:
       classes: number of logits.
-      hidden: width of the MLP's hidden layer, which has LayerNorm and GELU.
+      hidden: width inside of the head.
       images: images a row; several are told apart by a learned vector added to their tokens.
     """
 
@@ -30,12 +31,8 @@ class Classifier(SemMIM):
 
     def setup(self):
         super().setup()
-        norm = layer_norm(self.config.text.epsilon, self.dtype)
-        self.classifier = [
-            dense(self.hidden, (None, 'mlp'), dtype=self.dtype),
-            norm,
-            dense(self.classes, ('mlp', None), dtype=self.dtype),
-        ]
+        epsilon = self.config.text.epsilon
+        self.label_head = LabelHead(self.hidden, self.classes, epsilon, self.dtype)
         if self.images > 1:
             normal = param_init(nn.initializers.normal(INIT_STDDEV), None, 'embed')
             self.image_ids = self.param('image_ids', normal, (self.images, self.config.image.width))
@@ -54,6 +51,4 @@ class Classifier(SemMIM):
             self.image_context(tokens),
             queries=cls,
         )  # [b * i, 1, d]
-        inward, norm, outward = self.classifier
-        x = nn.gelu(norm(inward(fused.reshape(rows, -1))), approximate=False)
-        return outward(x).astype(jnp.float32)
+        return self.label_head(fused.reshape(rows, -1))

@@ -1,4 +1,4 @@
-"""Heads on the towers: the encoding space, and the linear heads."""
+"""Heads on the towers: the encoding space, and the classifier of fine-tuning."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.models.layers import INIT_STDDEV, dense, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, dense, layer_norm, param_init, unit
 
 
 class EncodingHead(nn.Module):
@@ -37,3 +37,22 @@ class EncodingHead(nn.Module):
         # Unit length in float32: a bfloat16 norm would move every cosine.
         x, directions = unit(x).astype(self.dtype), unit(directions).astype(self.dtype)
         return jnp.einsum('...d,kd->...k', x, directions, preferred_element_type=jnp.float32)
+
+
+class LabelHead(nn.Module):
+    """Dense, LayerNorm, GELU, dense (SCL's form for VQA)."""
+
+    hidden: int
+    classes: int
+    epsilon: float
+    dtype: Any
+
+    def setup(self):
+        self.up = dense(self.hidden, (None, 'mlp'), dtype=self.dtype)
+        self.norm = layer_norm(self.epsilon, self.dtype)
+        self.out = dense(self.classes, ('mlp', None), dtype=self.dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., d] -> logits [..., classes], float32."""
+        x = nn.gelu(self.norm(self.up(x)), approximate=False)
+        return self.out(x).astype(jnp.float32)
