@@ -18,6 +18,7 @@ FOLDERS = {
     'training': {'training', 'conversion', 'data', 'evaluators', 'ops'},
     'evaluators': {'evaluators', 'data', 'viz', 'training.predictor', 'training.sharding'},
     'viz': {'viz', 'data'},
+    'inference': {'inference', 'data', 'ops', 'tasks', 'training'},
     'conversion': {'conversion', 'data', 'ops', 'training.checkpoint'},
     'planning': {'planning', 'training', 'ops'},
     'cli': set(),

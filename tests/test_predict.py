@@ -1,0 +1,125 @@
+"""The library and its command on runs of one step: shapes, batches, and agreement with a run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import semmim_jax
+from configs import caption, retrieval, vqa
+from semmim_jax.data.sources import make_source
+from semmim_jax.evaluators.report import EvalData
+from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.training.loop import train_and_evaluate
+from tests.golden_files import assert_close
+
+IMAGES = 5
+
+
+def one_step(config, workdir):
+    config.data.eval = ''
+    config.train.update(steps=1, async_save=False)
+    return train_and_evaluate(config, str(workdir), find_task(config))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Scenes as files in two folders, and a file that is no image."""
+    folder = tmp_path_factory.mktemp('images')
+    (folder / 'more').mkdir()
+    source = make_source('emoji_scenes:val', caption.get_config('tiny').data)
+    for i in range(IMAGES):
+        name = f'more/{i}.png' if i > 2 else f'{i}.png'
+        PIL.Image.fromarray(source[i]['image']).save(folder / name)
+    (folder / 'broken.png').write_bytes(b'no picture')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def matching(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('retrieval')
+    return workdir, one_step(retrieval.get_config('tiny'), workdir)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = 'import sys, semmim_jax; print({"jax", "flax", "numpy", "cv2"} & set(sys.modules))'
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert found.stdout == 'set()\n', found.stderr
+
+
+def test_features_and_matches_are_the_runs_own(matching, folder):
+    workdir, state = matching
+    model = semmim_jax.load(workdir, batch_size=2)
+    paths = sorted(folder.rglob('[0-9].png'))
+    texts = ['a dog', 'a cat and a bus on blue', 'scissors']
+    features, words = model.encode_image(paths), model.encode_text(texts)
+    assert features.shape == (IMAGES, 16) and words.shape == (3, 16)
+    assert_close(np.linalg.norm(features, axis=1), np.ones(IMAGES))
+    config = model.config
+    source = make_source('emoji_scenes:val', config.data)
+    data = EvalData(source, model.tokenizer, config.data, config.eval)
+    batch = next(data.image_batches())
+    task = find_task(config)(config, _special(model))
+    fns = task.predict_fns()
+    teacher = state.replace(params=state.ema_params)
+    assert_close(features, fns['image'](teacher, batch['image'])[:IMAGES])
+    match = model.match(paths, texts)
+    assert match.shape == (IMAGES, 3) and ((match > 0) & (match < 1)).all()
+    whole = semmim_jax.load(workdir, batch_size=8)
+    assert_close(whole.match(paths, texts), match)
+    with pytest.raises(ValueError, match="'retrieval' cannot do this; tasks that can: generate"):
+        model.caption(paths)
+
+
+def _special(model):
+    from semmim_jax.ops.masking import SpecialTokens
+
+    tokens = model.tokenizer
+    ids = dict(pad=tokens.pad_id, cls=tokens.cls_id, sep=tokens.sep_id, mask=tokens.mask_id)
+    return SpecialTokens(**ids, vocab_size=tokens.vocab_size)
+
+
+def test_answers_written_and_ranked(tmp_path, folder):
+    config = vqa.get_config('tiny')
+    config.task.rank = 3
+    one_step(config, tmp_path)
+    model = semmim_jax.load(tmp_path, batch_size=4)
+    paths = sorted(folder.rglob('[0-9].png'))
+    ranked = model.answer(paths, ['what color is the background'] * IMAGES)
+    assert len(ranked) == IMAGES and set(ranked) <= set(model.labels)
+    with pytest.raises(ValueError, match='5 images, but 1 questions'):
+        model.answer(paths, ['how many'])
+
+
+def run(*flags):
+    command = [sys.executable, '-m', 'semmim_jax.predict', *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_command_embeds_a_folder_and_names_what_it_leaves_out(matching, folder, tmp_path):
+    out = tmp_path / 'images.npy'
+    place = f'--workdir={matching[0]}', f'--images={folder}'
+    done = run('embed', *place, f'--out={out}', '--batch_size=3')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'left out' in done.stderr and 'broken.png' in done.stderr
+    names = [json.loads(line)['image'] for line in (tmp_path / 'images.jsonl').open()]
+    assert names == ['0.png', '1.png', '2.png', 'more/3.png', 'more/4.png']
+    model = semmim_jax.load(matching[0])
+    assert_close(np.load(out), model.encode_image([folder / name for name in names]))
+
+
+@pytest.mark.parametrize(
+    'flags,said',
+    [
+        (['shout', '--images=.', '--out=a.jsonl'], 'caption, answer, match, embed'),
+        (['answer', '--images=tests', '--out=a.jsonl'], 'no .jpg'),
+        (['embed', '--images=.', '--out=a.jsonl'], '.npy'),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, flags, said):
+    done = run(flags[0], f'--workdir={tmp_path}', *flags[1:])
+    assert done.returncode != 0 and 'Traceback' not in done.stderr
+    assert said in done.stderr.strip().splitlines()[-1]
