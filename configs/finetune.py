@@ -1,7 +1,7 @@
 """What the fine-tuning configs share: pre-training's fields at fine-tuning's values.
 
 No experiment of its own: configs/retrieval.py, caption.py, vqa.py, nlvr2.py, generate.py and
-classify.py start from here. docs/method.md says which value is whose.
+classify.py start from here. docs/downstream.md says which value is whose.
 """
 
 import ml_collections

@@ -10,6 +10,7 @@ from semmim_jax.models.classifier import Classifier
 from semmim_jax.ops.masking import SpecialTokens
 
 LOSSES = {'softmax': label_loss, 'sigmoid': score_loss}
+EVALUATORS = ('labels', 'answers')
 
 
 class Classify:
@@ -20,7 +21,7 @@ class Classify:
       special: the tokenizer's special ids.
 
     Raises:
-      ValueError: for an unknown loss.
+      ValueError: for an unknown loss or evaluator.
     """
 
     chooses = True  # from a list of labels
@@ -30,6 +31,9 @@ class Classify:
         self.special = special
         if c.loss not in LOSSES:
             raise ValueError(f'task.loss={c.loss!r} is none of {", ".join(LOSSES)}')
+        for name in c.evaluators:
+            if name not in EVALUATORS:
+                raise ValueError(f'task.evaluators: {name!r} is none of {", ".join(EVALUATORS)}')
         self.model = Classifier(config.model, classes=c.classes, hidden=c.hidden, images=c.images)
 
     @property

@@ -1,13 +1,12 @@
 """Writing a text about an image: captions, answers, questions, further languages, dialogs.
 
-    image -> image tower --------------------------------+--> decoder -> text
-    prompt -> text tower -> fusion encoder (text <- image)+
+    image  -> image tower ---------------------------------+--> decoder -> text
+    prompt -> text tower -> fusion encoder (text <- image) --+
 
 Which of the two the decoder sees is `task.context`: 'image' reads no prompt (captioning);
 'image_and_prompt' is mPLUG's form for VQA and that of pre-training's PrefixLM; 'prompt' is ALBEF's.
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +21,7 @@ from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.ops.ranking import rank_answers
 
 CONTEXTS = ('image', 'image_and_prompt', 'prompt')
+EVALUATORS = ('captions', 'answers')
 
 
 class Generate:
@@ -32,7 +32,7 @@ class Generate:
       special: the tokenizer's special ids.
 
     Raises:
-      ValueError: for an unknown context, or texts longer than the position tables.
+      ValueError: for an unknown context or evaluator, or texts longer than the position tables.
     """
 
     def __init__(self, config: Any, special: SpecialTokens):
@@ -42,6 +42,9 @@ class Generate:
             raise ValueError(
                 f'task.context={self.config.context!r} is none of {", ".join(CONTEXTS)}'
             )
+        for name in self.config.evaluators:
+            if name not in EVALUATORS:
+                raise ValueError(f'task.evaluators: {name!r} is none of {", ".join(EVALUATORS)}')
         text = config.model.text
         lengths = {
             'data.max_prompt_tokens': config.data.max_prompt_tokens,
@@ -78,10 +81,10 @@ class Generate:
         """Parameters of the parts in use, boxed with their logical axes."""
         size = self.model.config.image.image_size
         ids = jnp.full((1, 2), self.special.cls, jnp.int32)
-        images = jnp.zeros((1, size, size, 3), jnp.uint8)
+        batch = {'image': jnp.zeros((1, size, size, 3), jnp.uint8), 'prompt': ids}
 
         def every_part(model):
-            return model.decode(ids, *self._read(model, images, ids))
+            return model.decode(ids, *self._read(model, batch))
 
         return self.model.init(key, method=every_part)['params']
 
@@ -109,7 +112,7 @@ class Generate:
         inputs, labels = target[:, :-1], target[:, 1:]
 
         def forward(model):
-            return model.decode(inputs, *self._read(model, batch['image'], batch['prompt']))
+            return model.decode(inputs, *self._read(model, batch))
 
         logits = nn.apply(forward, self.model)({'params': params})
         weights = (labels != self.special.pad) * batch['weight'][:, None]
@@ -129,9 +132,11 @@ class Generate:
         fns = {'generate': self._generate}
         return fns | {'rank': self._rank} if self.config.rank else fns
 
-    def _read(self, model: SemMIM, images: jax.Array, prompt: jax.Array):
+    def _read(self, model: SemMIM, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """What the decoder attends to: tokens [b, s, d] and their validity [b, s]."""
-        tokens = model.encode_image(images)
+        if 'image' not in batch:
+            raise ValueError('generate reads one image of a record; these records have two')
+        tokens, prompt = model.encode_image(batch['image']), batch['prompt']
         image = model.to_fusion(tokens)
         seen = jnp.ones(image.shape[:2], bool)
         if self.config.context == 'image':
@@ -143,27 +148,25 @@ class Generate:
         return jnp.concatenate([image, fused], axis=1), jnp.concatenate([seen, valid], axis=1)
 
     def _generate(self, variables: Any, batch: dict[str, jax.Array]) -> Beams:
-        rows, decoding = len(batch['image']), self.config.decoding
-        start = functools.partial(self._start, batch=batch)
-        context, seen = nn.apply(start, self.model)({'params': variables.params})
+        params, decoding = {'params': variables.params}, self.config.decoding
+        rows = len(batch['prompt'])
+
+        def start(model):
+            tokens, seen = self._read(model, batch)
+            cache = model.decoder.empty_cache(rows * decoding.beams, decoding.max_length + 1)
+            return model.decoder_context(tokens), seen, cache
+
+        context, seen, cache = nn.apply(start, self.model)(params)
 
         def next_logits(ids, position, cache):
             call = ids, position, context, seen, cache
-            return self.model.apply({'params': variables.params}, *call, method='decode_next')
+            return self.model.apply(params, *call, method='decode_next')
 
-        cache = nn.apply(
-            lambda model: model.decoder.empty_cache(rows * decoding.beams, decoding.max_length + 1),
-            self.model,
-        )({'params': variables.params})
         return beam_search(next_logits, cache, rows=rows, special=self.special, **decoding)
-
-    def _start(self, model: SemMIM, *, batch):
-        tokens, seen = self._read(model, batch['image'], batch['prompt'])
-        return model.decoder_context(tokens), seen
 
     def _rank(self, variables: Any, batch, answers: jax.Array):
         def rank(model):
-            tokens, seen = self._read(model, batch['image'], batch['prompt'])
+            tokens, seen = self._read(model, batch)
             cls = jnp.full((len(tokens), 1), self.special.cls, jnp.int32)
 
             def log_likelihood(chosen):

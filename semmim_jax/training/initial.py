@@ -42,7 +42,7 @@ def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
     begun = any((workdir / 'checkpoints').glob('[0-9]*'))
     folders = [str(workdir)] * begun + [config.init.weights]
     vocab = data.vocab or next((f for f in folders if f and has_tokenizer(f)), '')
-    extend = vocab and data.extend_vocab and not begun
+    extend = data.extend_vocab and vocab not in ('', str(workdir))
     texts = source.vocabulary_texts() if extend or not vocab else ()
     tokenizer = make_tokenizer(vocab, texts=texts, size=size, end_token=data.end_token)
     if extend:

@@ -133,6 +133,7 @@ def test_captioning_has_neither_text_tower_nor_fusion_encoder():
         ({'task.context': 'images'}, 'image_and_prompt'),
         ({'data.max_target_tokens': 99}, 'data.max_target_tokens asks for 99'),
         ({'task.decoding.max_length': 32}, 'task.decoding.max_length'),
+        ({'task.evaluators': ('labels',)}, 'captions, answers'),
     ],
 )
 def test_mistakes_are_named(change, said):

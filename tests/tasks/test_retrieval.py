@@ -1,7 +1,14 @@
 """Fine-tuning for retrieval: pre-training's losses where no image repeats, shared ones where."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -13,6 +20,7 @@ from tests.golden_files import assert_close, load
 from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
 
 ROWS = 4
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def call(task, warm, extra, batch):
@@ -26,8 +34,6 @@ def call(task, warm, extra, batch):
 @pytest.fixture(scope='module')
 def both():
     """The task with its arguments, and pre-training on the same fields."""
-    import ml_collections
-
     config = override(retrieval.get_config('tiny'), {'train.batch_size': ROWS})
     warm = warm_state(config, rows=ROWS)
     task = Retrieval(ml_collections.FrozenConfigDict(config), SPECIAL)
@@ -81,9 +87,25 @@ def test_the_shared_targets_are_albefs():
 
 def test_a_second_view_is_refused():
     for change in {'task.views': 'crossed'}, {'task.weights.agreement': 1.0}:
-        import ml_collections
-
         config = retrieval.get_config('tiny')
         config.update_from_flattened_dict(change)
         with pytest.raises(ValueError, match='task.views=same'):
             Retrieval(ml_collections.FrozenConfigDict(config), SPECIAL)
+
+
+def test_one_device_and_eight_agree():
+    command = [sys.executable, '-m', 'tests.tasks.retrieval_on_devices']
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+        env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, eight = (json.loads(line) for line in done.stdout.splitlines())
+    assert (one['devices'], eight['devices']) == (1, 8)
+    assert_close(eight['loss'], one['loss'], rtol=1e-5)
+    assert eight['figures'] == one['figures']

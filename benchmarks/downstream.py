@@ -1,0 +1,132 @@
+"""Fine-tunes the demo's pre-trained model on one demo task, and holds the result against its bar.
+
+    python -m benchmarks.downstream vqa --init_from=runs/demo --workdir=runs/downstream
+    python -m benchmarks.downstream all ...
+
+From the root of the project; minutes a task on two cores. Prints a line a figure: what was reached,
+the baseline (the majority answer of each question type, shuffled captions, or retrieval before
+fine-tuning), the bar. Exits with 1 if one is missed. A run that is there is continued.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.training.loop import train_and_evaluate
+
+
+class Line(NamedTuple):
+    """A figure beside what it is compared with."""
+
+    figure: str
+    value: float
+    baseline: float
+    bar: float
+
+
+def retrieval_above_zero_shot(results: dict, before: dict) -> list[Line]:
+    """R@1 both ways, re-ranked, against that of the model it started from."""
+    now, then = results['retrieval']['figures'], before['retrieval']['figures']
+    return [Line(f, now[f], then[f], then[f]) for f in ('tr@1_itm', 'ir@1_itm')]
+
+
+def captions_times(factor: float) -> Callable[[dict, dict], list[Line]]:
+    """CIDEr against that of shuffled captions, times a factor."""
+
+    def lines(results: dict, before: dict) -> list[Line]:
+        found = results['captions']
+        cider, shuffled = found['figures']['cider'], found['chance']['cider']
+        return [Line('cider', cider, shuffled, factor * shuffled)]
+
+    return lines
+
+
+def above_majority(evaluator: str, margin: float, *, by_type: bool) -> Callable:
+    """Accuracies against the majority answer, plus a margin: by type, or overall."""
+
+    def lines(results: dict, before: dict) -> list[Line]:
+        found = results[evaluator]
+        chance = found['chance']
+        names = [f for f in chance if f.startswith('accuracy_') or not by_type]
+        return [Line(f, found['figures'][f], chance[f], chance[f] + margin) for f in names]
+
+    return lines
+
+
+class Bench(NamedTuple):
+    """A config and what its results must reach."""
+
+    config: str
+    lines: Callable[[dict, dict], list[Line]]
+
+
+BENCHES = {
+    'retrieval': Bench('retrieval:emoji', retrieval_above_zero_shot),
+    'captions': Bench('caption:emoji', captions_times(10)),
+    'vqa': Bench('vqa:emoji', above_majority('answers', 0.15, by_type=True)),
+    'easy_vqa': Bench('vqa:easy', above_majority('answers', 0.0, by_type=True)),
+    'nlvr2': Bench(
+        'nlvr2:emoji',
+        lambda results, before: [
+            Line('accuracy', results['labels']['figures']['accuracy'], 0.5, 0.6)
+        ],
+    ),
+    'german': Bench('generate:german', captions_times(10)),
+    'french': Bench('generate:french', captions_times(10)),
+    'dialog': Bench('generate:dialog', above_majority('answers', 0.0, by_type=True)),
+    'question_generation': Bench('generate:question_generation', captions_times(1)),
+    'sentiment': Bench('classify:sentiment', above_majority('labels', 0.0, by_type=False)),
+}
+
+
+def config_of(name: str, *, init_from: str) -> Any:
+    """The config of a bench, started from a workdir."""
+    module, variant = BENCHES[name].config.split(':')
+    config = importlib.import_module(f'configs.{module}').get_config(variant)
+    config.init_from = init_from
+    return config
+
+
+def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains and evaluates; returns what results.json holds."""
+    train_and_evaluate(config, str(workdir), find_task(config))
+    return json.loads((workdir / 'results.json').read_text())
+
+
+def bench(name: str, *, init_from: str, workdir: pathlib.Path) -> list[Line]:
+    """Runs one bench; for retrieval also the model that it starts from."""
+    before = {}
+    if name == 'retrieval':
+        config = config_of(name, init_from=init_from)
+        config.train.steps = 0
+        before = run(config, workdir / 'zero_shot')
+    results = run(config_of(name, init_from=init_from), workdir / name)
+    return BENCHES[name].lines(results, before)
+
+
+def main() -> None:
+    """Parses, runs, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('name', choices=[*BENCHES, 'all'])
+    parser.add_argument('--init_from', required=True, help="the demo's workdir")
+    parser.add_argument('--workdir', default='runs/downstream', type=pathlib.Path)
+    args = parser.parse_args()
+    names = list(BENCHES) if args.name == 'all' else [args.name]
+    found = {n: bench(n, init_from=args.init_from, workdir=args.workdir) for n in names}
+    print(f'\n{"task":20} {"figure":24} {"value":>8} {"baseline":>9} {"bar":>8}')
+    missed = 0
+    for name, lines in found.items():
+        for figure, value, baseline, bar in lines:
+            missed += value <= bar
+            said = 'reached' if value > bar else 'MISSED'
+            print(f'{name:20} {figure:24} {value:8.3f} {baseline:9.3f} {bar:8.3f}  {said}')
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == '__main__':
+    main()
