@@ -172,7 +172,7 @@ class _Reader:
     def _fusion_bytes(self, op: Instruction, outer: Computation) -> float:
         name = op.called[0]
         computation = self.computations[name]
-        root = next(inner for inner in computation.values() if inner.is_root)
+        root = hlo.root(computation)
         results = [computation[o] for o in root.operands] if root.opcode == 'tuple' else [root]
         total = sum(
             _written(result, computation)

@@ -121,19 +121,32 @@ def _arrays(text: str) -> tuple[Array, ...]:
 
 
 def trip_count(loop: Instruction, computations: dict[str, Computation]) -> int | None:
-    """Trips of a `while`: XLA's note, or the constant that its counter is compared with.
+    """Trips of a `while`: XLA's note, or from what its counter is compared with and grows by.
 
-    A counter is taken to start at 0 where XLA leaves no note, as JAX's loops do. None: unknown.
+    A counter is taken to start at 0 where XLA leaves no note, as JAX's loops do and the loops into
+    which TPUs turn a product of gathered weights; those go on by 2. None: unknown.
     """
     noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if noted:
         return int(noted[1])
     condition = computations[re.search(r'condition=%?([\w.\-]+)', loop.attributes)[1]]
-    root = next(op for op in condition.values() if op.is_root)
-    if root.opcode != 'compare' or 'direction=LT' not in root.attributes:
+    compare, body = root(condition), computations[loop.called[0]]
+    if compare.opcode != 'compare' or 'direction=LT' not in compare.attributes:
         return None
-    limit = condition[root.operands[1]]
-    return int(limit.argument) if limit.opcode == 'constant' else None
+    counter, limit = (condition[operand] for operand in compare.operands)
+    place = re.search(r'index=(\d+)', counter.attributes)
+    if limit.opcode != 'constant' or not place:
+        return None
+    grown = body[root(body).operands[int(place[1])]]
+    steps = [body[o].argument for o in grown.operands if body[o].opcode == 'constant']
+    if grown.opcode != 'add' or len(steps) != 1:
+        return None
+    return -(-int(limit.argument) // int(steps[0]))
+
+
+def root(computation: Computation) -> Instruction:
+    """The instruction whose result is the computation's."""
+    return next(op for op in computation.values() if op.is_root)
 
 
 def groups(op: Instruction, *, devices: int) -> np.ndarray:
