@@ -1,5 +1,6 @@
 """The real training step, lowered for a mesh from shapes alone: no data, no parameters."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -73,8 +74,23 @@ def without_recomputation(config: Any) -> ml_collections.ConfigDict:
     return config
 
 
-def device_bytes(tree: Any) -> float:
-    """Bytes of an abstract pytree on one device, by its shardings."""
+def device_bytes(tree: Any, *, tile: tuple[int, int] = (1, 1)) -> float:
+    """Bytes of an abstract pytree on one device, by its shardings.
+
+    Args:
+      tree: of shapes with shardings.
+      tile: what two dimensions of an array are padded to multiples of; the compiler is taken to
+        choose the two that waste least.
+    """
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+        _stored(x.sharding.shard_shape(x.shape), tile) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
     )
+
+
+def _stored(shape: tuple[int, ...], tile: tuple[int, int]) -> int:
+    if len(shape) < 2:
+        return math.prod(shape)
+    padded = lambda pair: math.prod(-(-shape[i] // t) * t for i, t in zip(pair, tile))
+    rest = lambda pair: math.prod(size for i, size in enumerate(shape) if i not in pair)
+    return min(padded(pair) * rest(pair) for pair in itertools.permutations(range(len(shape)), 2))

@@ -37,6 +37,11 @@ class Machine:
     sides: tuple[int, ...]
 
     @property
+    def tile(self) -> tuple[int, int]:
+        """What two dimensions of an array are padded to: TPUs keep 32-bit arrays in such tiles."""
+        return (8, 128) if self.chip and self.chip.wrap else (1, 1)
+
+    @property
     def compiler_options(self) -> dict[str, Any]:
         """What XLA needs to compile without the hardware."""
         if self.name == 'local' or self.chip.wrap:

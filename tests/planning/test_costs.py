@@ -107,7 +107,9 @@ device_ids=([2,4]T(1,0)) {'x'}, use_global_device_ids=true, to_apply=%add
   %done = (bf16[64,12,12]{1,2,0}, f32[40,8]{1,0}) fusion(%mine, %hidden), kind=kCustom, \
 calls=%middle
   %whole = f32[40,8]{1,0} get-tuple-element(%done), index=1
-  ROOT %next = (s32[], f32[40,8]{1,0}) tuple(%count.1, %whole)
+  %one = s32[] constant(1)
+  %grown = s32[] add(%count.1, %one)
+  ROOT %next = (s32[], f32[40,8]{1,0}) tuple(%grown, %whole)
 }
 
 ENTRY %main (x: (s32[], f32[40,8])) -> (s32[], f32[40,8]) {
@@ -129,6 +131,12 @@ def test_an_asynchronous_collective_counts_once_a_trip():
 
 def test_a_batched_product_in_a_tpus_form_costs_what_the_product_does():
     assert costs.read(LOOP, MESH).flops == 5 * 2 * 64 * 12 * 12 * 512
+
+
+def test_a_loop_in_larger_steps_runs_less_often():
+    """TPUs turn a product of gathered weights into a loop that counts by 2."""
+    found = costs.read(LOOP.replace('%one = s32[] constant(1)', '%one = s32[] constant(2)'), MESH)
+    assert {c.times for c in found.collectives} == {3}  # 0, 2, 4
 
 
 def test_a_loop_of_unknown_length_is_reported():

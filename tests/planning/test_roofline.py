@@ -70,6 +70,23 @@ def test_device_bytes_follow_the_shardings():
     assert program.device_bytes(tree) == 48 + 12 + 20
 
 
+@pytest.mark.parametrize(
+    ('shape', 'numbers'),
+    [
+        ((12, 96, 12, 64), 12 * 12 * 64 * 128),  # 96 to 128 beside 64 costs least
+        ((1, 7), 8 * 128),
+        ((8, 128), 8 * 128),
+        ((3, 5, 256, 9), 3 * 9 * 8 * 256),  # 5 to 8 beside 256
+        ((5,), 5),
+        ((), 1),
+    ],
+)
+def test_tiles_pad_the_two_dimensions_that_waste_least(shape, numbers):
+    mesh = AbstractMesh((1,), ('data',))
+    x = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    assert program.device_bytes(x, tile=(8, 128)) == 4 * numbers
+
+
 def test_a_batch_that_does_not_split_is_refused(config):
     config.train.batch_size = 12
     mesh = AbstractMesh((2, 4, 1), ('data', 'fsdp', 'tensor'))
