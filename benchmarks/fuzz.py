@@ -115,7 +115,9 @@ _NEVER = {
     'os.fork',
     'pickle.find_class',
 }
-_OWN = os.path.realpath(storage_directory().path)  # Hypothesis's
+# Of Hypothesis and of XLA's compilation cache.
+_OWN = [os.path.realpath(storage_directory().path)]
+_OWN += [os.path.realpath(os.environ[v]) for v in ['JAX_COMPILATION_CACHE_DIR'] if v in os.environ]
 _folder: pathlib.Path | None = None  # of the example that runs
 _seen: list[str] = []  # of what it must not do
 
@@ -131,7 +133,7 @@ def _audit(event: str, args: tuple) -> None:
     for path in paths:
         if isinstance(path, str | bytes | os.PathLike):
             place = os.path.realpath(os.fsdecode(path))
-            if place != os.devnull and not place.startswith((str(_folder), _OWN)):
+            if place != os.devnull and not place.startswith((str(_folder), *_OWN)):
                 _seen.append(f'{event} {place}')
 
 
