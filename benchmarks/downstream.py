@@ -9,13 +9,14 @@ fine-tuning), the bar. Exits with 1 if one is missed. A run that is there is con
 """
 
 import argparse
-import importlib
+import functools
 import json
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from configs import caption, classify, generate, nlvr2, retrieval, vqa
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.loop import train_and_evaluate
 
@@ -61,33 +62,35 @@ def above_majority(evaluator: str, margin: float, *, by_type: bool) -> Callable:
 class Bench(NamedTuple):
     """A config and what its results must reach."""
 
-    config: str
+    config: Callable[[], Any]
     lines: Callable[[dict, dict], list[Line]]
 
 
+variant = lambda module, name: functools.partial(module.get_config, name)
 BENCHES = {
-    'retrieval': Bench('retrieval:emoji', retrieval_above_zero_shot),
-    'captions': Bench('caption:emoji', captions_times(10)),
-    'vqa': Bench('vqa:emoji', above_majority('answers', 0.15, by_type=True)),
-    'easy_vqa': Bench('vqa:easy', above_majority('answers', 0.0, by_type=True)),
+    'retrieval': Bench(variant(retrieval, 'emoji'), retrieval_above_zero_shot),
+    'captions': Bench(variant(caption, 'emoji'), captions_times(10)),
+    'vqa': Bench(variant(vqa, 'emoji'), above_majority('answers', 0.15, by_type=True)),
+    'easy_vqa': Bench(variant(vqa, 'easy'), above_majority('answers', 0.0, by_type=True)),
     'nlvr2': Bench(
-        'nlvr2:emoji',
+        variant(nlvr2, 'emoji'),
         lambda results, before: [
             Line('accuracy', results['labels']['figures']['accuracy'], 0.5, 0.6)
         ],
     ),
-    'german': Bench('generate:german', captions_times(10)),
-    'french': Bench('generate:french', captions_times(10)),
-    'dialog': Bench('generate:dialog', above_majority('answers', 0.0, by_type=True)),
-    'question_generation': Bench('generate:question_generation', captions_times(1)),
-    'sentiment': Bench('classify:sentiment', above_majority('labels', 0.0, by_type=False)),
+    'german': Bench(variant(generate, 'german'), captions_times(10)),
+    'french': Bench(variant(generate, 'french'), captions_times(10)),
+    'dialog': Bench(variant(generate, 'dialog'), above_majority('answers', 0.0, by_type=True)),
+    'question_generation': Bench(variant(generate, 'question_generation'), captions_times(1)),
+    'sentiment': Bench(
+        variant(classify, 'sentiment'), above_majority('labels', 0.0, by_type=False)
+    ),
 }
 
 
 def config_of(name: str, *, init_from: str) -> Any:
     """The config of a bench, started from a workdir."""
-    module, variant = BENCHES[name].config.split(':')
-    config = importlib.import_module(f'configs.{module}').get_config(variant)
+    config = BENCHES[name].config()
     config.init_from = init_from
     return config
 

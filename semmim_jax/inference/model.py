@@ -95,7 +95,19 @@ class Model:
         return np.concatenate([self._match(self._pixels(chunk), text) for chunk in chunks])
 
     def caption(self, images: Sequence[Picture], prompt: str = '') -> list[str]:
-        """A text about each image; of a task that reads prompts, the one that `prompt` asks for."""
+        """A text about each image; of a task that reads prompts, the one that `prompt` asks for.
+
+        Of pre-training, `prompt` is how the caption begins, and what follows is taken greedily.
+        """
+        if 'caption' in self._predict:
+            start = self._ids([prompt], self.config.data.max_tokens)
+            start[start == self.tokenizer.sep_id] = self.tokenizer.pad_id
+            given = lambda part: (
+                pixels := self._pixels(images[part]),
+                start.repeat(len(pixels), 0),
+            )
+            ids = self._map('caption', len(images), given)
+            return [f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in ids]
         return self._write(images, [prompt] * len(images))
 
     def answer(self, images: Sequence[Picture], questions: Sequence[str]) -> list[str]:
@@ -105,7 +117,7 @@ class Model:
         return self._write(images, questions)
 
     def _write(self, images: Sequence[Picture], prompts: Sequence[str]) -> list[str]:
-        self._need('generate', 'classify', tasks='generate, classify')
+        self._need('generate', 'classify', tasks='generate, classify; pretrain writes captions')
         data = self.config.data
         if 'classify' in self._predict:
             ids = self._ids(prompts, data.max_tokens, keep_end=True)

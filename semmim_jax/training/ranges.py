@@ -23,19 +23,25 @@ TABLE = (
         lambda x: _whole(x, 1, MOST),
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size k_test log_every save_every keep max_words '
-        'max_pixels max_masked block_min_patches',
+        'max_pixels max_masked block_min_patches min_answer_count images beams max_length',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
-        'ops',
+        'ops rank min_length',
     ),
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
     ('from 1 to 1000', lambda x: _whole(x, 1, 1000), 'depth fusion_depth decoder_depth'),
     ('from 1 to 10**7', lambda x: _whole(x, 1, 10**7), 'vocab_size'),
-    ('at least 3, for [CLS], a word and [SEP]', lambda x: _whole(x, 3, MOST), 'max_tokens'),
+    (
+        'at least 3, for [CLS], a word and [SEP]',
+        lambda x: _whole(x, 3, MOST),
+        'max_tokens max_target_tokens',
+    ),
+    ('at least 2, for [CLS] and [SEP]', lambda x: _whole(x, 2, MOST), 'max_prompt_tokens'),
+    ('at least 2', lambda x: _whole(x, 2, MOST), 'classes'),
     ('from 0 to 2**32 - 1', lambda x: _whole(x, 0, 2**32 - 1), 'seed'),
     ('a whole number from 0 to 255', lambda x: _whole(x, 0, 255), 'fill'),
     ('from 0 to 10', lambda x: 0 <= x <= 10, 'level'),
@@ -45,11 +51,12 @@ TABLE = (
         'alpha mlm_probability prob centre_momentum ema ema_end max_replaced held_out_pairs '
         'max_overlap min_cover',
     ),
-    ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2'),
+    ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing'),
     (
         'at least 0, and finite',
         lambda x: 0 <= x < math.inf,
-        'lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim',
+        'lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim '
+        'length_penalty',
     ),
     (
         'above 0, and finite',
