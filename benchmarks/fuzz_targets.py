@@ -29,6 +29,7 @@ from semmim_jax.data.image_texts import ImageTexts
 from semmim_jax.data.images import DECODERS, decode_image
 from semmim_jax.data.replacing import Replacing, TooManyUnreadable, UnreadableRecord
 from semmim_jax.data.rows import make_row
+from semmim_jax.data.sources import make_source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import ROLES, SPECIAL, make_tokenizer
 from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
@@ -178,6 +179,104 @@ def caption_list(data: st.DataObject, folder: pathlib.Path) -> None:
         else:
             assert record['captions'] and record['image'].shape == (20, 24, 3)
     make_tokenizer('', texts=source.vocabulary_texts(), size=1000)
+
+
+LISTS = {
+    'karpathy': {
+        'images': [
+            {
+                'filepath': 'folder',
+                'filename': 'a.png',
+                'cocoid': 7,
+                'split': split,
+                'sentences': [{'raw': 'a red square'}, {'raw': 'the blue bar'}],
+            }
+            for split in ('train', 'restval')
+        ]
+    },
+    'vqa': {
+        'data_subtype': 'val2014',
+        'questions': [
+            {'question_id': 10 + n, 'image_id': n, 'question': 'How many?'} for n in (0, 1)
+        ],
+    },
+    'annotations': {
+        'annotations': [
+            {
+                'question_id': 10 + n,
+                'image_id': n,
+                'question_type': 'how many',
+                'answer_type': 'number',
+                'answers': [{'answer': '2'}, {'answer': 'two'}],
+            }
+            for n in (0, 1)
+        ]
+    },
+    'nlvr2': [
+        {'identifier': f'dev-8-0-{n}', 'sentence': 'One is red.', 'label': 'True'} for n in (0, 1)
+    ],
+    'jsonl': [
+        {'image': 'a.png', 'prompt': 'What?', 'targets': ['a bar', 'bar'], 'weights': [0.6, 0.3]},
+        {'image': ['a.png', 'b.png'], 'prompt': 'Same?', 'label': 'yes', 'id': 3, 'type': 'pair'},
+    ],
+}
+
+
+def changed(data: st.DataObject, value: object) -> object:
+    """A JSON value with one part of it, at any depth, replaced, dropped or doubled."""
+    inner = (
+        list(value) if isinstance(value, dict) else range(len(value) if type(value) is list else 0)
+    )
+    if not inner or not data.draw(st.integers(0, 3)):
+        odd = st.sampled_from([*NAMES, *NUMBERS, -1, 1e400, '\ud800', 'a\nb', ' ', None, [], {}])
+        return data.draw(odd | json_values(odd))
+    key = data.draw(st.sampled_from(inner))
+    copied = value.copy()
+    match data.draw(st.sampled_from(['inside', 'inside', 'inside', 'drop', 'double'])):
+        case 'inside':
+            copied[key] = changed(data, copied[key])
+        case 'drop':
+            del copied[key]
+        case 'double' if isinstance(copied, list):
+            copied.append(copied[key])
+    return copied
+
+
+def dataset(data: st.DataObject, folder: pathlib.Path) -> None:
+    for place in ('', 'folder', 'dev', 'val2014'):
+        (folder / place).mkdir(exist_ok=True)
+        for name in ('a', 'b', 'dev-8-0-img0', 'dev-8-0-img1'):
+            (folder / place / f'{name}.png').write_bytes(pictures()[3])
+    kind = data.draw(st.sampled_from(['karpathy', 'vqa', 'nlvr2', 'jsonl']))
+    parts = ('vqa', 'annotations') if kind == 'vqa' else (kind,)
+    hit = data.draw(st.sampled_from(parts))
+    for part in parts:
+        content = changed(data, LISTS[part]) if part == hit else LISTS[part]
+        if kind in ('nlvr2', 'jsonl') and isinstance(content, list):
+            raw = '\n'.join(map(json.dumps, content)).encode()
+        else:
+            raw = json.dumps(content).encode()
+        if part == hit and not data.draw(st.integers(0, 3)):
+            raw = mutated(data, raw)
+        (folder / part).write_bytes(raw)
+    tail = {'karpathy': ':train', 'vqa': f',{folder / "annotations"}'}.get(kind, '')
+    source = make_source(f'{kind}:{folder / kind}{tail}', get_config('tiny').data)
+    for i in range(len(source)):
+        entry = source.entry(i)
+        assert -(2**31) <= entry['image_id'] < 2**31
+        for text in (
+            *entry.get('captions', ()),
+            entry.get('prompt', ''),
+            *entry.get('targets', ()),
+        ):
+            _check_ids(words().encode(clean_caption(text, max_words=30), 8))
+        try:
+            source[i]
+        except UnreadableRecord as error:
+            assert '\n' not in str(error)
+    for targets, where in source.truths():
+        assert all(isinstance(target, str) for target in targets) and '\n' not in where
+    source.label_names(min_count=1)
 
 
 def _check_ids(ids: np.ndarray) -> None:
@@ -432,6 +531,7 @@ def weights(data: st.DataObject, folder: pathlib.Path) -> None:
 TARGETS = {
     'image': Target(image, (UnreadableRecord,), 0.3),
     'caption_list': Target(caption_list, (ValueError,), 0.2),
+    'dataset': Target(dataset, (ValueError, OSError), 0.1),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
     'weights': Target(weights, (ConversionError,), 0.1),

@@ -42,6 +42,9 @@ class ImageTexts:
         self._decoder = decoder
         self._max_pixels = max_pixels
         self._records = records
+        for record in records:
+            if record.image_id is not None and not 0 <= record.image_id < 2**31:
+                raise ValueError(f'{record.where}: image id {record.image_id}, beyond 31 bits')
         first = 1 + max((r.image_id for r in records if r.image_id is not None), default=-1)
         numbers = {}
         for record in records:

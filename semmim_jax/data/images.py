@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from semmim_jax.data.json_files import shown
 from semmim_jax.data.replacing import UnreadableRecord
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
@@ -31,15 +32,15 @@ def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np
       UnreadableRecord: missing, not an image of an allowed format, too large, corrupt or truncated.
     """
     path = pathlib.Path(path)
-    shown = str(path) if str(path).isprintable() else repr(str(path))
+    name = shown(str(path))
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
             raise UnreadableRecord('not a file')
         return decode_image(path.read_bytes(), decoder=decoder, max_pixels=max_pixels)
     except UnreadableRecord as e:
-        raise UnreadableRecord(f'{shown}: {e}') from None
-    except (OSError, UnicodeError) as e:
-        raise UnreadableRecord(f'{shown}: {getattr(e, "strerror", None) or e}') from None
+        raise UnreadableRecord(f'{name}: {e}') from None
+    except (OSError, ValueError) as e:
+        raise UnreadableRecord(f'{name}: {getattr(e, "strerror", None) or e}') from None
 
 
 def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:

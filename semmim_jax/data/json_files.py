@@ -45,6 +45,11 @@ def field(entry: object, key: str, kind: type | tuple[type, ...], where: str):
     return entry[key]
 
 
+def shown(text: str) -> str:
+    """A name for a message of one line: as it is, or quoted where it has line breaks and such."""
+    return text if text.isprintable() else repr(text)
+
+
 def _parse(text: str, path: str | pathlib.Path, *, first_line: int) -> object:
     try:
         value = json.loads(text)

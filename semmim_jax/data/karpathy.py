@@ -4,7 +4,7 @@ import pathlib
 
 from semmim_jax.data.captions import check_captions
 from semmim_jax.data.image_texts import ImageText
-from semmim_jax.data.json_files import field, read_json
+from semmim_jax.data.json_files import field, read_json, shown
 
 # 'restval' are the images of COCO's validation set that everybody trains on.
 _PARTS = {'train': ('train', 'restval'), 'val': ('val',), 'test': ('test',)}
@@ -31,7 +31,7 @@ def read_karpathy(argument: str, *, image_root: str) -> list[ImageText]:
         if field(image, 'split', str, where) not in _PARTS[split]:
             continue
         name = field(image, 'filename', str, where)
-        where = f'{where} ({name})'
+        where = f'{where} ({shown(name)})'
         folder = field(image, 'filepath', str, where) if 'filepath' in image else ''
         sentences = field(image, 'sentences', list, where)
         if not sentences:

@@ -3,7 +3,7 @@
 import pathlib
 
 from semmim_jax.data.image_texts import ImageText
-from semmim_jax.data.json_files import field, read_entries
+from semmim_jax.data.json_files import field, read_entries, shown
 
 
 def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
@@ -23,7 +23,7 @@ def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
     tried = [root / layout / directory / names[0] for layout in layouts]
     chosen = next((n for n, image in enumerate(tried) if image.exists()), None)
     if chosen is None:
-        raise ValueError(f'{path}: none of {", ".join(map(str, tried))} exists')
+        raise ValueError(f'{path}: none of {", ".join(shown(str(x)) for x in tried)} exists')
     return [
         ImageText(
             images=tuple(str(root / layouts[chosen] / directory / name) for name in names), **fields
@@ -35,9 +35,10 @@ def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
 def _parse(entry: object, where: str) -> tuple[str, str, list[str], dict]:
     """Split, directory, image names, and the other fields of ImageText."""
     identifier = field(entry, 'identifier', str, where)
+    name = shown(identifier)
     pair, _, sentence = identifier.rpartition('-')
     if not (pair and sentence.isdigit()):
-        raise ValueError(f'{where}: "identifier" must be SPLIT-SET-PAIR-SENTENCE, not {identifier}')
+        raise ValueError(f'{where}: "identifier" must be SPLIT-SET-PAIR-SENTENCE, not {name}')
     label = None
     if 'label' in entry:
         label = str(entry['label']).capitalize()
@@ -45,7 +46,7 @@ def _parse(entry: object, where: str) -> tuple[str, str, list[str], dict]:
             raise ValueError(f'{where}: "label" must be True or False, not {entry["label"]!r}')
     directory = str(field(entry, 'directory', (str, int), where)) if 'directory' in entry else ''
     fields = {
-        'where': f'{where} ({identifier})',
+        'where': f'{where} ({name})',
         'prompt': field(entry, 'sentence', str, where),
         'label': label,
         'question_id': identifier,
