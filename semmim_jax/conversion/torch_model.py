@@ -45,8 +45,8 @@ def attend(query, key, value, heads: int, mask=None, causal: bool = False) -> Te
 
 
 def unit(x: Tensor) -> Tensor:
-    """x in float32, scaled to unit length along the last axis."""
-    x = x.float()
+    """x, in float32 at least, scaled to unit length along the last axis."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     return x * x.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
