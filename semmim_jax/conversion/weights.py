@@ -47,10 +47,9 @@ def fit_weights(
     model: Any,
     shapes: Mapping[str, Shape],
     origin: str,
+    more_words: bool,
 ) -> Loaded:
     """Parameters of one model for another; position tables may differ in size.
-
-    Of a model with more words, the first rows are given, the others being fresh.
 
     Args:
       params: path -> array; parts that our model lacks are left unused.
@@ -58,6 +57,8 @@ def fit_weights(
       model: `config.model` of ours.
       shapes: of our parameters; those without a counterpart stay fresh.
       origin: for the message.
+      more_words: whether our model may have more words: the first rows are given then, the others
+        stay fresh.
 
     Raises:
       ConversionError: for settings, names or shapes that do not fit.
@@ -79,7 +80,7 @@ def fit_weights(
     table = [Row(path, path, SAME) for path in shapes if path in params]
     ignore = sorted({f'{p}/*' for p in (x.split('/')[0] for x in params) if p not in parts})
     foreign, notes = fit_positions(table, foreign=params, shapes=shapes)
-    for path in _BY_WORD:
+    for path in _BY_WORD if more_words else ():
         if path in shapes and path in params and len(params[path]) < shapes[path][0]:
             notes.append(f'{path}: {len(params[path])} of {shapes[path][0]} rows')
             shapes = {**shapes, path: params[path].shape}

@@ -81,16 +81,22 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
     """The parameters that `config.init` names; arguments as in `start_from`."""
     init, loaded = config.init, Loaded({}, {}, [])
     if init.weights:
-        _check_words(tokenizer, init.weights)
+        _check_words(tokenizer, init.weights, extended=config.data.extend_vocab)
         run = (pathlib.Path(init.weights) / 'checkpoints').is_dir()
         found = load_params(init.weights, params=init.params) if run else read_weights(init.weights)
-        fitted = fit_weights(*found, model=config.model, shapes=shapes, origin=init.weights)
+        fitted = fit_weights(
+            *found,
+            model=config.model,
+            shapes=shapes,
+            origin=init.weights,
+            more_words=config.data.extend_vocab,
+        )
         loaded = loaded.with_others(fitted)
         end = found[1]['data']['end_token']
         if end != config.data.end_token:
             raise ValueError(f'{init.weights} has its tokens with --config.data.end_token={end}')
     if init.text:
-        _check_words(tokenizer, init.text)
+        _check_words(tokenizer, init.text, extended=config.data.extend_vocab)
         if not config.data.vocab and not has_tokenizer(init.text):
             raise ValueError(
                 f"data.vocab is '', but {init.text} has a vocabulary of its own: name its file"
@@ -117,17 +123,21 @@ def _placed(value: np.ndarray, fresh: jax.Array) -> jax.Array:
     return jax.make_array_from_callback(fresh.shape, fresh.sharding, lambda i: value[i])
 
 
-def _check_words(tokenizer: Tokenizer, folder: str) -> None:
-    """Raises ValueError if the folder has a tokeniser with words that the run's lacks or moves."""
+def _check_words(tokenizer: Tokenizer, folder: str, *, extended: bool) -> None:
+    """Raises ValueError if the folder has a tokeniser of other words than the run's.
+
+    Words added by the run (`extended`) stand in the places of unused ones, and after all others.
+    """
     if not has_tokenizer(folder):
         return
     theirs, ours = make_tokenizer(folder, texts=(), size=0).tokens(), tokenizer.tokens()
+    free = UNUSED.fullmatch if extended else lambda token: False
     pairs = enumerate(zip(theirs, ours))
-    at = next((i for i, (a, b) in pairs if a != b and not UNUSED.fullmatch(a)), None)
-    if at is not None:
-        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
-    elif len(theirs) > len(ours):
+    at = next((i for i, (a, b) in pairs if a != b and not free(a)), None)
+    if len(theirs) > len(ours) or len(theirs) < len(ours) and not extended:
         said = f'{len(theirs)} tokens there, {len(ours)} here'
+    elif at is not None:
+        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
     else:
         return
     raise ValueError(

@@ -46,7 +46,8 @@ def main() -> None:
         with jax.set_mesh(mesh):
             state = warm.params, warm.ema_params, extra
             value = jax.jit(loss)(*state, shard_batch(batch, mesh))
-            predict = Predictor(task.predict_fns(), warm._replace(params=warm.ema_params), mesh)
+            variables = warm._replace(config=None, task=None, params=warm.ema_params)
+            predict = Predictor(task.predict_fns(), variables, mesh)
             report = evaluator.evaluate(predict, data)
         line = {'devices': len(devices), 'loss': float(value), 'figures': report.figures}
         print(json.dumps(line))
