@@ -1,10 +1,10 @@
-"""The tables of docs/scaling.md, from preflight's figures.
+"""The tables of docs/scaling.md, from preflight's figures in docs/scaling/.
 
-    python -m benchmarks.scaling_tables --out=runs/scaling    # from the root of the project
+    python -m benchmarks.scaling_tables          # from the root of the project: fills the tables
+    python -m benchmarks.scaling_tables --run    # makes the figures that are missing first
 
-Runs `semmim_jax.preflight` for every machine and variant whose figures are not in the folder yet:
-minutes and gigabytes each, no hardware but this machine's. Then writes the tables into
-docs/scaling.md, between the lines that name them.
+A missing figure takes `semmim_jax.preflight` some minutes and gigabytes, and no hardware but this
+machine's; to make one anew, delete its files. A table says where a figure is missing.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from benchmarks import step_flops
 
 DOCS = pathlib.Path('docs/scaling.md')
+FIGURES = pathlib.Path('docs/scaling')
 EPOCHS = 30
 PAIRS = {'4M': 4e6, '14M': 14e6}
 
@@ -33,6 +34,11 @@ class Run(NamedTuple):
     def name(self) -> str:
         settings = '-'.join(f'{key.split(".")[-1]}{value}' for key, value in self.settings.items())
         return f'{self.topology.replace(":", "-")}-{self.variant}-{settings}'
+
+    @property
+    def model(self) -> str:
+        """Of the variant."""
+        return {'base': 'ViT-B/16', 'large': 'ViT-L/16'}[self.variant]
 
     @property
     def flags(self) -> list[str]:
@@ -53,55 +59,60 @@ RUNS = [
     Run('h100:8', 'large', {'mesh.fsdp': 8}),
 ]
 REMAT = [
-    Run('v5e:2x4', 'base', {'mesh.fsdp': 8, 'model.remat': remat, 'train.batch_size': 256})
+    Run('v5e:2x4', 'base', {'mesh.fsdp': 8, 'model.remat': remat})
     for remat in ('none', 'dots', 'full')
 ]
 PLANNED = ('v5e:16x16', 'v5p:4x4x8', 'h100:8')
 
 
-def figures(run: Run, folder: pathlib.Path) -> dict[str, Any]:
-    """The JSON of a run, made if it is not there; {'error': ...} where the step does not fit."""
-    path = folder / f'{run.name}.json'
-    if not path.exists():
-        command = [sys.executable, '-m', 'semmim_jax.preflight', *run.flags, f'--json={path}']
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            error = done.stderr.strip().splitlines()[-1]
-            if 'does not fit' not in error:
-                sys.exit(f'{run.name}: {error}')
-            path.write_text(json.dumps({'error': error.removeprefix('error: ')}))
-        path.with_suffix('.txt').write_text(done.stdout)
-        print(f'{run.name}: done', flush=True)
-    return json.loads(path.read_text())
+def make(run: Run) -> None:
+    """Runs the command, keeps its figures and what it prints; {'error': ...} if it does not fit."""
+    path = FIGURES / f'{run.name}.json'
+    command = [sys.executable, '-m', 'semmim_jax.preflight', *run.flags, f'--json={path}']
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        error = done.stderr.strip().splitlines()[-1].removeprefix('error: ')
+        if 'does not fit' not in error:
+            sys.exit(f'{run.name}: {error}')
+        path.write_text(json.dumps({'error': error}) + '\n')
+    path.with_suffix('.txt').write_text(done.stdout)
+    print(f'{run.name}: done', flush=True)
 
 
-def printed(folder: pathlib.Path) -> str:
+def figures(run: Run) -> dict[str, Any] | None:
+    """The figures of a run; None where they are missing."""
+    path = FIGURES / f'{run.name}.json'
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def printed() -> str:
     """What the command prints for every run, below the command."""
     blocks = []
     for run in RUNS:
-        figures(run, folder)
         flags = ' \\\n    '.join([' '.join(run.flags[:2]), ' '.join(run.flags[2:])])
-        text = (folder / f'{run.name}.txt').read_text().rstrip()
-        title = f'### {run.topology}, {"ViT-B/16" if run.variant == "base" else "ViT-L/16"}'
-        blocks += [title, f'```\n$ python -m semmim_jax.preflight {flags}\n{text}\n```']
+        path = FIGURES / f'{run.name}.txt'
+        text = path.read_text().rstrip() if path.exists() else '(not run)'
+        blocks.append(f'```\n$ python -m semmim_jax.preflight {flags}\n{text}\n```')
     return '\n\n'.join(blocks)
 
 
-def summary(folder: pathlib.Path) -> str:
+def summary() -> str:
     """One line a run."""
     lines = [
-        '| machine | model | settings | needed / HBM, GB | state, ours / compiler, GB | '
+        '| machine | model | settings | needed / HBM, GB | arguments, ours / compiler, GB | '
         'step, ms | MFU | samples/s | days | chip-hours |',
         '|---' * 10 + '|',
     ]
     for run in RUNS:
-        found = figures(run, folder)
-        memory, times = found['bytes_per_device'], found['time']
         settings = ', '.join(f'`{key}={value}`' for key, value in run.settings.items())
-        model = 'ViT-B/16' if run.variant == 'base' else 'ViT-L/16'
+        head = f'| {run.topology} | {run.model} | {settings} '
+        found = figures(run)
+        if found is None:
+            lines.append(f'{head}| not run | | | | | | |')
+            continue
+        memory, times = found['bytes_per_device'], found['time']
         lines.append(
-            f'| {run.topology} | {model} | {settings} '
-            f'| {memory["needed"] / 1e9:.1f} / {memory["hbm"] / 1e9:.1f} '
+            f'{head}| {memory["needed"] / 1e9:.1f} / {memory["hbm"] / 1e9:.1f} '
             f'| {memory["arguments_predicted"] / 1e9:.3f} / {memory["arguments"] / 1e9:.3f} '
             f'| {times["step"] * 1e3:.0f} | {times["mfu"]:.0%} '
             f'| {times["samples_per_second"]:,.0f} | {times["days"]:.2f} '
@@ -110,23 +121,26 @@ def summary(folder: pathlib.Path) -> str:
     return '\n'.join(lines)
 
 
-def remat(folder: pathlib.Path) -> str:
+def remat() -> str:
     """Memory and FLOPs by remat policy."""
     lines = [
         '| `model.remat` | temporaries, GB | needed, GB | FLOPs a sample | step, ms |',
         '|---|---|---|---|---|',
     ]
     for run in REMAT:
-        found, policy = figures(run, folder), run.settings['model.remat']
-        if 'error' in found:
-            needed = re.search(r'\(([\d.]+)G\)', found['error'])[1]
-            lines.append(f'| {policy} | {float(needed) * 1.073741824:.1f} | does not fit | | |')
-            continue
-        memory = found['bytes_per_device']
-        lines.append(
-            f'| {policy} | {memory["temporaries"] / 1e9:.1f} | {memory["needed"] / 1e9:.1f} '
-            f'| {found["step_flops_per_sample"] / 1e9:.0f} G | {found["time"]["step"] * 1e3:.0f} |'
-        )
+        found, policy = figures(run), run.settings['model.remat']
+        if found is None:
+            lines.append(f'| {policy} | not run | | | |')
+        elif 'error' in found:
+            temporaries = float(re.search(r'\(([\d.]+)G\)', found['error'])[1]) * 2**30 / 1e9
+            lines.append(f'| {policy} | {temporaries:.1f} | does not fit | | |')
+        else:
+            memory = found['bytes_per_device']
+            lines.append(
+                f'| {policy} | {memory["temporaries"] / 1e9:.1f} | {memory["needed"] / 1e9:.1f} '
+                f'| {found["step_flops_per_sample"] / 1e9:.0f} G '
+                f'| {found["time"]["step"] * 1e3:.0f} |'
+            )
     return '\n'.join(lines)
 
 
@@ -172,36 +186,33 @@ def options() -> str:
     return '\n'.join(lines)
 
 
-def plan(folder: pathlib.Path) -> str:
+def plan() -> str:
     """Days and chip-hours for runs of 30 epochs."""
     lines = [
         '| machine | model | ' + ' | '.join(f'{p}: days | {p}: chip-hours' for p in PAIRS) + ' |',
         '|---' * (2 + 2 * len(PAIRS)) + '|',
     ]
     for run in (run for run in RUNS if run.topology in PLANNED):
-        found = figures(run, folder)
-        cells = []
-        for pairs in PAIRS.values():
-            hours = EPOCHS * pairs / found['time']['samples_per_second'] / 3600
-            cells.append(f'{hours / 24:.2f} | {hours * found["devices"]:,.0f}')
-        model = 'ViT-B/16' if run.variant == 'base' else 'ViT-L/16'
-        lines.append(f'| {run.topology} | {model} | {" | ".join(cells)} |')
+        found, cells = figures(run), ['not run', '', '', '']
+        if found is not None:
+            speed = found['time']['samples_per_second']
+            hours = [EPOCHS * pairs / speed / 3600 for pairs in PAIRS.values()]
+            cells = [cell for h in hours for cell in (h / 24, h * found['devices'])]
+            cells = [f'{cell:,.1f}' for cell in cells]
+        lines.append(f'| {run.topology} | {run.model} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
 def main() -> None:
-    """Makes what is missing and fills the document."""
+    """Makes what is missing if asked to, and fills the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/scaling'))
-    folder = parser.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {
-        'options': options(),
-        'printed': printed(folder),
-        'summary': summary(folder),
-        'remat': remat(folder),
-        'plan': plan(folder),
-    }
+    parser.add_argument('--run', action='store_true', help='make the figures that are missing')
+    if parser.parse_args().run:
+        FIGURES.mkdir(exist_ok=True)
+        for run in [*RUNS, *REMAT]:
+            if figures(run) is None:
+                make(run)
+    tables = {table.__name__: table() for table in (summary, plan, options, remat, printed)}
     text = DOCS.read_text()
     for name, table in tables.items():
         begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'

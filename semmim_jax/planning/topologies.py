@@ -86,6 +86,7 @@ def _tpus(chip: Chip, sides: tuple[int, ...]) -> list[Any]:
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
     os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
     os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')
+    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # its lock guards a TPU; here is none
     shape = 'x'.join(str(side) for side in (*sides, 1, 1)[: 3 if chip.wrap == 4 else 2])
     # One device a chip, as JAX's meshes want it, not one a core.
     options = {'chip_config_name': 'megacore'} if chip.name == 'v4' else {}
