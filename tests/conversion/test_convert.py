@@ -50,7 +50,7 @@ def run(*lines, config=()) -> tuple[list[str | None], str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     *printed, said = done.stdout.splitlines()
