@@ -1,10 +1,14 @@
 """The commands to-torch and from-torch, as a user types them."""
 
 import numpy as np
+import pytest
 import safetensors.numpy
 
 from semmim_jax.conversion.files import read_tensors
 from semmim_jax.conversion.weights import read_weights
+
+pytest.importorskip('torch')
+
 from tests.conversion.albef_checkpoint import albef_shapes, albef_tensors
 from tests.conversion.random_run import random_params, save_run
 from tests.conversion.test_convert import run
