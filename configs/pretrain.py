@@ -140,6 +140,7 @@ def base() -> ml_collections.ConfigDict:
     task.balance = 'sinkhorn'  # or 'centring'
     task.sinkhorn_iterations = 3
     task.centre_momentum = 0.9
+    task.itm_negatives = 'global'  # or 'local': of one's own device, whose image tokens stay there
     task.mim = mim = ml_collections.ConfigDict()
     mim.target = 'semantic'  # semantic_separate_head, feature, pixel, none
     mim.masking = 'similarity'  # cross_attention, random, block, similarity_inverse
@@ -160,6 +161,7 @@ def base() -> ml_collections.ConfigDict:
     optim.b1 = 0.9
     optim.b2 = 0.999
     optim.eps = 1e-8
+    optim.mu_dtype = 'float32'  # of Adam's first moment; bfloat16 saves two bytes a parameter
     optim.weight_decay = 0.02  # kernels and embeddings; none on biases and norms
     optim.clip_norm = 1.0
     optim.ema = 0.995
@@ -167,12 +169,14 @@ def base() -> ml_collections.ConfigDict:
 
     c.train = train = ml_collections.ConfigDict()
     train.batch_size = 1024  # global
+    train.accumulate = 1  # slices that a batch goes through the model in; losses stay global
     train.steps = 146_490  # 30 epochs of 5M pairs
     train.log_every = 50
     train.save_every = 2000
     train.keep = 2  # checkpoints
     train.images_every = 5000  # pictures in TensorBoard; 0: none
     train.async_save = True
+    train.compilation_cache = ''  # folder for compiled programs; '': JAX_COMPILATION_CACHE_DIR's
 
     c.eval = evaluation = ml_collections.ConfigDict()
     evaluation.every = 0  # steps; 0: only at the end
@@ -181,8 +185,13 @@ def base() -> ml_collections.ConfigDict:
     evaluation.k_test = 256  # candidates re-ranked by ITM
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
-    c.sharding = dict(  # logical axis of a parameter -> mesh axis; others stay whole
-        embed='fsdp', mlp='tensor', heads='tensor', vocab='tensor', codes='tensor'
+    c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole
+        embed='fsdp',
+        mlp='tensor',
+        heads='tensor',
+        vocab='tensor',
+        codes='tensor',
+        queue=('data', 'fsdp'),  # the axes over which the rows of a batch are always split
     )
     return c
 

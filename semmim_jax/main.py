@@ -12,11 +12,13 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from semmim_jax.cli.parser import parse
 from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.training import distributed
 from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
 from semmim_jax.training.verify import verify_workdir
 
@@ -29,6 +31,18 @@ _PROFILE = flags.DEFINE_string(
     'profile_steps', '', 'a:b: trace steps a to b into the TensorBoard folder of the run'
 )
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval', 'verify'], 'what to do')
+_DISTRIBUTED = flags.DEFINE_enum(
+    'distributed',
+    'auto',
+    ['auto', 'off'],
+    'join the processes that the next flags or the environment (Cloud TPU, Slurm) name; or alone',
+)
+_COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of process 0')
+_PROCESSES = flags.DEFINE_integer('processes', 0, 'number of processes', lower_bound=0)
+_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'of this process, from 0', lower_bound=-1)
+_TIMEOUT = flags.DEFINE_integer(
+    'distributed_timeout', 300, 'seconds to wait for the other processes', lower_bound=1
+)
 
 
 def main(argv: list[str]) -> None:
@@ -40,13 +54,29 @@ def main(argv: list[str]) -> None:
     try:
         if _MODE.value == 'verify':
             sys.exit(0 if verify_workdir(_WORKDIR.value) else 1)
+        task = find_task(config)
+        process = distributed.start(
+            mode=_DISTRIBUTED.value,
+            coordinator=_COORDINATOR.value,
+            processes=_PROCESSES.value,
+            process_id=_PROCESS_ID.value,
+            timeout=_TIMEOUT.value,
+        )
+        print(process, flush=True)
+        fields = jax.tree.leaves_with_path({'config': config.to_dict()})
+        fields = {jax.tree_util.keystr(k, simple=True, separator='.'): v for k, v in fields}
+        command = {'--workdir': _WORKDIR.value, '--mode': _MODE.value}
+        distributed.agree({'code': distributed.code_version(), **command, **fields})
         train = functools.partial(train_and_evaluate, profile_steps=_PROFILE.value)
         run = {'train': train, 'eval': evaluate_workdir}[_MODE.value]
-        run(config, _WORKDIR.value, find_task(config))
+        run(config, _WORKDIR.value, task)
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
-        sys.exit(f'error: {" ".join(str(error).split())}')
+        line = f'error: {" ".join(str(error).split())}'
+        if jax.distributed.is_initialized():
+            distributed.leave(line)
+        sys.exit(line)
 
 
 def _hush_failed_saves() -> None:

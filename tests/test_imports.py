@@ -10,7 +10,7 @@ PACKAGE = 'semmim_jax'
 
 # Folder -> parts of the project that it may import, and third-party packages that it must not.
 FOLDERS = {
-    'losses': {'losses'},
+    'losses': {'losses', 'ops'},
     'ops': {'ops'},
     'models': {'models', 'ops'},
     'data': {'data'},

@@ -1,9 +1,12 @@
 """Image-text contrastive loss with a queue and momentum distillation (ALBEF, MoCo)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.losses.mean import Mean, soft_cross_entropy
+from semmim_jax.losses.mean import Mean
+from semmim_jax.ops import rows
 
 
 def init_queue(key: jax.Array, *, length: int, width: int) -> dict[str, jax.Array]:
@@ -41,11 +44,12 @@ def enqueue(
             'raise task.queue_size to at least train.batch_size'
         )
     slots = (queue['pointer'] + jnp.arange(batch)) % length
-    rows = {'image': image, 'text': text}
+    new = {'image': image, 'text': text}
     if 'image_id' in queue:
-        rows['image_id'] = image_id
+        new['image_id'] = image_id
     written = {
-        name: queue[name].at[slots].set(x.astype(queue[name].dtype)) for name, x in rows.items()
+        name: queue[name].at[slots].set(rows.everywhere(x.astype(queue[name].dtype)))
+        for name, x in new.items()
     }
     return written | {'pointer': (queue['pointer'] + batch) % length}
 
@@ -70,7 +74,9 @@ def contrastive_loss(
     """ITC of METHOD section 5.
 
     Candidates of each side are the momentum features of the global batch, then the queue. The
-    target is alpha * softmax(momentum similarities) + (1 - alpha) * positives.
+    target is alpha * softmax(momentum similarities) + (1 - alpha) * positives. On a mesh the queue
+    stays where it lies: each device compares all rows with its part of the queue, and some numbers
+    a row are brought together. The similarities to the queue are not kept for the backward pass.
 
     Args:
       image, text: online features [b, e], unit length.
@@ -84,22 +90,61 @@ def contrastive_loss(
       The loss (mean over 2b rows), and the similarities / temperature of image against text and of
       text against image within the batch, [b, b] each, without gradient: for hard negatives.
     """
-    batch = image.shape[0]
-    teacher_image = jax.lax.stop_gradient(teacher_image)
-    teacher_text = jax.lax.stop_gradient(teacher_text)
-    images = jnp.concatenate([teacher_image, queue['image']])  # [b + q, e]
-    texts = jnp.concatenate([teacher_text, queue['text']])  # [b + q, e]
+    image_keys = jax.lax.stop_gradient(teacher_image)
+    text_keys = jax.lax.stop_gradient(teacher_text)
+    batch = len(image)
+    if positives is None:
+        near, far = jnp.eye(batch), 0.0
+    else:
+        near, far = positives[:, :batch], positives[:, batch:]
 
-    def one_side(feature, teacher_feature, candidates):
-        logits = feature @ candidates.T / temperature  # [b, b + q]
-        teacher = teacher_feature @ candidates.T / jax.lax.stop_gradient(temperature)
-        hard = jnp.eye(batch, candidates.shape[0]) if positives is None else positives
-        target = alpha * jax.nn.softmax(teacher, axis=-1) + (1 - alpha) * hard
-        return soft_cross_entropy(logits, target), jax.lax.stop_gradient(logits[:, :batch])
+    def compare(feature, key, candidates, hard):
+        logits = feature @ candidates.T / temperature  # [b, c]
+        teacher = key @ candidates.T / jax.lax.stop_gradient(temperature)
+        return logits, _Part.of(logits, teacher, hard)
 
-    image_loss, image_to_text = one_side(image, teacher_image, texts)
-    text_loss, text_to_image = one_side(text, teacher_text, images)
-    return Mean.of(jnp.concatenate([image_loss, text_loss])), image_to_text, text_to_image
+    def one_side(feature, key, other_keys, queued):
+        logits, batch = compare(feature, key, rows.everywhere(other_keys), near)
+        features = rows.everywhere(feature), rows.everywhere(key)
+        _, queue = jax.checkpoint(compare)(*features, queued, far)
+        every = batch.merge(queue)
+        # CE(target, softmax) = log sum exp(logits) - target . logits
+        loss = every.log_sum - alpha * every.expected - (1 - alpha) * every.positive
+        return loss, jax.lax.stop_gradient(logits)
+
+    image_loss, image_to_text = one_side(image, image_keys, text_keys, queue['text'])
+    text_loss, text_to_image = one_side(text, text_keys, image_keys, queue['image'])
+    return Mean.of(jnp.stack([image_loss, text_loss])), image_to_text, text_to_image
+
+
+class _Part(NamedTuple):
+    """What the loss needs to know of some of the candidates, for each row; parts merge exactly."""
+
+    log_sum: jax.Array  # [b] log sum exp of the logits
+    log_weight: jax.Array  # [b] log sum exp of the teacher's
+    expected: jax.Array  # [b] the logits' mean under the teacher's softmax
+    positive: jax.Array  # [b] the logits' sum weighted by the hard target
+
+    @classmethod
+    def of(cls, logits: jax.Array, teacher: jax.Array, hard: jax.Array | float) -> '_Part':
+        """From logits, teacher's logits and hard target [b, c]."""
+        return cls(
+            log_sum=jax.nn.logsumexp(logits, axis=-1),
+            log_weight=jax.nn.logsumexp(teacher, axis=-1),
+            expected=(jax.nn.softmax(teacher, axis=-1) * logits).sum(axis=-1),
+            positive=(hard * logits).sum(axis=-1),
+        )
+
+    def merge(self, other: '_Part') -> '_Part':
+        """Of the candidates of both parts."""
+        log_weight = jnp.logaddexp(self.log_weight, other.log_weight)
+        expected = [jnp.exp(p.log_weight - log_weight) * p.expected for p in (self, other)]
+        return _Part(
+            log_sum=jnp.logaddexp(self.log_sum, other.log_sum),
+            log_weight=log_weight,
+            expected=sum(expected),
+            positive=self.positive + other.positive,
+        )
 
 
 def _normalise(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from semmim_jax.models.layers import (
     layer_norm,
     param_init,
 )
+from semmim_jax.ops import rows
 
 
 class BertLayer(nn.Module):
@@ -61,7 +62,9 @@ class BertLayer(nn.Module):
         self,
         x,
         context=None,
+        others=None,
         *,
+        others_index=None,
         mask=None,
         context_mask=None,
         context_index=None,
@@ -71,13 +74,14 @@ class BertLayer(nn.Module):
         """Runs the layer.
 
         Args:
-          x: [b, t, d].
+          x: [b, t, d]; with b = g c, g rows side by side belong to one row of the context.
           context: keys and values of `project_context`, two of [c, s, h, d / h]; needs `cross`.
-            With fewer rows than x, each serves b / c rows of x in turn, without a copy.
+          others: keys and values like `context`, which the last of each g rows attends to instead.
+          others_index: [c] int32, the same as rows of `context` in one's own part of the batch
+            (`ops.rows`). Gathered here, so that the copies live for one layer only.
           mask: [b, t] bool, False at padding; or None.
           context_mask: [c, s] bool, or None.
-          context_index: [b] int32, the context row of each row of x (None: as above). Gathered
-            here, in the layer, so that the copies live for one layer only.
+          context_index: [b] int32, the context row of each row of x, any one (for evaluation).
           queries: [b, m] int32, positions to compute; None computes all.
           causal: whether self-attention sees only earlier positions.
 
@@ -93,7 +97,9 @@ class BertLayer(nn.Module):
                 context, context_mask = jax.tree.map(
                     lambda a: a[context_index], (context, context_mask)
                 )
-            x = self.cross_norm(x + self._look(x, context, context_mask))
+            if others_index is not None:
+                others = jax.tree.map(lambda a: rows.take(a, others_index, far=False), context)
+            x = self.cross_norm(x + self._look(x, context, context_mask, others))
         return self.mlp_norm(x + self.mlp(x))
 
     def extend(self, x, given, *, position, context_mask=None):
@@ -120,10 +126,16 @@ class BertLayer(nn.Module):
         x = self.cross_norm(x + self._look(x, context, context_mask))
         return self.mlp_norm(x + self.mlp(x)), cache
 
-    def _look(self, x, context, context_mask):
+    def _look(self, x, context, mask, others=None):
         """Cross-attention; rows of x that share a context row attend as one longer row."""
-        together = x.reshape(len(context[0]), -1, x.shape[-1])  # [c, b / c * t, d]
-        return self.cross_attn(together, context, mask=context_mask).reshape(x.shape)
+        grouped = x.reshape(len(context[0]), -1, *x.shape[1:])  # [c, g, t, d]
+        attend = lambda x, context: self.cross_attn(
+            x.reshape(len(x), -1, x.shape[-1]), context, mask=mask
+        ).reshape(x.shape)
+        if others is None:
+            return attend(grouped, context).reshape(x.shape)
+        told = [attend(grouped[:, :-1], context), attend(grouped[:, -1:], others)]
+        return jnp.concatenate(told, axis=1).reshape(x.shape)
 
     def every_part(self, x: jax.Array) -> jax.Array:
         """For initialisation, see `layers.Stack`."""
@@ -156,7 +168,7 @@ class Embeddings(nn.Module):
         """[b, t] int32, at positions `first` on -> [b, t, d]."""
         start = self.position_offset + first
         position = jax.lax.dynamic_slice_in_dim(self.position, start, ids.shape[1])
-        return self.norm(self.word[ids] + position + self.type[0])
+        return self.norm(rows.everywhere(self.word)[ids] + position + self.type[0])
 
 
 class VocabularyHead(nn.Module):
@@ -240,19 +252,21 @@ class Bert(nn.Module):
         """Keys and values for layers 0..stop: [b, s, d] -> two of [layers, b, s, h, d / h]."""
         return self.blocks.each('project_context', context, stop=stop)
 
-    def __call__(self, x, context=None, **options):
+    def __call__(self, x, context=None, others=None, **options):
         """Runs all layers (or a range, see `layers.Stack`) on embedded tokens [b, t, d].
 
         Args:
           x: [b, t, d].
           context: of `project_context`, needed with `cross`.
+          others: of `project_context` too, see `BertLayer.__call__`.
           **options: of `layers.Stack.__call__` and `BertLayer.__call__`.
         """
-        return self.blocks(x, per_layer=context, **options)
+        contexts = tuple(c for c in (context, others) if c is not None)
+        return self.blocks(x, per_layer=contexts, **options)
 
-    def empty_cache(self, rows: int, length: int) -> tuple[jax.Array, jax.Array]:
-        """Room for keys and values of `length` tokens: two of [layers, rows, length, h, d / h]."""
-        shape = self.depth, rows, length, self.heads, self.width // self.heads
+    def empty_cache(self, count: int, length: int) -> tuple[jax.Array, jax.Array]:
+        """Room for keys and values of `length` tokens: two of [layers, count, length, h, d / h]."""
+        shape = self.depth, count, length, self.heads, self.width // self.heads
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
 
     def extend(self, x, context, cache, **options):
@@ -263,9 +277,10 @@ class Bert(nn.Module):
         """
         return self.blocks.thread('extend', x, (context, cache), **options)
 
-    def layer(self, index: int, x, context=None, **options):
+    def layer(self, index: int, x, context=None, others=None, **options):
         """Runs layer `index` alone; `method='cross_weights'` gives its attention map."""
-        return self.blocks.layer(index, x, per_layer=context, **options)
+        contexts = tuple(c for c in (context, others) if c is not None)
+        return self.blocks.layer(index, x, per_layer=contexts, **options)
 
     @property
     def words(self) -> jax.Array:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
+from semmim_jax.ops import rows
+
 INIT_STDDEV = 0.02  # of embeddings and tokens: BERT's and ViT's
 
 REMAT_POLICIES = {
@@ -165,13 +167,13 @@ class Stack(nn.Module):
         stacked = jax.vmap(init)(jax.random.split(key, self.depth))
         return meta.add_axis(stacked, 0, {nn.PARTITION_NAME: 'layers'})
 
-    def __call__(self, x, *args, per_layer=None, start=0, stop=None, collect=False, **options):
-        """Runs layers start..stop: x = block(x, per_layer[l], *args, **options).
+    def __call__(self, x, *args, per_layer=(), start=0, stop=None, collect=False, **options):
+        """Runs layers start..stop: x = block(x, *per_layer[l], *args, **options).
 
         Args:
-          x: what the layers transform.
+          x: [r, ...], what the layers transform; its rows stay on their devices (`ops.rows`).
           *args, **options: the same for every layer.
-          per_layer: pytree with a leading axis over all `depth` layers; None: no such argument.
+          per_layer: tuple of arguments, pytrees with a leading axis over all `depth` layers.
           start, stop: range of layers.
           collect: whether to return the outputs of all layers, stacked, as well.
 
@@ -181,8 +183,8 @@ class Stack(nn.Module):
         block = self.make_block()
 
         def body(x, layer):
-            params, *extra = layer
-            x = block.apply({'params': params}, x, *extra, *args, **options)
+            params, arguments = layer
+            x = rows.keep(block.apply({'params': params}, x, *arguments, *args, **options))
             return x, (x if collect else None)
 
         if self.remat != 'none':
@@ -191,15 +193,15 @@ class Stack(nn.Module):
             )
         if not range(self.depth)[start:stop]:
             return (x, x[None][:0]) if collect else x
-        part = jax.tree.map(lambda p: p[start:stop], self._inputs(per_layer))
-        x, outputs = jax.lax.scan(body, x, part, unroll=1 if self.scan else True)
+        part = jax.tree.map(lambda p: p[start:stop], (self.layers, per_layer))
+        x, outputs = jax.lax.scan(body, rows.keep(x), part, unroll=1 if self.scan else True)
         return (x, outputs) if collect else x
 
-    def layer(self, index: int, x, *args, per_layer=None, method='__call__', **options):
-        """Runs one layer alone: method(x, per_layer[index], *args, **options)."""
-        params, *extra = jax.tree.map(lambda p: p[index], self._inputs(per_layer))
-        call = {'params': params}, x, *extra, *args
-        return self.make_block().apply(*call, method=method, **options)
+    def layer(self, index: int, x, *args, per_layer=(), method='__call__', **options):
+        """Runs one layer alone: method(x, *per_layer[index], *args, **options)."""
+        params, arguments = jax.tree.map(lambda p: p[index], (self.layers, per_layer))
+        call = {'params': params}, x, *arguments, *args
+        return rows.keep(self.make_block().apply(*call, method=method, **options))
 
     def thread(self, method: str, x, per_layer, **options) -> Any:
         """Runs all layers: x, result[l] = method(x, per_layer[l], **options).
@@ -219,7 +221,6 @@ class Stack(nn.Module):
     def each(self, method: str, *args, stop: int | None = None) -> Any:
         """Calls `method` of layers 0..stop on the same arguments; results stacked on axis 0."""
         call = lambda p: self.make_block().apply({'params': p}, *args, method=method)
-        return jax.vmap(call)(jax.tree.map(lambda p: p[:stop], self.layers))
-
-    def _inputs(self, per_layer: Any) -> tuple[Any, ...]:
-        return (self.layers,) if per_layer is None else (self.layers, per_layer)
+        # One after the other, so that sharded parameters are gathered a layer at a time.
+        over_layers = functools.partial(jax.lax.map, call) if self.scan else jax.vmap(call)
+        return over_layers(jax.tree.map(lambda p: p[:stop], self.layers))

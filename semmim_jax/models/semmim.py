@@ -98,33 +98,30 @@ class SemMIM(nn.Module):
         """Fusion keys and values of image tokens, for all layers; computed once per image."""
         return self.fusion.project_context(self.to_fusion(image_tokens))
 
-    def fuse(self, text, text_mask, context, *, context_index=None, queries=None) -> jax.Array:
+    def fuse(self, text, text_mask, context, *, queries=None, **which) -> jax.Array:
         """Runs the whole fusion encoder text -> image.
 
         Args:
-          text: [p, t, d] of `encode_text`.
+          text: [p, t, d] of `encode_text`; g texts side by side belong to one image.
           text_mask: [p, t] bool.
-          context: of `image_context`.
-          context_index: [p] int32, which image each text is paired with; None: its own row.
+          context: of `image_context`, of p / g images.
           queries: [p, m] int32, positions wanted of the last layer; None: all.
+          **which: `others`, `others_index` or `context_index` of `BertLayer.__call__`, for texts
+            that are not paired with their own image.
 
         Returns:
           [p, t, d] or [p, m, d].
         """
-        text = self.fuse_body(text, text_mask, context, context_index=context_index)
-        return self.fuse_last(
-            text, text_mask, context, context_index=context_index, queries=queries
-        )
+        text = self.fuse_body(text, text_mask, context, **which)
+        return self.fuse_last(text, text_mask, context, queries=queries, **which)
 
-    def fuse_body(self, text, text_mask, context, *, context_index=None) -> jax.Array:
+    def fuse_body(self, text, text_mask, context, **which) -> jax.Array:
         """All fusion layers but the last; arguments as in `fuse`."""
-        return self.fusion(text, context, mask=text_mask, context_index=context_index, stop=-1)
+        return self.fusion(text, context, mask=text_mask, stop=-1, **which)
 
-    def fuse_last(self, text, text_mask, context, *, context_index=None, queries=None):
+    def fuse_last(self, text, text_mask, context, *, queries=None, **which) -> jax.Array:
         """The last fusion layer, on `queries` only; arguments as in `fuse`."""
-        return self.fusion.layer(
-            -1, text, context, mask=text_mask, context_index=context_index, queries=queries
-        )
+        return self.fusion.layer(-1, text, context, mask=text_mask, queries=queries, **which)
 
     def inject(self, kind: str, image_tokens, text, text_mask, *, positions, layers: int):
         """Brings the text into image tokens, at the patches wanted (METHOD section 4).

@@ -144,7 +144,7 @@ def mask_tokens(
     return MaskedTokens(masked, positions, labels, used.astype(jnp.float32))
 
 
-def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array):
+def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array, *, parts: int = 1):
     """Draws one hard negative a row from softmax(similarity), never the pair itself.
 
     Sampling is by Gumbel-max on the logits, hence in log space: no temperature overflows.
@@ -153,11 +153,13 @@ def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array):
       key: PRNG key.
       similarity: [b, b] logits, rows against candidates (cosine / temperature).
       ids: [b] image ids; candidates with the row's own id are excluded (duplicates included).
+      parts: the batch is this many parts of equal length, and a row's candidates are its own part.
 
     Returns:
       index [b] int32 of the drawn candidate, valid [b] bool: whether the row had any candidate.
     """
-    allowed = ids[:, None] != ids[None, :]  # [b, b]
+    part = jnp.arange(len(ids)) // (len(ids) // parts)
+    allowed = (ids[:, None] != ids[None, :]) & (part[:, None] == part[None, :])  # [b, b]
     logits = jnp.where(allowed, similarity.astype(jnp.float32), -jnp.inf)
     best = logits.max(axis=1, keepdims=True)
     logits -= jnp.where(jnp.isfinite(best), best, 0.0)  # a row without candidates is all -inf

@@ -14,7 +14,7 @@ from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.sharding import BATCH
 from semmim_jax.training.state import TrainState, abstract_state
-from semmim_jax.training.step import make_step
+from semmim_jax.training.step import jit_step
 
 MakeTask = Callable[[Any, SpecialTokens], Any]
 
@@ -63,8 +63,7 @@ def lower_step(
     state = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
     batch = abstract_batch(config, mesh)
     with jax.set_mesh(mesh):
-        step = jax.jit(make_step(task, tx, config), donate_argnums=0)
-        return step.lower(state, batch), state, batch
+        return jit_step(task, tx, config, state).lower(state, batch), state, batch
 
 
 def without_recomputation(config: Any) -> ml_collections.ConfigDict:

@@ -19,9 +19,13 @@ def find_task(config: Any) -> Any:
     """Makes a task of (config, special tokens); which one, `config.task.name` says.
 
     Raises:
-      ValueError: for a name that is not listed.
+      ValueError: for a name that is not listed, or slices where there are none.
     """
     name = config.task.name
     if name not in TASKS:
         raise ValueError(f'task.name={name!r} is none of {", ".join(TASKS)}')
+    if config.train.accumulate > 1 and not issubclass(TASKS[name], Pretrain):
+        raise ValueError(
+            f'train.accumulate={config.train.accumulate}: the task {name!r} has no slices, use 1'
+        )
     return TASKS[name]

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import meta
 
 from semmim_jax.losses import distillation, itc
 from semmim_jax.losses.mean import Mean
@@ -52,16 +53,22 @@ class Pretrain:
         batch = {'image1': view, 'image2': view, 'ids': ids, 'image_id': jnp.arange(2)}
 
         def every_pass(model):
-            extra, draws = self.init_extra(key), self.plan.draw(key, ids)
+            extra, draws = meta.unbox(self.init_extra(key)), self.plan.draw(key, ids)
             teacher = teacher_pass(model, self.plan, batch, draws, extra, 0)
             student_pass(model, self.plan, batch, draws, teacher, extra['queue'], 0.0)
 
         return self.model.init(key, method=every_pass)['params']
 
     def init_extra(self, key: jax.Array) -> dict[str, Any]:
-        """The task's own state: the ITC queue, and the centres where the teacher is centred."""
+        """The task's own state, boxed with logical axes where it is large.
+
+        The ITC queue, and the centres where the teacher is centred.
+        """
         config, model = self.plan.config, self.model.config
-        extra = {'queue': itc.init_queue(key, length=config.queue_size, width=model.embed_dim)}
+        queue = itc.init_queue(key, length=config.queue_size, width=model.embed_dim)
+        for side in 'image', 'text':
+            queue[side] = nn.LogicallyPartitioned(queue[side], ('queue', None))
+        extra = {'queue': queue}
         if config.balance == 'centring':
             zeros = jnp.zeros(model.encoding.codes)
             extra['centres'] = {'cls': zeros, 'patches': zeros}
@@ -138,7 +145,8 @@ class Pretrain:
         """Collapse monitors of METHOD section 6, and the guidance of the mask (section 3)."""
         found = {}
         if teacher.cls_target is not None:
-            stats = distillation.code_statistics(teacher.cls_target)
+            targets = teacher.cls_target.reshape(-1, teacher.cls_target.shape[-1])
+            stats = distillation.code_statistics(targets)
             found |= {f'cls_{name}': value for name, value in stats.items()}
         if teacher.patch_logits is not None:
             rows = teacher.patch_target.reshape(-1, teacher.patch_target.shape[-1])

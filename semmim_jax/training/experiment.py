@@ -15,12 +15,13 @@ from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline, rows, sources
 from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.training import distributed
 from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.initial import run_tokenizer, start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.ranges import check_ranges
-from semmim_jax.training.sharding import make_mesh
+from semmim_jax.training.sharding import check_batch_sizes, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state, create_state
 
 MakeTask = Callable[[Any, SpecialTokens], Any]
@@ -116,7 +117,10 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         )
     if config.eval.params not in ('ema', 'online'):
         raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
+    if train.compilation_cache:
+        jax.config.update('jax_compilation_cache_dir', train.compilation_cache)
     mesh = make_mesh(config.mesh)
+    check_batch_sizes(config, mesh)
     source = sources.make_source(config.data.train, config.data)
     folder = pathlib.Path(workdir)
     tokenizer = run_tokenizer(config, source, folder)
@@ -143,6 +147,9 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         (folder / 'config.json').write_text(config.to_json(indent=1) + '\n')
         tokenizer.save(folder)
         (folder / 'labels.json').write_text(json.dumps(labels, ensure_ascii=False) + '\n')
+    checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
+    fingerprint = data_fingerprint(config, source, tokenizer)
+    distributed.agree({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
     return Experiment(
         config=config,
         workdir=folder,
@@ -153,9 +160,9 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         tx=tx,
         mesh=mesh,
         abstract=abstract,
-        checkpoints=Checkpoints(folder, keep=train.keep, async_save=train.async_save),
+        checkpoints=checkpoints,
         labels=labels,
-        fingerprint=data_fingerprint(config, source, tokenizer),
+        fingerprint=fingerprint,
     )
 
 

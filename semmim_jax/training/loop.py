@@ -23,7 +23,7 @@ from semmim_jax.training.metrics import MetricsWriter, Progress, floats
 from semmim_jax.training.profiling import traced
 from semmim_jax.training.sharding import shard_batch
 from semmim_jax.training.state import TrainState
-from semmim_jax.training.step import make_step
+from semmim_jax.training.step import jit_step
 
 
 def train_and_evaluate(
@@ -51,7 +51,7 @@ def train_and_evaluate(
         f'{_count(state.params):,} parameters, {jax.device_count()} {jax.devices()[0].platform} '
         f'device(s), workdir {run.workdir}',
     )
-    step_fn = jax.jit(make_step(run.task, run.tx, config), donate_argnums=0)
+    step_fn = jit_step(run.task, run.tx, config, run.abstract)
     traces = run.workdir / 'tensorboard'
     step_fn = traced(step_fn, profile_steps, traces, first_step=first, last_step=last)
     writer = MetricsWriter(run.workdir, first_step=first, active=main)

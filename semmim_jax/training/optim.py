@@ -38,7 +38,7 @@ def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
     }
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.mu_dtype),
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.partition(rates, groups),
     )

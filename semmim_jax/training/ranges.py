@@ -22,8 +22,9 @@ TABLE = (
         'a whole number from 1 to 2**31 - 1',
         lambda x: _whole(x, 1, MOST),
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
-        'bottleneck codes queue_size batch_size k_test log_every save_every keep max_words '
-        'max_pixels max_masked block_min_patches min_answer_count images beams max_length',
+        'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
+        'max_words max_pixels max_masked block_min_patches min_answer_count images beams '
+        'max_length',
     ),
     (
         'a whole number from 0 to 2**31 - 1',

@@ -13,8 +13,9 @@ import numpy as np
 from flax.core import meta
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from semmim_jax.ops.rows import BY_ROW as BATCH
+
 AXES = ('data', 'fsdp', 'tensor')
-BATCH = PartitionSpec(('data', 'fsdp'))
 
 
 def make_mesh(sizes: Mapping[str, int], *, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -38,27 +39,49 @@ def make_mesh(sizes: Mapping[str, int], *, devices: Sequence[jax.Device] | None 
     return jax.make_mesh(tuple(shape), AXES, axis_types=types, devices=devices)
 
 
-def param_shardings(boxed: Any, mesh: Mesh, rules: Mapping[str, str]) -> Any:
-    """Shardings of parameters boxed with logical axis names.
+def check_batch_sizes(config: Any, mesh: Mesh) -> None:
+    """Refuses batches that do not divide among the devices.
 
-    A dimension that its mesh axis does not divide, or whose mesh axis is taken by an earlier
+    Raises:
+      ValueError: naming the key.
+    """
+    devices = math.prod(mesh.shape[axis] for axis in BATCH[0])
+    slices = config.train.accumulate
+    if slices < 1 or config.train.batch_size % (devices * slices):
+        raise ValueError(
+            f'train.batch_size={config.train.batch_size} does not divide by train.accumulate='
+            f'{slices} slices on each of {devices} devices (mesh.data times mesh.fsdp)'
+        )
+    if config.data.eval and config.eval.batch_size % devices:
+        raise ValueError(
+            f'eval.batch_size={config.eval.batch_size} does not divide by {devices} devices'
+        )
+
+
+def logical_shardings(boxed: Any, mesh: Mesh, rules: Mapping[str, str | Sequence[str]]) -> Any:
+    """Shardings of arrays boxed with logical axis names.
+
+    A dimension that its mesh axes do not divide, or one of whose mesh axes is taken by an earlier
     dimension, stays whole.
 
     Args:
-      boxed: abstract parameters as `task.init` makes them.
+      boxed: abstract arrays as `task.init` and `task.init_extra` make them.
       mesh: of `make_mesh`.
-      rules: logical axis name -> mesh axis; names without a rule stay whole.
+      rules: logical axis name -> mesh axis or axes; names without a rule stay whole.
 
     Returns:
-      The tree of `NamedSharding` for the unboxed parameters.
+      The tree of `NamedSharding` for the unboxed arrays.
     """
 
     def place(x: Any, names: PartitionSpec | None) -> NamedSharding:
-        spec: list[str | None] = []
+        spec, taken = [], set()
         for size, name in zip(x.shape, names or ()):
-            axis = rules.get(name) if name else None
-            fits = axis is not None and axis not in spec and size % mesh.shape[axis] == 0
-            spec.append(axis if fits else None)
+            axes = rules.get(name, ()) if name else ()
+            axes = (axes,) if isinstance(axes, str) else tuple(axes)
+            parts = math.prod(mesh.shape[axis] for axis in axes)
+            fits = axes and not taken & set(axes) and size % parts == 0
+            spec.append(axes if fits else None)
+            taken |= set(axes) if fits else set()
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(place, meta.unbox(boxed), meta.get_partition_spec(boxed))

@@ -9,7 +9,7 @@ import optax
 from flax.core import meta
 from jax.sharding import Mesh
 
-from semmim_jax.training.sharding import param_shardings, replicated
+from semmim_jax.training.sharding import logical_shardings, replicated
 
 
 @flax.struct.dataclass
@@ -32,13 +32,13 @@ def abstract_state(
       task: gives `init` and `init_extra`.
       tx: the optimizer.
       seed: of the run.
-      mesh, rules: see `sharding.param_shardings`.
+      mesh, rules: see `sharding.logical_shardings`.
 
     Returns:
       A `TrainState` of `jax.ShapeDtypeStruct` with shardings.
     """
-    boxed = jax.eval_shape(task.init, jax.random.key(seed))
-    params = param_shardings(boxed, mesh, rules)
+    key = jax.random.key(seed)
+    params = logical_shardings(jax.eval_shape(task.init, key), mesh, rules)
     shapes = jax.eval_shape(lambda: _init(task, tx, seed))
     whole = replicated(mesh)
     by_path = dict(jax.tree.leaves_with_path(params))
@@ -53,7 +53,7 @@ def abstract_state(
         params=params,
         ema_params=params,
         opt_state=jax.tree.map_with_path(like_its_parameter, shapes.opt_state),
-        extra=jax.tree.map(lambda _: whole, shapes.extra),
+        extra=logical_shardings(jax.eval_shape(task.init_extra, key), mesh, rules),
     )
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -76,5 +76,5 @@ def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),  # its own buffers: the state is donated
         opt_state=tx.init(params),
-        extra=task.init_extra(extra_key),
+        extra=meta.unbox(task.init_extra(extra_key)),
     )

@@ -74,3 +74,18 @@ def test_the_pairs_own_similarity_has_no_say(own):
     similarity = jnp.full((3, 3), own).at[0, 1:].set(jnp.log(jnp.array([1.0, 2.0])))
     times = drawn(similarity, jnp.arange(3), draws=20_000)[0]
     assert_frequency(times, 20_000, [0, 1 / 3, 2 / 3])
+
+
+def test_local_negatives_are_drawn_by_softmax_within_ones_own_part():
+    """Two parts of three rows; the most similar candidates of all lie in the other part."""
+    similarity = np.zeros((6, 6), np.float32)
+    similarity[:3, 3:] = similarity[3:, :3] = 50.0
+    similarity[:, 1::3] = np.log(3.0)  # the middle row of each part is three times as likely
+    draw = jax.jit(
+        jax.vmap(lambda key: masking.hard_negatives(key, similarity, jnp.arange(6), parts=2)[0])
+    )
+    index = np.asarray(draw(jax.random.split(jax.random.key(3), 20_000)))  # [draws, b]
+    times = (index[:, :, None] == np.arange(6)).sum(axis=0)
+    assert_frequency(times[0], 20_000, [0, 3 / 4, 1 / 4, 0, 0, 0])
+    assert_frequency(times[4], 20_000, [0, 0, 0, 1 / 2, 0, 1 / 2])
+    assert_frequency(times[5], 20_000, [0, 0, 0, 1 / 4, 3 / 4, 0])

@@ -76,7 +76,7 @@ def warm_state(config: ml_collections.ConfigDict, *, rows: int) -> Warm:
     ema_params = jax.tree.map(
         lambda p: p + 0.1 * jnp.asarray(rng.normal(size=p.shape), p.dtype) * jnp.abs(p), params
     )
-    extra = task.init_extra(jax.random.key(1))
+    extra = meta.unbox(task.init_extra(jax.random.key(1)))
     extra['queue']['pointer'] = jnp.int32(config.task.queue_size - 2)
     extra['centres'] = {
         kind: jnp.asarray(0.1 * rng.normal(size=centre.shape), centre.dtype)

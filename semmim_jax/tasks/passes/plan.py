@@ -11,6 +11,7 @@ LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim')
 CHOICES = {
     'views': ('crossed', 'same'),
     'balance': ('sinkhorn', 'centring'),
+    'itm_negatives': ('global', 'local'),
     'mim.target': ('semantic', 'semantic_separate_head', 'feature', 'pixel', 'none'),
     'mim.masking': ('similarity', 'cross_attention', 'random', 'block', 'similarity_inverse'),
     'mim.inject_student': ('cross_attention', 'global', 'none'),
@@ -29,6 +30,8 @@ class Plan:
       mask_count: patches masked in every image.
       active: names of the losses whose weight is above 0; the passes of others do not run.
       pairs: (teacher view, student view) of each direction of the agreement.
+      full_view: 'view1' or 'view2', what the student sees unmasked in ITC, ITM, MLM and PrefixLM.
+      slices: in how many slices of its rows a batch goes through the model.
 
     Raises:
       ValueError: for an option that is none of its choices, or a number out of range.
@@ -47,6 +50,8 @@ class Plan:
         if c.views == 'same' and not c.symmetric:
             directions = ((2, 1),)
         self.pairs = directions if 'agreement' in self.active else ()
+        self.full_view = 'view2' if c.views == 'crossed' else 'view1'
+        self.slices = config.train.accumulate
         self._check(config)
 
     def draw(self, key: jax.Array, ids: jax.Array) -> 'Draws':
@@ -106,5 +111,9 @@ class Draws(NamedTuple):
     valid: jax.Array  # [b, t] bool, tokens that are not padding
     masked: masking.MaskedTokens
     split: prefix.PrefixSplit
-    patch_key: jax.Array
-    negatives_key: jax.Array
+    patch_key: jax.Array | None
+    negatives_key: jax.Array | None
+
+    def by_row(self) -> 'Draws':
+        """Without the keys: what can be cut into rows."""
+        return self._replace(patch_key=None, negatives_key=None)

@@ -1,5 +1,6 @@
 """The student pass: one forward of the online model, and the losses of METHOD sections 2 to 5."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 from semmim_jax.losses import distillation, itc, itm, lm
 from semmim_jax.losses.mean import Mean
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.ops import masking
+from semmim_jax.ops import masking, rows
 from semmim_jax.tasks.passes.plan import Draws, Plan
+from semmim_jax.tasks.passes.stages import run_stage
 from semmim_jax.tasks.passes.teacher import Teacher
 
 
@@ -24,6 +26,8 @@ def student_pass(
 ) -> tuple[dict[str, Mean], dict[str, Mean]]:
     """Runs the student and sums up its losses.
 
+    Between the towers and the rest the whole batch meets: in ITC, and for hard negatives.
+
     Args:
       model: bound to the online parameters.
       plan: of the config.
@@ -36,14 +40,15 @@ def student_pass(
     Returns:
       The active losses, unweighted, and the accuracies.
     """
-    full = 2 if plan.config.views == 'crossed' else 1
-    tokens = _encode_images(model, plan, batch, teacher, full)
-    text = _encode_texts(model, plan, batch['ids'], draws)
-    losses, metrics, positives = {}, {}, None
+    run = functools.partial(run_stage, model, slices=plan.slices)
+    by_row = draws.by_row()
+    encode = lambda model, inputs: _encode(model, plan, *inputs)
+    tokens, text = run(encode, (batch, by_row, teacher), add=False)
+    positives = None
     if 'image_id' in queue:
         positives = itc.shared_positives(batch['image_id'], queue['image_id'])
-    losses['itc'], image_to_text, text_to_image = itc.contrastive_loss(
-        image=model.project_image(tokens[full][:, 0]),
+    loss, image_to_text, text_to_image = itc.contrastive_loss(
+        image=model.project_image(tokens[plan.full_view][:, 0]),
         text=model.project_text(text['clean'][:, 0]),
         teacher_image=teacher.image,
         teacher_text=teacher.text,
@@ -52,12 +57,85 @@ def student_pass(
         alpha=alpha,
         positives=positives,
     )
-    groups = _text_groups(plan, batch['image_id'], draws, text, image_to_text, text_to_image)
-    fused = _fuse(model, groups, tokens[full])
+    negatives = None
     if 'itm' in plan.active:
-        labels = jnp.repeat(jnp.array([1, 0, 0]), len(batch['ids']))
+        similarity = image_to_text, text_to_image
+        negatives = _fetch_negatives(
+            model, plan, tokens, text, draws, batch['image_id'], similarity
+        )
+    compare = lambda model, inputs: _losses(model, plan, *inputs, alpha)
+    losses, metrics = run(compare, (tokens, text, negatives, by_row, teacher), add=True)
+    return {'itc': loss, **losses}, metrics
+
+
+def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
+    """The towers, each in one call.
+
+    Returns:
+      Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and of view 1
+      'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
+    """
+    nothing = jnp.zeros((len(batch['ids']), plan.grid**2), bool)
+    full = sorted({plan.full_view} | {f'view{view}' for _, view in plan.pairs})
+    views = {view: (batch[view.replace('view', 'image')], nothing) for view in full}
+    if 'mim' in plan.active:
+        at = jnp.arange(len(nothing))[:, None], teacher.patches
+        views['masked'] = batch['image1'], nothing.at[at].set(True)
+    images, masks = (rows.join(parts) for parts in zip(*views.values()))
+    tokens = model.encode_image(images, masks if 'masked' in views else None)
+    tokens = dict(zip(views, rows.split(tokens, len(views))))
+
+    texts = {'clean': (batch['ids'], draws.valid)}
+    if 'mlm' in plan.active:
+        texts['masked'] = draws.masked.ids, draws.valid
+    if 'prefix' in plan.active:
+        texts['prefix'] = batch['ids'], draws.split.prefix_mask
+    text = model.encode_text(*(rows.join(parts) for parts in zip(*texts.values())))
+    return tokens, dict(zip(texts, rows.split(text, len(texts))))
+
+
+def _fetch_negatives(
+    model, plan, tokens, text, draws: Draws, image_id, similarity
+) -> dict[str, jax.Array]:
+    """Draws a hard negative image for each text and a hard negative text for each image.
+
+    Args:
+      tokens, text: of `_encode`.
+      similarity: of images to texts and of texts to images, [b, b] each.
+
+    Returns:
+      text [b, t, d], valid [b, t]; weights [b, 3] of the own pair, of the one with the negative
+      text and of that with the negative image; and the image, either its row as `index` [b], where
+      its keys and values will be at hand, or its tokens as `image` [b, n + 1, d].
+    """
+    near = plan.config.itm_negatives == 'local' or rows.shards() == 1
+    draw = functools.partial(masking.hard_negatives, parts=rows.shards() if near else 1)
+    image_key, text_key = jax.random.split(draws.negatives_key)
+    image_to_text, text_to_image = similarity
+    image, has_image = draw(image_key, text_to_image, image_id)
+    other_text, has_text = draw(text_key, image_to_text, image_id)
+    found = {
+        'text': rows.take(text['clean'], other_text, far=not near),
+        'valid': rows.take(draws.valid, other_text, far=not near),
+        'weights': jnp.stack([jnp.ones_like(has_text), has_text, has_image], axis=1),
+    }
+    if near and plan.slices == 1:
+        return found | {'index': image}
+    # Tokens travel, not the keys and values of every layer: those are made anew on arrival.
+    full = model.to_fusion(tokens[plan.full_view])
+    return found | {'image': rows.take(full, image, far=not near)}
+
+
+def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher, alpha):
+    """All losses but ITC, and accuracies; arguments as above, for some of the rows."""
+    losses, metrics = {}, {}
+    image = tokens[plan.full_view]
+    fused = _fuse(model, plan, image, text, negatives, draws)
+    if 'itm' in plan.active:
         losses['itm'], metrics['itm_accuracy'] = itm.matching_loss(
-            model.match(fused['itm'][:, 0]), labels, groups['itm']['weights']
+            model.match(fused['itm'][:, 0]),
+            jnp.tile(jnp.array([1, 0, 0]), len(image)),
+            negatives['weights'].reshape(-1),
         )
     if 'mlm' in plan.active:
         losses['mlm'], metrics['mlm_accuracy'] = lm.masked_lm_loss(
@@ -68,15 +146,15 @@ def student_pass(
             alpha=alpha,
         )
     if 'prefix' in plan.active:
-        image, split = model.to_fusion(tokens[full]), draws.split
+        image, split = model.to_fusion(image), draws.split
         context = jnp.concatenate([image, fused['prefix']], axis=1)
         seen = jnp.concatenate([jnp.ones(image.shape[:2], bool), split.prefix_mask], axis=1)
         logits = model.decode(split.inputs, context, seen)
         losses['prefix'] = lm.generation_loss(logits, split.labels, split.weights)
     if 'agreement' in plan.active:
-        cls = jnp.concatenate([tokens[view][:, 0] for _, view in plan.pairs])
+        cls = jnp.stack([tokens[f'view{view}'][:, 0] for _, view in plan.pairs], axis=1)
         losses['agreement'] = distillation.encoding_loss(
-            model.encoding_head(model.to_fusion(cls)),
+            model.encoding_head(model.to_fusion(cls)),  # [b, pairs, k]
             teacher.cls_target,
             temperature=plan.config.tau_student,
         )
@@ -85,94 +163,42 @@ def student_pass(
     return losses, metrics
 
 
-def _encode_images(model, plan, batch, teacher, full: int) -> dict[Any, jax.Array]:
-    """Tokens [b, n + 1, d] of every view the student needs, and of view 1 masked, in one call."""
-    views = sorted({full} | {student for _, student in plan.pairs})
-    images = [batch[f'image{view}'] for view in views]
-    if 'mim' not in plan.active:
-        return dict(zip(views, jnp.split(model.encode_image(jnp.concatenate(images)), len(views))))
-    rows = jnp.arange(len(teacher.patches))[:, None]
-    nothing = jnp.zeros((len(rows), plan.grid**2), bool)
-    masks = [nothing] * len(views) + [nothing.at[rows, teacher.patches].set(True)]
-    tokens = model.encode_image(jnp.concatenate([*images, batch['image1']]), jnp.concatenate(masks))
-    return dict(zip([*views, 'masked'], jnp.split(tokens, len(masks))))
+def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str, jax.Array]:
+    """The text -> image passes that the active losses need, by loss.
 
+    One call for all layers but the last, which runs on the queries. Keys and values of an image are
+    computed once for all its texts: the masked one, the prefix, and ITM's three pairs (own text,
+    negative text, own text with a negative image).
 
-def _encode_texts(model, plan, ids, draws: Draws) -> dict[str, jax.Array]:
-    """Tokens [b, t, d] of the clean caption, the masked one and the prefix, in one call."""
-    texts = {'clean': (ids, draws.valid)}
-    if 'mlm' in plan.active:
-        texts['masked'] = draws.masked.ids, draws.valid
-    if 'prefix' in plan.active:
-        texts['prefix'] = ids, draws.split.prefix_mask
-    rows, valid = (jnp.concatenate(parts) for parts in zip(*texts.values()))
-    return dict(zip(texts, jnp.split(model.encode_text(rows, valid), len(texts))))
-
-
-def _text_groups(plan, image_id, draws: Draws, text, image_to_text, text_to_image):
-    """The text -> image passes that the active losses need.
-
-    ITM pairs are the own pair, a hard negative image for each text and a hard negative text for
-    each image (3b rows). Each group holds: text [r, t, d], mask [r, t], image [r] (row of the
-    image), queries [r, m] or None (positions wanted of the last layer), weights [r] (ITM only).
+    Returns:
+      mlm [b, m, d], prefix [b, t, d], itm [3 b, 1, d].
     """
-    own = jnp.arange(len(image_id))
-    groups = {}
-    if 'itm' in plan.active:
-        image_key, text_key = jax.random.split(draws.negatives_key)
-        negative_image, has_image = masking.hard_negatives(image_key, text_to_image, image_id)
-        negative_text, has_text = masking.hard_negatives(text_key, image_to_text, image_id)
-        rows = jnp.concatenate([own, own, negative_text])
-        groups['itm'] = {
-            'text': text['clean'][rows],
-            'mask': draws.valid[rows],
-            'image': jnp.concatenate([own, negative_image, own]),
-            'queries': jnp.zeros((len(rows), 1), jnp.int32),
-            'weights': jnp.concatenate([jnp.ones_like(has_image), has_image, has_text]),
-        }
+    groups, queries, which = {}, {'prefix': None}, {}
     if 'mlm' in plan.active:
-        groups['mlm'] = {
-            'text': text['masked'],
-            'mask': draws.valid,
-            'image': own,
-            'queries': draws.masked.positions,
-        }
+        groups['mlm'] = [(text['masked'], draws.valid)]
+        queries['mlm'] = draws.masked.positions
     if 'prefix' in plan.active:
-        groups['prefix'] = {
-            'text': text['prefix'],
-            'mask': draws.split.prefix_mask,
-            'image': own,
-            'queries': None,
-        }
-    return groups
-
-
-def _fuse(model: SemMIM, groups, image_tokens: jax.Array) -> dict[str, jax.Array]:
-    """Fused tokens of every group: one call for all layers but the last, which runs on the queries.
-
-    Keys and values of the images are computed once and shared by all groups.
-    """
+        groups['prefix'] = [(text['prefix'], draws.split.prefix_mask)]
+    if 'itm' in plan.active:  # stands last, as the pair with the negative image has to
+        own = text['clean'], draws.valid
+        groups['itm'] = [own, (negatives['text'], negatives['valid']), own]
+        queries['itm'] = jnp.zeros((3 * len(image), 1), jnp.int32)
+        if 'index' in negatives:
+            which = {'others_index': negatives['index']}
+        else:
+            which = {'others': model.fusion.project_context(negatives['image'])}
     if not groups:
         return {}
-    context = model.image_context(image_tokens)
-    together = {
-        field: jnp.concatenate([group[field] for group in groups.values()])
-        for field in ('text', 'mask', 'image')
-    }
-    body = model.fuse_body(
-        together['text'], together['mask'], context, context_index=together['image']
-    )
-    fused, start = {}, 0
+    context = model.image_context(image)
+    texts = [one for group in groups.values() for one in group]
+    together, mask = (rows.join(parts) for parts in zip(*texts))
+    body = rows.split(model.fuse_body(together, mask, context, **which), len(texts))
+    fused = {}
     for name, group in groups.items():
-        stop = start + len(group['text'])
-        fused[name] = model.fuse_last(
-            body[start:stop],
-            group['mask'],
-            context,
-            context_index=group['image'],
-            queries=group['queries'],
-        )
-        start = stop
+        some, body = rows.join(body[: len(group)]), body[len(group) :]
+        mask = rows.join([valid for _, valid in group])
+        others = which if name == 'itm' else {}
+        fused[name] = model.fuse_last(some, mask, context, queries=queries[name], **others)
     return fused
 
 

@@ -1,5 +1,6 @@
 """The teacher pass: one forward of the EMA model, from which everything without gradient comes."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.models.vit import patchify
-from semmim_jax.ops import balance, masking
+from semmim_jax.ops import balance, masking, rows
 from semmim_jax.tasks.passes.plan import Draws, Plan
+from semmim_jax.tasks.passes.stages import run_stage
 
 
 class Teacher(NamedTuple):
@@ -21,8 +23,8 @@ class Teacher(NamedTuple):
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     patch_logits: jax.Array | None = None  # [b, p, k]
     patch_target: jax.Array | None = None  # [b, p, k], or features or pixels of the patches
-    cls_logits: jax.Array | None = None  # [pairs * b, k]
-    cls_target: jax.Array | None = None  # [pairs * b, k]
+    cls_logits: jax.Array | None = None  # [b, pairs, k]
+    cls_target: jax.Array | None = None  # [b, pairs, k]
 
 
 def teacher_pass(
@@ -38,41 +40,64 @@ def teacher_pass(
       extra: the task's state, for the centres.
       step: for the temperature ramp.
     """
-    b, mlm, mim = len(batch['ids']), 'mlm' in plan.active, plan.config.mim
     views = sorted({1} | {teacher for teacher, _ in plan.pairs})
-    tokens = model.encode_image(jnp.concatenate([batch[f'image{view}'] for view in views]))
-    tokens = dict(zip(views, jnp.split(tokens, len(views))))  # each [b, n + 1, d]
+    run = functools.partial(run_stage, model, slices=plan.slices, add=False)
+    by_row = draws.by_row()
+    seen = run(lambda model, inputs: _see(model, plan, views, *inputs), (batch, by_row))
+    found = {name: seen[name] for name in ('image', 'text', 'words', 'relevance')}
+    if 'mim' in plan.active:
+        found['patches'] = patches = choose_patches(plan, seen['relevance'], draws.patch_key)
+        aim = lambda model, inputs: _patch_target(model, plan, *inputs)
+        inputs = batch['image1'], seen['tokens'], seen['told'], draws.valid, patches
+        found['patch_target'] = logits = run(aim, inputs)
+        if plan.config.mim.target.startswith('semantic'):
+            flat = logits.reshape(-1, logits.shape[-1])  # [b * p, k]
+            target = _balance(plan, flat, extra, 'patches', step).reshape(logits.shape)
+            found |= {'patch_logits': logits, 'patch_target': target}
+    if plan.pairs:
+        cls = jnp.stack([seen['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
+        logits = model.encoding_head(model.to_fusion(cls))  # [b, pairs, k]
+        targets = [_balance(plan, logits[:, i], extra, 'cls', step) for i in range(len(plan.pairs))]
+        found |= {'cls_logits': logits, 'cls_target': jnp.stack(targets, axis=1)}
+    return jax.lax.stop_gradient(Teacher(**found))
+
+
+def _see(model, plan, views, batch, draws: Draws) -> dict[str, jax.Array | None]:
+    """The towers, and what of their output needs no other row.
+
+    Args:
+      views: numbers of the views to see, 1 first.
+
+    Returns:
+      tokens [b, n + 1, d] of view 1, cls [b, v, d], told [b, t, d] (the clean caption), and
+      `image`, `text`, `words` and `relevance` of `Teacher`.
+    """
+    mim, mlm = plan.config.mim, 'mlm' in plan.active
+    images = rows.join([batch[f'image{view}'] for view in views])
+    tokens = rows.split(model.encode_image(images), len(views))
     texts = [batch['ids'], draws.masked.ids] if mlm else [batch['ids']]
-    valid = jnp.concatenate([draws.valid] * len(texts))
-    text = model.encode_text(jnp.concatenate(texts), valid)
-    text, masked_text = text[:b], text[b:]  # [b, t, d] each
+    told = model.encode_text(rows.join(texts), rows.join([draws.valid] * len(texts)))
+    told, *masked = rows.split(told, len(texts))
     found = {
-        'image': model.project_image(tokens[1][:, 0]),
-        'text': model.project_text(text[:, 0]),
+        'tokens': tokens[0],
+        'cls': jnp.stack([view[:, 0] for view in tokens], axis=1),
+        'told': told,
+        'image': model.project_image(tokens[0][:, 0]),
+        'text': model.project_text(told[:, 0]),
+        'words': None,
+        'relevance': None,
     }
     context = None
     if mlm or mim.masking == 'cross_attention':
-        context = model.image_context(tokens[1])
+        context = model.image_context(tokens[0])
     if mlm:
-        fused = model.fuse(masked_text, draws.valid, context, queries=draws.masked.positions)
+        fused = model.fuse(*masked, draws.valid, context, queries=draws.masked.positions)
         found['words'] = model.predict_words(fused)
     if 'mim' in plan.active:
-        relevance = patch_relevance(
-            model, plan, tokens[1], text, found['text'], draws.valid, context
+        found['relevance'] = patch_relevance(
+            model, plan, tokens[0], told, found['text'], draws.valid, context
         )
-        patches = choose_patches(plan, relevance, draws.patch_key)
-        found |= {'relevance': relevance, 'patches': patches}
-        found |= _patch_target(
-            model, plan, batch['image1'], tokens[1], text, draws, patches, extra, step
-        )
-    if plan.pairs:
-        cls = [model.to_fusion(tokens[view][:, 0]) for view, _ in plan.pairs]
-        logits = [model.encoding_head(x) for x in cls]  # [b, k] each
-        found['cls_logits'] = jnp.concatenate(logits)
-        found['cls_target'] = jnp.concatenate(
-            [_balance(plan, x, extra, 'cls', step) for x in logits]
-        )
-    return jax.lax.stop_gradient(Teacher(**found))
+    return found
 
 
 def teacher_temperature(config: Any, step: Any) -> jax.Array:
@@ -122,26 +147,25 @@ def choose_patches(plan: Plan, relevance: jax.Array, key: jax.Array) -> jax.Arra
     return masking.top_patches(scores, plan.mask_count)
 
 
-def _patch_target(model, plan, images, tokens, text, draws, patches, extra, step):
-    """What the student has to predict at the masked patches: {'patch_target': [b, p, ...], ...}."""
+def _patch_target(model, plan, images, tokens, told, valid, patches) -> jax.Array:
+    """What the student has to predict at the masked patches [b, p, ...], logits not yet balanced.
+
+    Args:
+      images: [b, s, s, 3], view 1; its tokens [b, n + 1, d].
+      told: [b, t, d], the clean caption; its validity [b, t].
+      patches: [b, p].
+    """
     mim, at = plan.config.mim, patches[..., None]
     if mim.target == 'pixel':
         pixels = patchify(model.normalise(images), plan.patch_size)
-        return {'patch_target': jnp.take_along_axis(pixels, at, axis=1)}
+        return jnp.take_along_axis(pixels, at, axis=1)
     if mim.target == 'feature':
-        return {'patch_target': jnp.take_along_axis(tokens, at + 1, axis=1)}
-    told = model.inject(
-        mim.inject_teacher,
-        tokens,
-        text,
-        draws.valid,
-        positions=patches,
-        layers=mim.injection_layers,
+        return jnp.take_along_axis(tokens, at + 1, axis=1)
+    layers = mim.injection_layers
+    tokens = model.inject(
+        mim.inject_teacher, tokens, told, valid, positions=patches, layers=layers
     )  # [b, p, d]
-    logits = model.encode_patches(told, separate=mim.target == 'semantic_separate_head')
-    rows = logits.reshape(-1, logits.shape[-1])  # [b * p, k]
-    target = _balance(plan, rows, extra, 'patches', step).reshape(logits.shape)
-    return {'patch_logits': logits, 'patch_target': target}
+    return model.encode_patches(tokens, separate=mim.target == 'semantic_separate_head')
 
 
 def _balance(plan: Plan, logits: jax.Array, extra: Any, kind: str, step: Any) -> jax.Array:

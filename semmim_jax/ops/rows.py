@@ -1,0 +1,99 @@
+"""The rows of a batch on a mesh: they stay on their device, go through in slices, or travel.
+
+Row r of b lies on the r // (b / shards)-th part of the devices; the mesh is that of `jax.set_mesh`.
+Without one, or on one device, all of this changes nothing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+AXES = ('data', 'fsdp')  # mesh axes that rows are split over
+BY_ROW = PartitionSpec(AXES)
+
+
+def shards() -> int:
+    """Number of parts that rows are split into."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in AXES)
+
+
+def keep(x: jax.Array) -> jax.Array:
+    """x [r, ...] with each part of the rows on its own devices, whole along the other axes.
+
+    Rows that do not divide (evaluation, initialisation) are left to the compiler.
+    """
+    if shards() == 1 or len(x) % shards():
+        return x
+    return jax.lax.with_sharding_constraint(x, BY_ROW)
+
+
+def everywhere(x: jax.Array) -> jax.Array:
+    """x, whole on every device: for what is small and looked at by all rows."""
+    return x if shards() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def take(x: jax.Array, index: jax.Array, *, far: bool) -> jax.Array:
+    """x[index] for rows [r, ...] and one index for each of them [r].
+
+    Args:
+      far: whether an index may lie in any part of the rows: then all rows visit every device.
+        Otherwise it must lie in the part of its own row, and nothing travels.
+    """
+    if shards() == 1:
+        return x[index]
+
+    def on_each(x, index):
+        if far:
+            return jax.lax.all_gather(x, AXES, tiled=True)[index]
+        return x[index - jax.lax.axis_index(AXES) * len(x)]
+
+    specs = dict(in_specs=(BY_ROW, BY_ROW), out_specs=BY_ROW, axis_names=set(AXES))
+    return jax.shard_map(on_each, **specs)(x, index)
+
+
+def join(parts: Sequence[jax.Array]) -> jax.Array:
+    """g arrays [r, ...] as one [r * g, ...], what belongs to one row side by side.
+
+    (Concatenated, the parts of a row would lie on different devices.)
+    """
+    return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+
+def split(x: jax.Array, parts: int) -> list[jax.Array]:
+    """The inverse of `join`."""
+    grouped = x.reshape(-1, parts, *x.shape[1:])
+    return [grouped[:, i] for i in range(parts)]
+
+
+def in_slices(fn: Callable[[Any], Any], x: Any, slices: int) -> Any:
+    """fn on `slices` slices of the rows, one after the other: its results, stacked on axis 0.
+
+    In the backward pass each slice is computed again, so that memory holds the inputs, the results
+    and the inner workings of one slice. Each slice holds rows of every device.
+
+    Args:
+      fn: pytree of arrays with leading rows -> pytree of arrays.
+      x: pytree of arrays [r, ...].
+      slices: divides r / shards.
+    """
+
+    def cut(a):
+        a = jnp.moveaxis(a.reshape(-1, slices, *a.shape[1:]), 1, 0)  # [slices, r / slices, ...]
+        if shards() == 1:
+            return a
+        return jax.lax.with_sharding_constraint(a, PartitionSpec(None, AXES))
+
+    return jax.lax.map(jax.checkpoint(fn, prevent_cse=False), jax.tree.map(cut, x))
+
+
+def together(stacked: Any) -> Any:
+    """Results of `in_slices` that have rows, in the order of the rows: [slices, r, ...] each."""
+    return jax.tree.map(
+        lambda a: keep(jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])),
+        stacked,
+    )
