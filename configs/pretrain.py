@@ -176,6 +176,13 @@ def base() -> ml_collections.ConfigDict:
     train.keep = 2  # checkpoints
     train.images_every = 5000  # pictures in TensorBoard; 0: none
     train.async_save = True
+    train.max_skipped_in_a_row = 20  # batches with a loss or gradient that is not finite: then stop
+    train.rollbacks = 0  # times that the last checkpoint is gone back to instead of that stop
+    train.watchdog = dict(  # a process that is stuck ends itself
+        seconds=60.0,  # least bound of a step
+        factor=10.0,  # bound of a step in medians of the newest steps, if that is more
+        phase_seconds=3600.0,  # bound of a compilation, a checkpoint, an evaluation
+    )
     train.compilation_cache = ''  # folder for compiled programs; '': JAX_COMPILATION_CACHE_DIR's
 
     c.eval = evaluation = ml_collections.ConfigDict()

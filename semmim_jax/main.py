@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from semmim_jax.cli.parser import parse
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training import distributed
+from semmim_jax.training.ledger import process_start
 from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
 from semmim_jax.training.verify import verify_workdir
 
@@ -67,7 +68,9 @@ def main(argv: list[str]) -> None:
         fields = {jax.tree_util.keystr(k, simple=True, separator='.'): v for k, v in fields}
         command = {'--workdir': _WORKDIR.value, '--mode': _MODE.value}
         distributed.agree({'code': distributed.code_version(), **command, **fields})
-        train = functools.partial(train_and_evaluate, profile_steps=_PROFILE.value)
+        train = functools.partial(
+            train_and_evaluate, started=process_start(), profile_steps=_PROFILE.value
+        )
         run = {'train': train, 'eval': evaluate_workdir}[_MODE.value]
         run(config, _WORKDIR.value, task)
     except (ValueError, OSError) as error:

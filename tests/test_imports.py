@@ -19,6 +19,7 @@ FOLDERS = {
     'evaluators': {'evaluators', 'data', 'viz', 'training.predictor', 'training.sharding'},
     'viz': {'viz', 'data'},
     'inference': {'inference', 'data', 'ops', 'tasks', 'training'},
+    'drills': {'drills', 'training', 'tasks'},
     'conversion': {'conversion', 'data', 'ops', 'training.checkpoint'},
     'planning': {'planning', 'training', 'ops'},
     'cli': set(),

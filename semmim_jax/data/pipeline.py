@@ -7,6 +7,10 @@ batches are the same for any number of hosts, workers and restarts.
 
 import dataclasses
 import logging
+import multiprocessing
+import os
+import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -260,8 +264,20 @@ def _prefetched(dataset: grain.MapDataset, *, workers: int, prefetch: int) -> gr
 
 
 def _start_worker(worker: int, workers: int) -> None:
-    """Runs first in a worker process: one OpenCV thread each, as the processes are the threads."""
+    """Runs first in a worker process: one OpenCV thread each, as the processes are the threads.
+
+    A worker ends with the run's process and not before, even where that one is killed, or where a
+    signal goes to all processes at once, as from a terminal: the run finishes its step first.
+    """
     import cv2
 
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger(__name__).debug('data worker %d of %d', worker, workers)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -99,7 +99,8 @@ def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compil
 
 def _memory(compiled, state, batch, machine: Machine) -> dict[str, float]:
     """Bytes of one device: our sums over the shardings and tiles, then what the compiler says."""
-    held = (state.params, state.opt_state, state.ema_params, (state.extra, state.step), batch)
+    rest = state.replace(params=None, opt_state=None, ema_params=None)
+    held = (state.params, state.opt_state, state.ema_params, rest, batch)
     ours = {name: program.device_bytes(tree, tile=machine.tile) for name, tree in zip(PARTS, held)}
     said = compiled.memory_analysis()
     kept = said.output_size_in_bytes - said.alias_size_in_bytes  # what takes no argument's place

@@ -110,7 +110,7 @@ class Pretrain:
     def _losses(self, variables, batch, key):
         """Metrics of an unseen batch, state untouched; `variables` has the fields of a state."""
         v = variables
-        return self._forward(v.params, v.ema_params, v.extra, batch, key, v.step)[1]
+        return self._forward(v.params, v.ema_params, v.extra, batch, key, v.updates)[1]
 
     def _forward(self, params, ema_params, extra, batch, key, step):
         """Loss, metrics and the teacher's outputs; arguments as in `loss`."""

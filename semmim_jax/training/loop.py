@@ -3,105 +3,220 @@
 Order of a step, and why:
   1. take batch k (k = steps done): the input is a function of the step, so a restart needs no
      position to be stored;
-  2. run the step, which donates the old state;
-  3. log: reading the metrics waits for the device, hence only every `log_every` steps;
-  4. save: after logging, so that metrics.jsonl never lags a checkpoint. A kill between the two
-     leaves lines that the next start drops.
-  5. evaluate and draw, on the state that was saved.
+  2. run the step, which donates the old state, and the vote whether to stop;
+  3. settle the step before: its guard and its vote. The host then never runs further ahead than one
+     step, so that the watchdog sees a stuck one, and the devices never wait for the host;
+  4. log: reading the metrics waits for the device, hence only every `log_every` steps;
+  5. save: after logging, so that metrics.jsonl never lags a checkpoint. A kill between the two
+     leaves lines that the next start drops;
+  6. evaluate and draw, on the state that was saved. A restart from that state does it again.
 """
 
-import time
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from semmim_jax.data import sources
 from semmim_jax.evaluators import course, pattern_report, suite
 from semmim_jax.evaluators.report import EvalData
+from semmim_jax.training import guard, ledger
 from semmim_jax.training.experiment import Experiment, MakeTask, open_experiment
 from semmim_jax.training.metrics import MetricsWriter, Progress, floats
+from semmim_jax.training.predictor import Predictor
+from semmim_jax.training.preemption import Preemption
 from semmim_jax.training.profiling import traced
 from semmim_jax.training.sharding import shard_batch
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import jit_step
+from semmim_jax.training.watchdog import Watchdog
 
 
 def train_and_evaluate(
-    config: Any, workdir: str, make_task: MakeTask, *, profile_steps: str = ''
+    config: Any,
+    workdir: str,
+    make_task: MakeTask,
+    *,
+    started: float | None = None,
+    profile_steps: str = '',
 ) -> TrainState:
     """Trains to `config.train.steps`, resuming from the workdir, then evaluates.
+
+    A signal ends it early with the state saved, see preemption.py.
 
     Args:
       config: the experiment, see configs/.
       workdir: the run's folder.
       make_task: (config, special tokens) -> task.
+      started: unix time from which the ledger counts, None for now.
       profile_steps: see `profiling.traced`.
 
     Returns:
       The final state.
+
+    Raises:
+      NotFinite: after too many batches that the guard skipped, see guard.py.
     """
-    run = open_experiment(config, workdir, make_task)
-    config = run.config
-    state = run.restore_or_create()
-    first, last = int(state.step), config.train.steps
-    main = jax.process_index() == 0
-    _say(
-        main,
-        f'{"resuming" if first else "starting"} at step {first} of {last}, '
-        f'{_count(state.params):,} parameters, {jax.device_count()} {jax.devices()[0].platform} '
-        f'device(s), workdir {run.workdir}',
-    )
-    step_fn = jit_step(run.task, run.tx, config, run.abstract)
-    traces = run.workdir / 'tensorboard'
-    step_fn = traced(step_fn, profile_steps, traces, first_step=first, last_step=last)
-    writer = MetricsWriter(run.workdir, first_step=first, active=main)
-    progress = Progress(
-        first_step=first, last_step=last, batch_size=config.train.batch_size, active=main
-    )
-    data = eval_data(run)
-    predictor = run.predictor(state)
-    try:
-        if first < last:
-            with run.batches(first) as batches, jax.set_mesh(run.mesh):
-                state = _steps(run, state, step_fn, batches, writer, progress, data, predictor)
-        run.checkpoints.wait()
-        if data is not None:
-            evaluate(run, state, data, writer)
-        run.checkpoints.check_last_save()
-    finally:
-        progress.close()
-        writer.close()
-        run.checkpoints.close()
+    clock = ledger.Ledger(started=started)
+    with Watchdog(clock, workdir, **config.train.watchdog):
+        run = open_experiment(config, workdir, make_task)
+        train = run.config.train
+        state = run.restore_or_create()
+        first, main = int(state.step), jax.process_index() == 0
+        _say(
+            main,
+            f'{"resuming" if first else "starting"} at step {first} of {train.steps}, '
+            f'{_count(state.params):,} parameters, {jax.device_count()} '
+            f'{jax.devices()[0].platform} device(s), workdir {run.workdir}',
+        )
+        if main:
+            clock.open(run.workdir / 'ledger.jsonl', step=first)
+        loop = _Loop(
+            run=run,
+            step_fn=traced(
+                jit_step(run.task, run.tx, run.config, run.abstract),
+                profile_steps,
+                run.workdir / 'tensorboard',
+                first_step=first,
+                last_step=train.steps,
+            ),
+            clock=clock,
+            writer=MetricsWriter(run.workdir, first_step=first, active=main),
+            progress=Progress(
+                first_step=first, last_step=train.steps, batch_size=train.batch_size, active=main
+            ),
+            skipped=guard.SkippedBatches(
+                run.workdir, first_step=first, max_in_a_row=train.max_skipped_in_a_row
+            ),
+            data=eval_data(run),
+            predictor=run.predictor(state),
+        )
+        try:
+            state = loop.run_to_the_end(state)
+        except Exception:
+            if jax.process_count() == 1:  # else a peer may be gone, and a save would wait for it
+                loop.close()
+            raise
+        loop.close()
+        if main:
+            print(ledger.table(ledger.totals(run.workdir / 'ledger.jsonl')))
     return state
 
 
-def _steps(run, state, step_fn, batches, writer, progress, data, predictor) -> TrainState:
-    """Steps from state.step to the end; see the module's docstring for the order."""
-    train = run.config.train
-    first = int(state.step)
-    for step in range(first + 1, train.steps + 1):
-        started = time.perf_counter()
-        batch = shard_batch(next(batches).arrays, run.mesh)
-        progress.waited(time.perf_counter() - started)
-        state, metrics = step_fn(state, batch)
-        if step == first + 1:
-            jax.block_until_ready(metrics)  # compilation is no part of the speed
-            progress.restart()
-        last = step == train.steps
-        if last or step % train.log_every == 0:
-            values = floats(metrics) | {'replaced_records': batches.replaced}
-            writer.scalars(step, 'train', values | progress.update(step, values))
-        if last or step % train.save_every == 0:
-            run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)
-        if data is not None and not last:
-            if run.config.eval.every and step % run.config.eval.every == 0:
-                evaluate(run, state, data, writer)
-                progress.restart()
-            if train.images_every and step % train.images_every == 0 and 'patterns' in predictor:
-                now = predictor.bind(run.variables(state))
-                writer.pictures(step, pattern_report.draw(now, data))
-                progress.restart()
-    return state
+@dataclasses.dataclass
+class _Flown:
+    """A step that was handed to the devices."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    index: np.ndarray  # of this process's records [b]
+    stop: jax.Array  # the vote
+
+
+@dataclasses.dataclass
+class _Loop:
+    """What the steps of a run go through."""
+
+    run: Experiment
+    step_fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    clock: ledger.Ledger
+    writer: MetricsWriter
+    progress: Progress
+    skipped: guard.SkippedBatches
+    data: EvalData | None
+    predictor: Predictor
+
+    def run_to_the_end(self, state: TrainState) -> TrainState:
+        """Steps, goes back where the guard gives up and the config allows it, evaluates."""
+        train, stopped = self.run.config.train, False
+        with Preemption(self.run.mesh) as preemption:
+            if 0 < int(state.step) < train.steps:
+                self.look_at(state, int(state.step))
+            for rollback in range(train.rollbacks + 1):
+                try:
+                    state, stopped = self.steps(state, preemption)
+                    break
+                except guard.NotFinite as error:
+                    self.clock.enter('checkpoint', error.step)
+                    self.run.checkpoints.wait()
+                    if rollback == train.rollbacks:
+                        raise
+                    print(f'{error}; rollback {rollback + 1} of {train.rollbacks}', flush=True)
+                    state = guard.go_back(self.run.restore_or_create(), step=error.step)
+            self.clock.enter('checkpoint')
+            self.run.checkpoints.wait()
+        if not stopped and self.data is not None:
+            self.clock.enter('evaluation')
+            evaluate(self.run, state, self.data, self.writer)
+        self.run.checkpoints.check_last_save()
+        if stopped:
+            print(f'stopped after step {int(state.step)}: saved, the same command goes on')
+        return state
+
+    def steps(self, state: TrainState, preemption: Preemption) -> tuple[TrainState, bool]:
+        """Steps to the end, or to the step at which the processes agree to stop; and whether so."""
+        run, train, first = self.run, self.run.config.train, int(state.step)
+        due = lambda step, every: step == train.steps or step % every == 0
+        flown, stop = None, False
+        with run.batches(first) as batches, jax.set_mesh(run.mesh):
+            for step in range(first + 1, train.steps + 1):
+                self.clock.enter('data_wait', step)
+                batch = next(batches)
+                compiling = step == first + 1
+                self.progress.waited(self.clock.enter('compilation' if compiling else 'step'))
+                state, metrics = self.step_fn(state, shard_batch(batch.arrays, run.mesh))
+                before, vote = flown, preemption.vote()
+                flown = _Flown(step, metrics, batch.info['index'], vote)
+                if before:
+                    stop = self.settle(before)
+                log, save = due(step, train.log_every), due(step, train.save_every) or stop
+                if compiling or log or save:
+                    stop |= self.settle(flown)
+                    flown = None
+                if compiling:
+                    self.progress.restart()
+                if log:
+                    values = floats(metrics) | {'replaced_records': batches.replaced}
+                    speed = self.progress.update(step, values)
+                    self.writer.scalars(step, 'train', values | speed)
+                if save or stop:
+                    self.clock.enter('checkpoint')
+                    run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)
+                if stop:
+                    break
+                if step < train.steps:
+                    self.look_at(state, step)
+        return state, stop
+
+    def close(self) -> None:
+        """Waits for a save under way and closes files."""
+        self.clock.enter('checkpoint')
+        self.progress.close()
+        self.writer.close()
+        self.run.checkpoints.close()
+        self.clock.close()
+
+    def settle(self, flown: _Flown) -> bool:
+        """Waits for a step, lets the guard see it, and says whether to stop."""
+        self.skipped.seen(flown.step, flown.metrics, flown.index)
+        return bool(flown.stop)
+
+    def look_at(self, state: TrainState, step: int) -> None:
+        """Evaluates and draws, where that is due."""
+        every, images_every = self.run.config.eval.every, self.run.config.train.images_every
+        if self.data is None:
+            return
+        if every and step % every == 0:
+            self.clock.enter('evaluation')
+            evaluate(self.run, state, self.data, self.writer)
+            self.progress.restart()
+        if images_every and step % images_every == 0 and 'patterns' in self.predictor:
+            self.clock.enter('evaluation')
+            now = self.predictor.bind(self.run.variables(state))
+            self.writer.pictures(step, pattern_report.draw(now, self.data))
+            self.progress.restart()
 
 
 def evaluate_workdir(config: Any, workdir: str, make_task: MakeTask) -> None:

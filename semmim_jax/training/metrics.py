@@ -1,7 +1,5 @@
 """Where figures go: metrics.jsonl, TensorBoard, and lines for people."""
 
-import contextlib
-import json
 import pathlib
 import sys
 import time
@@ -14,17 +12,19 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from semmim_jax.training.lines import LineFile, keep_lines
+
 
 class MetricsWriter:
-    """Writes scalars and pictures of one run. On a resumed run, lines past the step go.
+    """Writes scalars and pictures of one run, so that a resumed run's file reads like any other.
 
     A full disk does not stop the run: the first failure is said, lines of metrics.jsonl wait in
     memory until there is room, and TensorBoard's events end.
 
     Args:
       workdir: the run's folder; gets `metrics.jsonl` and `tensorboard/`.
-      first_step: steps done so far; later lines of an earlier try are dropped, so that the file
-        reads like that of a run without interruption.
+      first_step: steps done so far. Later lines of an earlier try go, and so do evaluations of
+        this step: they come after its checkpoint, so a resumed run makes them again.
       active: False on processes that do not write.
     """
 
@@ -33,10 +33,9 @@ class MetricsWriter:
         if not active:
             return
         folder = pathlib.Path(workdir)
-        self._path = folder / 'metrics.jsonl'
-        _drop_lines_after(self._path, first_step)
-        self._file = self._path.open('ab', buffering=0)
-        self._unwritten = b''
+        path = folder / 'metrics.jsonl'
+        keep_lines(path, lambda line: _is_before(line, first_step))
+        self._file = LineFile(path)
         # Not tensorboardX.SummaryWriter: its thread dies of a full disk, and then its queue blocks.
         (folder / 'tensorboard').mkdir(exist_ok=True)
         self._board = EventsWriter(str(folder / 'tensorboard' / 'events'))
@@ -47,11 +46,11 @@ class MetricsWriter:
         )
 
     def scalars(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
-        """One line {"step": ..., "prefix/name": value}, and a TensorBoard point for each."""
-        if not self._active:
+        """One line {"step": ..., "prefix/name": value}, and a TensorBoard point for each value."""
+        if not self._active or not values:
             return
         named = {f'{prefix}/{name}': float(value) for name, value in values.items()}
-        self._append(json.dumps({'step': step, **named}) + '\n')
+        self._file.write({'step': step, **named})
         self._show(step, [summary.scalar(name, value) for name, value in named.items()])
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
@@ -65,16 +64,8 @@ class MetricsWriter:
     def close(self) -> None:
         """Flushes and closes the files."""
         if self._active:
-            self._append('')
             self._file.close()
             self._show(0, [], last=True)
-
-    def _append(self, line: str) -> None:
-        waited, self._unwritten = self._unwritten, self._unwritten + line.encode()
-        with contextlib.suppress(OSError):
-            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
-        if self._unwritten and not waited:
-            _say(f'{self._path} cannot be written; its lines wait in memory')
 
     def _show(self, step: int, summaries: list[Any], *, last: bool = False) -> None:
         """Writes TensorBoard events, as long as that works."""
@@ -86,26 +77,14 @@ class MetricsWriter:
             if last:
                 self._board.close()
         except OSError as error:
-            _say(f'TensorBoard events end at step {step}: {error.strerror}')
+            print(f'TensorBoard events end at step {step}: {error}', file=sys.stderr, flush=True)
             self._board = None
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _drop_lines_after(path: pathlib.Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(errors='replace').splitlines():
-        # What cannot be read is the line that a kill cut short.
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-            if json.loads(line)['step'] <= step:
-                kept.append(line + '\n')
-    draft = path.with_suffix('.draft')
-    draft.write_text(''.join(kept))
-    draft.replace(path)
+def _is_before(line: Mapping[str, Any], step: int) -> bool:
+    if any(name.startswith('eval_') for name in line):
+        return line['step'] < step
+    return line['step'] <= step
 
 
 class Progress:

@@ -24,13 +24,13 @@ TABLE = (
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
         'max_words max_pixels max_masked block_min_patches min_answer_count images beams '
-        'max_length',
+        'max_length max_skipped_in_a_row',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
-        'ops rank min_length',
+        'ops rank min_length rollbacks',
     ),
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
@@ -62,7 +62,8 @@ TABLE = (
     (
         'above 0, and finite',
         lambda x: 0 < x < math.inf,
-        'temperature tau_student tau_teacher_start tau_teacher_end clip_norm eps',
+        'temperature tau_student tau_teacher_start tau_teacher_end clip_norm eps seconds factor '
+        'phase_seconds',
     ),
     ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
     (

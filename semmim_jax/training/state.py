@@ -16,11 +16,18 @@ from semmim_jax.training.sharding import logical_shardings, replicated
 class TrainState:
     """All that a step reads and writes, and all that a checkpoint holds."""
 
-    step: jax.Array  # [] int32, steps done
+    step: jax.Array  # [] int32, batches seen: the place in the input
+    skipped: jax.Array  # [] int32, batches of these that changed nothing, see guard.py
+    skipped_in_a_row: jax.Array  # [] int32, up to this step
     params: Any  # the student
     ema_params: Any  # the teacher
     opt_state: Any
     extra: Any  # the task's own: queues, centres
+
+    @property
+    def updates(self) -> jax.Array:
+        """Batches that changed the state: what schedules and randomness count."""
+        return self.step - self.skipped
 
 
 def abstract_state(
@@ -50,6 +57,8 @@ def abstract_state(
 
     shardings = TrainState(
         step=whole,
+        skipped=whole,
+        skipped_in_a_row=whole,
         params=params,
         ema_params=params,
         opt_state=jax.tree.map_with_path(like_its_parameter, shapes.opt_state),
@@ -73,6 +82,8 @@ def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
     params = meta.unbox(task.init(params_key))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),  # its own buffers: the state is donated
         opt_state=tx.init(params),

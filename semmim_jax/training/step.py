@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from semmim_jax.ops.streams import step_key
+from semmim_jax.training import guard
 from semmim_jax.training.optim import ema_momentum, learning_rate
 from semmim_jax.training.state import TrainState
 
@@ -17,7 +19,8 @@ def make_step(
     """The step function of a task, to be jitted with the state donated.
 
     Order (METHOD section 6): losses and gradient, clipping and AdamW, the task's constraint, EMA of
-    the constrained parameters; the task's own state comes from its loss.
+    the constrained parameters; the task's own state comes from its loss. All of it is dropped where
+    the loss or the gradient is not finite (guard.py).
 
     Args:
       task: gives `loss` and `constrain`.
@@ -31,26 +34,31 @@ def make_step(
 
     def step(state: TrainState, batch: dict[str, jax.Array]):
         gradient = jax.value_and_grad(task.loss, has_aux=True)
-        (_, (means, extra)), grads = gradient(
+        (loss, (means, extra)), grads = gradient(
             state.params,
             state.ema_params,
             state.extra,
             batch,
-            key=step_key(config.seed, state.step),
-            step=state.step,
+            key=step_key(config.seed, state.updates),
+            step=state.updates,
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = task.constrain(optax.apply_updates(state.params, updates))
-        momentum = ema_momentum(config.optim, state.step, steps)
+        momentum = ema_momentum(config.optim, state.updates, steps)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - momentum)
+        grad_norm = optax.global_norm(grads)
+        new = state.replace(params=params, ema_params=ema_params, opt_state=opt_state, extra=extra)
+        new = guard.accept(state, new, finite=jnp.isfinite(loss) & jnp.isfinite(grad_norm))
         metrics = {name: mean.value for name, mean in means.items()}
         metrics |= {
-            'grad_norm': optax.global_norm(grads),
-            'lr': learning_rate(config.optim, config.optim.lr, steps)(state.step),
-            'image_lr': learning_rate(config.optim, config.optim.image_lr, steps)(state.step),
+            'grad_norm': grad_norm,
+            'lr': learning_rate(config.optim, config.optim.lr, steps)(state.updates),
+            'image_lr': learning_rate(config.optim, config.optim.image_lr, steps)(state.updates),
             'ema_momentum': momentum,
+            'skipped_steps': new.skipped,
+            'skipped_in_a_row': new.skipped_in_a_row,
         }
-        return TrainState(state.step + 1, params, ema_params, opt_state, extra), metrics
+        return new, metrics
 
     return step
 

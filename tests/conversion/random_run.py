@@ -77,7 +77,8 @@ def save_run(workdir: pathlib.Path, name: str) -> pathlib.Path:
     """A workdir with one checkpoint: online weights of seed 0, EMA of seed 1."""
     config = CONFIGS[name]()
     params, ema_params = tree(name, 0), tree(name, 1)
-    state = TrainState(jnp.int32(7), params, ema_params, opt_state={}, extra={})
+    counts = jnp.int32([7, 0, 0])
+    state = TrainState(*counts, params, ema_params, opt_state={}, extra={})
     checkpoints = Checkpoints(workdir, keep=1, async_save=False)
     checkpoints.save(state, config=config, fingerprint={})
     checkpoints.close()

@@ -117,7 +117,7 @@ def workdir(tmp_path):
         for params in (online, ema)
     ]
     checkpoints = Checkpoints(tmp_path / 'run', keep=1, async_save=False)
-    state = TrainState(jnp.int32(7), *trees, opt_state={}, extra={})
+    state = TrainState(*jnp.int32([7, 0, 0]), *trees, opt_state={}, extra={})
     checkpoints.save(state, config=ml_collections.FrozenConfigDict(config), fingerprint={})
     checkpoints.close()
     write_vocab(tmp_path / 'run')

@@ -68,6 +68,8 @@ def test_clipping_adamw_with_its_groups_and_ema_are_torchs():
     params = tree(golden.params)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=tree({name: golden.inputs[f'ema/{name}'] for name in PLACES}),
         opt_state=tx.init(params),
