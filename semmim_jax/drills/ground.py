@@ -1,0 +1,83 @@
+"""Where drills take place: one shrunk experiment, and runs of it that nothing happened to."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from semmim_jax.drills.job import Job
+from semmim_jax.tasks.catalogue import find_task
+
+# Small enough for minutes, large enough for saves to take time.
+SHRUNK = {
+    'data.eval': '',
+    'data.workers': 0,
+    'train.steps': 60,
+    'train.batch_size': 16,
+    'train.log_every': 1,
+    'train.save_every': 3,
+    'train.images_every': 0,
+}
+PROCESSES, DEVICES = 2, 4  # of a job with several
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """What all drills share.
+
+    Attributes:
+      name: of the config, as in --config.
+      overrides: the user's.
+      named: the config of that name with these overrides.
+      folder: new; every run gets a subfolder.
+      seed: of random times and places.
+      kills: of each kill9 drill.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    named: ml_collections.ConfigDict
+    folder: pathlib.Path
+    seed: int
+    kills: int
+
+    @functools.cached_property
+    def config(self) -> ml_collections.ConfigDict:
+        """The experiment as the runs have it, for drills in this process."""
+        config = self.named.copy_and_resolve_references()
+        config.update_from_flattened_dict({**SHRUNK, **self.overrides})
+        return config
+
+    @property
+    def steps(self) -> int:
+        """Length of a run."""
+        return self.config.train.steps
+
+    @property
+    def make_task(self) -> Any:
+        """See `training.experiment.MakeTask`."""
+        return find_task(self.config)
+
+    def job(self, name: str, *, several: bool = False, **overrides: Any) -> Job:
+        """A run in the subfolder `name`; `several`: of PROCESSES x DEVICES.
+
+        Args:
+          overrides: field -> value over those of the ground, '__' in place of '.'.
+        """
+        own = {field.replace('__', '.'): value for field, value in overrides.items()}
+        return Job(
+            config=self.name,
+            workdir=self.folder / name,
+            overrides={**SHRUNK, **self.overrides, **own},
+            processes=PROCESSES if several else 1,
+            devices=DEVICES if several else 1,
+        )
+
+    def whole(self, *, several: bool = False) -> Job:
+        """The uninterrupted run, made when it is first asked for."""
+        job = self.job('whole-several' if several else 'whole', several=several)
+        if not job.workdir.exists():
+            job.run()
+        return job

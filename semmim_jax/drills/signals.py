@@ -1,0 +1,52 @@
+"""SIGTERM and Ctrl-C: the run ends with 0, saved at the step that it was doing."""
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from semmim_jax.drills.ground import PROCESSES, Ground
+from semmim_jax.drills.job import Job
+from semmim_jax.drills.outcome import Outcome
+
+_BOUND = 10.0  # seconds from the signal to the end
+
+
+def drill(ground: Ground) -> Iterator[Outcome]:
+    """To a single process, and to one of several."""
+    rng = np.random.default_rng(ground.seed)
+    for several in (False, True):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            job = ground.job(f'{number.name}-{"several" if several else "one"}', several=several)
+            yield _stop(ground, job, number, rng)
+
+
+def _stop(ground: Ground, job: Job, number: signal.Signals, rng: np.random.Generator) -> Outcome:
+    whole = ground.whole(several=job.processes > 1)
+    began, failures = time.monotonic(), []
+    running = job.start()
+    running.wait_for_step(int(rng.integers(1, ground.steps - 10)))
+    time.sleep(rng.uniform(0, 1))
+    victim, sent = int(rng.integers(job.processes)), time.monotonic()
+    running.signal(victim, number)
+    codes = running.wait(120)
+    taken = time.monotonic() - sent
+    words = r'stopped after step (\d+): saved'
+    said = [re.findall(words, running.log(n)) for n in range(job.processes)]
+    done, saved = job.steps_done(), job.saved_steps()[-1]
+    if any(codes) or taken > _BOUND:
+        failures.append(f'exit codes {codes} after {taken:.1f} s')
+    if said != [[str(saved)]] * len(codes):
+        failures.append(f'step {saved} was saved, and the processes spoke of {said}')
+    job.run()
+    failures += job.differences(whole)
+    to = f'process {victim} of {PROCESSES}' if job.processes > 1 else 'the process'
+    return Outcome(
+        f'{number.name}{", several processes" if job.processes > 1 else ""}',
+        f'{number.name} to {to} in step {done}: exit {codes} in {taken:.1f} s, saved step {saved}',
+        f'{done - saved} steps',
+        time.monotonic() - began,
+        tuple(failures),
+    )
