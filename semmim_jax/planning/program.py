@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh, NamedSharding
 
@@ -24,24 +23,20 @@ def special_tokens(config: Any) -> SpecialTokens:
     return SpecialTokens(pad=0, cls=101, sep=102, mask=103, vocab_size=config.model.text.vocab_size)
 
 
-def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch as `data/pipeline.py` gives it, without patch labels."""
-    b, size = config.train.batch_size, config.data.image_size
+def abstract_batch(
+    row: dict[str, jax.ShapeDtypeStruct], config: Any, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global batch of such rows, as `data/pipeline.py` gives it."""
+    b = config.train.batch_size
     ways = math.prod(mesh.shape[axis] for axis in BATCH[0])
     if b % ways:
         raise ValueError(
             f'train.batch_size={b} does not split over the {ways} devices of mesh axes '
             f'{" and ".join(BATCH[0])}'
         )
-    like = lambda shape, dtype: jax.ShapeDtypeStruct(
-        shape, dtype, sharding=NamedSharding(mesh, BATCH)
-    )
-    return {
-        'image1': like((b, size, size, 3), jnp.uint8),
-        'image2': like((b, size, size, 3), jnp.uint8),
-        'ids': like((b, config.data.max_tokens), jnp.int32),
-        'image_id': like((b,), jnp.int32),
-    }
+    split = NamedSharding(mesh, BATCH)
+    like = lambda x: jax.ShapeDtypeStruct((b, *x.shape), x.dtype, sharding=split)
+    return jax.tree.map(like, row)
 
 
 def lower_step(
@@ -61,7 +56,7 @@ def lower_step(
     task = make_task(config, special_tokens(config))
     tx = make_optimizer(config.optim, config.train.steps)
     state = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
-    batch = abstract_batch(config, mesh)
+    batch = abstract_batch(task.row, config, mesh)
     with jax.set_mesh(mesh):
         return jit_step(task, tx, config, state).lower(state, batch), state, batch
 

@@ -34,6 +34,7 @@ class Classify:
         for name in c.evaluators:
             if name not in EVALUATORS:
                 raise ValueError(f'task.evaluators: {name!r} is none of {", ".join(EVALUATORS)}')
+        self.max_tokens = config.data.max_tokens
         self.model = Classifier(config.model, classes=c.classes, hidden=c.hidden, images=c.images)
 
     @property
@@ -48,6 +49,20 @@ class Classify:
                 f'the training source has {len(labels)} labels, task.classes={self.config.classes}:'
                 f' use --config.task.classes={len(labels)}, or another data.min_answer_count'
             )
+
+    @property
+    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a row of a batch holds."""
+        c, size = self.config, self.model.config.image.image_size
+        pair = c.images > 1
+        shape = (c.images,) * pair + (size, size, 3)
+        label = ((c.classes,), jnp.float32) if c.loss == 'sigmoid' else ((), jnp.int32)
+        return {
+            'images' if pair else 'image': jax.ShapeDtypeStruct(shape, jnp.uint8),
+            'ids': jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32),
+            'label': jax.ShapeDtypeStruct(*label),
+            'image_id': jax.ShapeDtypeStruct((), jnp.int32),
+        }
 
     def init(self, key: jax.Array) -> Any:
         """Parameters of the parts in use, boxed with their logical axes."""

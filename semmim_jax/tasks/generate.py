@@ -45,6 +45,7 @@ class Generate:
         for name in self.config.evaluators:
             if name not in EVALUATORS:
                 raise ValueError(f'task.evaluators: {name!r} is none of {", ".join(EVALUATORS)}')
+        self.lengths = config.data.max_prompt_tokens, config.data.max_target_tokens
         text = config.model.text
         lengths = {
             'data.max_prompt_tokens': config.data.max_prompt_tokens,
@@ -76,6 +77,19 @@ class Generate:
                 f'task.rank={self.config.rank} is more than the {len(labels)} answers that the '
                 'training source has at this data.min_answer_count'
             )
+
+    @property
+    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a row of a batch holds."""
+        size = self.model.config.image.image_size
+        prompt, target = (jax.ShapeDtypeStruct((n,), jnp.int32) for n in self.lengths)
+        return {
+            'image': jax.ShapeDtypeStruct((size, size, 3), jnp.uint8),
+            'prompt': prompt,
+            'target': target,
+            'weight': jax.ShapeDtypeStruct((), jnp.float32),
+            'image_id': jax.ShapeDtypeStruct((), jnp.int32),
+        }
 
     def init(self, key: jax.Array) -> Any:
         """Parameters of the parts in use, boxed with their logical axes."""

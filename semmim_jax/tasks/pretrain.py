@@ -38,12 +38,22 @@ class Pretrain:
     def __init__(self, config: Any, special: masking.SpecialTokens):
         self.plan = Plan(config, special)
         self.model = SemMIM(config.model)
+        self.max_tokens = config.data.max_tokens
 
     @property
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators that apply."""
         semantic = 'mim' in self.plan.active and self.plan.config.mim.target.startswith('semantic')
         return ('losses', 'retrieval', 'patterns') if semantic else ('losses', 'retrieval')
+
+    @property
+    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a row of a batch holds, but for patch labels."""
+        size = self.model.config.image.image_size
+        view = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
+        ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        return {'image1': view, 'image2': view, 'ids': ids, 'image_id': number}
 
     def init(self, key: jax.Array) -> Any:
         """Parameters of every part that the active losses use, boxed with their logical axes."""

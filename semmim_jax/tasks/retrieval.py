@@ -29,6 +29,12 @@ class Retrieval(Pretrain):
                 'task.weights.agreement=0'
             )
 
+    @property
+    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a row of a batch holds."""
+        row = super().row
+        return {'image': row['image1'], 'ids': row['ids'], 'image_id': row['image_id']}
+
     def init_extra(self, key: jax.Array) -> dict[str, Any]:
         """As in pre-training, with the image id of each queue row, -1 where none was written."""
         extra = super().init_extra(key)

@@ -91,4 +91,4 @@ def test_a_batch_that_does_not_split_is_refused(config):
     config.train.batch_size = 12
     mesh = AbstractMesh((2, 4, 1), ('data', 'fsdp', 'tensor'))
     with pytest.raises(ValueError, match='train.batch_size=12 .* 8 devices'):
-        program.abstract_batch(config, mesh)
+        program.abstract_batch({}, config, mesh)

@@ -1,13 +1,17 @@
-"""Every benchmark at full size, 384 px, on shapes alone: state, step and predict functions."""
+"""Every benchmark at full size, 384 px, on shapes alone; and the rows that the tasks expect."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import pytest
 
-from configs import caption, nlvr2, retrieval, vqa
+from configs import caption, classify, nlvr2, pretrain, retrieval, vqa
+from semmim_jax.data.rows import make_row
+from semmim_jax.data.sources import make_source
+from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training import optim, sharding, state
@@ -25,27 +29,6 @@ BENCHMARKS = {
 }
 
 
-def inputs(config, rows):
-    """Abstract rows of the kind of task, as data/rows.py makes them; and those of evaluation."""
-    data, task = config.data, config.task
-    ints = lambda *shape: jax.ShapeDtypeStruct((rows, *shape), jnp.int32)
-    image = jax.ShapeDtypeStruct((rows, 384, 384, 3), jnp.uint8)
-    if task.name == 'retrieval':
-        return {'image': image, 'ids': ints(data.max_tokens), 'image_id': ints()}, None
-    if task.name == 'generate':
-        given = {'image': image, 'prompt': ints(data.max_prompt_tokens)}
-        weight = jax.ShapeDtypeStruct((rows,), jnp.float32)
-        return given | {'target': ints(data.max_target_tokens), 'weight': weight}, given
-    given = {'image': image, 'ids': ints(data.max_tokens)}
-    if task.images > 1:
-        shape = rows, task.images, 384, 384, 3
-        given = {'images': jax.ShapeDtypeStruct(shape, jnp.uint8), 'ids': given['ids']}
-    label = ints()
-    if task.loss == 'sigmoid':
-        label = jax.ShapeDtypeStruct((rows, task.classes), jnp.float32)
-    return given | {'label': label}, given
-
-
 @pytest.mark.parametrize('name', BENCHMARKS)
 def test_shapes(name):
     config = ml_collections.FrozenConfigDict(BENCHMARKS[name]())
@@ -55,9 +38,13 @@ def test_shapes(name):
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1))
     abstract = state.abstract_state(task, tx, seed=0, mesh=mesh, rules=config.sharding)
     assert abstract.params['image']['position'].shape == (1 + PATCHES, 768)
-    batch, _ = inputs(config, config.train.batch_size)
     rows = config.eval.batch_size
-    _, given = inputs(config, rows)
+    batched = lambda b: {
+        name: jax.ShapeDtypeStruct((b, *x.shape), x.dtype) for name, x in task.row.items()
+    }
+    batch, given = batched(config.train.batch_size), batched(rows)
+    images = [x.shape for x in task.row.values() if x.dtype == jnp.uint8]
+    assert all(shape[-3:] == (384, 384, 3) for shape in images) and images
     after, metrics = jax.eval_shape(make_step(task, tx, config), abstract, batch)
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert shapes(after) == shapes(abstract)
@@ -74,3 +61,18 @@ def test_shapes(name):
             assert found.ids.shape == (rows, decoding.beams, decoding.max_length)
         else:
             assert found.shape == (rows, config.task.classes)
+
+
+@pytest.mark.parametrize('module', [pretrain, retrieval, caption, vqa, nlvr2, classify])
+def test_rows_are_what_the_pipeline_makes(module):
+    config = module.get_config('tiny')
+    task = find_task(config)(ml_collections.FrozenConfigDict(config), SPECIAL)
+    source = make_source(config.data.train, config.data)
+    texts, size = source.vocabulary_texts(), config.model.text.vocab_size
+    make = make_row(
+        config.task.name, source, make_tokenizer('', texts=texts, size=size), config.data
+    )
+    row = make(source[0], np.random.default_rng(0))
+    row.pop('labels1', None)
+    shapes = lambda fields: {name: (tuple(x.shape), x.dtype) for name, x in fields.items()}
+    assert shapes(row) == shapes(task.row)
