@@ -24,6 +24,8 @@ def emoji(variant: str) -> ml_collections.ConfigDict:
     """configs/pretrain.py:demo, or tiny, for minutes on two cores; from a workdir of that run."""
     c = pretrain.get_config(variant)
     c.data.extend_vocab = True
+    # Scenes never run out, and what is asked about may stand at the edge: whole, plain images.
+    c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
     c.train.update(images_every=0)
     return _for_all_tasks(c)
 
