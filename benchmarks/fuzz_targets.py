@@ -33,7 +33,7 @@ from semmim_jax.data.sources import make_source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import ROLES, SPECIAL, make_tokenizer
 from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
 from semmim_jax.training.experiment import open_experiment
 from semmim_jax.training.metrics import MetricsWriter
@@ -471,7 +471,8 @@ def command_line(data: st.DataObject, folder: pathlib.Path) -> None:
 
 
 def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
-    run = open_experiment(parsed(overrides(data, most=1)), str(folder), Pretrain)
+    config = parsed(overrides(data, most=1))
+    run = open_experiment(config, str(folder), find_task(config))
     run.checkpoints.close()
     assert json.loads((folder / 'config.json').read_text())
     rows, c = run.config.train.batch_size, run.config.data
