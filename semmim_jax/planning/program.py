@@ -65,6 +65,7 @@ def without_recomputation(config: Any) -> ml_collections.ConfigDict:
     """The config of the same step computed once: its products are the model's FLOPs."""
     config = ml_collections.ConfigDict(config.to_dict())
     config.model.remat = 'none'
+    config.train.accumulate = 1
     return config
 
 

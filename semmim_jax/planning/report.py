@@ -12,7 +12,7 @@ from semmim_jax.planning.topologies import Machine
 from semmim_jax.training import flops, sharding
 
 SETTINGS = ('train.batch_size', 'train.steps', 'model.dtype', 'model.remat', 'model.scan')
-SETTINGS += ('model.attention',)
+SETTINGS += ('model.attention', 'train.accumulate')
 PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
@@ -39,7 +39,7 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
         ) from error
     lowered, state, batch = program.lower_step(config, make_task, mesh)
     once = lowered
-    if config.model.remat != 'none':
+    if config.model.remat != 'none' or config.train.accumulate > 1:
         once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
     rows, devices = config.train.batch_size, mesh.size
     model_flops = flops.matmul_flops(once).total()
