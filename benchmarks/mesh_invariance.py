@@ -36,7 +36,7 @@ SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=320)
 # device may keep the others waiting for more than XLA's 40 s.
 XLA_FLAGS = (
     '--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 '
-    '--xla_cpu_collective_call_terminate_timeout_seconds=600'
+    '--xla_cpu_collective_call_terminate_timeout_seconds=300'
 )
 
 
@@ -159,7 +159,7 @@ def spawn(names: list[str], folder: str, steps: int) -> None:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         coordinator = f'127.0.0.1:{free.getsockname()[1]}' if processes > 1 else ''
-    flags = f'--xla_force_host_platform_device_count={8 // processes} {XLA_FLAGS}'
+    flags = f'{distributed.simulated_devices(8 // processes)} {XLA_FLAGS}'
     command = [sys.executable, '-m', 'benchmarks.mesh_invariance', f'--steps={steps}']
     command += [f'--out={folder}', f'--coordinator={coordinator}', '--runs', *names]
     started = [

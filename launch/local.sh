@@ -22,7 +22,9 @@ timeout=${TIMEOUT:-60}
 python=${PYTHON:-.venv/bin/python}
 command -v "$python" >/dev/null || python=python3
 if [[ -n ${DEVICES:-} ]]; then
-  export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$DEVICES"
+  # The second flag: see simulated_devices in semmim_jax/training/distributed.py.
+  export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$DEVICES \
+    --xla_cpu_enable_concurrency_optimized_scheduler=false"
 fi
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 

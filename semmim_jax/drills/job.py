@@ -19,6 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from semmim_jax.training.distributed import simulated_devices
+
 _CLOCKS = ('images_per_second', 'data_wait', 'eta')  # differ between two runs of the same steps
 
 
@@ -52,8 +54,7 @@ class Job:
         command.append(f'--workdir={self.workdir}')
         environment = dict(os.environ)
         if self.devices > 1:
-            flag = f'--xla_force_host_platform_device_count={self.devices}'
-            flags = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
+            flags = f'{os.environ.get("XLA_FLAGS", "")} {simulated_devices(self.devices)}'
             environment |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
         if self.processes > 1:
             command += [f'--coordinator={_free_address()}', f'--processes={self.processes}']

@@ -119,6 +119,18 @@ def agree(facts: Mapping[str, Any]) -> None:
         raise ValueError(f'the processes differ: {"; ".join(differing.values())}')
 
 
+def simulated_devices(count: int) -> str:
+    """XLA_FLAGS for so many CPU devices in one process.
+
+    By XLA's default schedule devices may run collectives that do not depend on each other in
+    different orders, and then they wait for each other for ever (jax 0.10.2).
+    """
+    return (
+        f'--xla_force_host_platform_device_count={count} '
+        '--xla_cpu_enable_concurrency_optimized_scheduler=false'
+    )
+
+
 def code_version() -> str:
     """The commit where the package is a git checkout, and a digest of its Python files."""
     digest = hashlib.sha256()

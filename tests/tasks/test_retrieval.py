@@ -16,6 +16,7 @@ from configs import retrieval
 from semmim_jax.losses import itc
 from semmim_jax.tasks.pretrain import Pretrain
 from semmim_jax.tasks.retrieval import Retrieval
+from semmim_jax.training.distributed import simulated_devices
 from tests.golden_files import assert_close, load
 from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
 
@@ -95,7 +96,7 @@ def test_a_second_view_is_refused():
 
 def test_one_device_and_eight_agree():
     command = [sys.executable, '-m', 'tests.tasks.retrieval_on_devices']
-    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
+    flags = f'{os.environ["XLA_FLAGS"]} {simulated_devices(8)}'
     done = subprocess.run(
         command,
         capture_output=True,

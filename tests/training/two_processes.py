@@ -8,8 +8,6 @@ import os
 import pathlib
 import sys
 
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -18,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from semmim_jax.drills.corruption import flipped
 from semmim_jax.drills.small_state import FINGERPRINT, abstract, arrays, placed, save
 from semmim_jax.training.checkpoint import Checkpoints
+from semmim_jax.training.distributed import simulated_devices
 
 
 def check(state, step: int) -> None:
@@ -28,6 +27,7 @@ def check(state, step: int) -> None:
 
 
 def main(port: str, index: int, workdir: pathlib.Path) -> None:
+    os.environ['XLA_FLAGS'] = simulated_devices(4)
     jax.distributed.initialize(f'localhost:{port}', 2, index)
     assert (jax.process_count(), jax.local_device_count()) == (2, 4)
     devices = np.array(jax.devices())
