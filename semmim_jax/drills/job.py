@@ -179,15 +179,21 @@ class Running:
     def wait(self, timeout: float) -> list[int]:
         """Exit codes, in the order of the processes; -9 for one that had to be killed."""
         deadline = time.monotonic() + timeout
-        for process in self.processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for thread in self._logs:
-            thread.join(5)
-        return [process.returncode for process in self.processes]
+        return [
+            self.wait_for_end(number, deadline - time.monotonic())
+            for number in range(len(self.processes))
+        ]
+
+    def wait_for_end(self, process: int, timeout: float) -> int:
+        """As `wait`, of one process."""
+        ended = self.processes[process]
+        try:
+            ended.wait(max(0.1, timeout))
+        except subprocess.TimeoutExpired:
+            ended.kill()
+            ended.wait()
+        self._logs[process].join(5)
+        return ended.returncode
 
     def kill(self) -> list[int]:
         """kill -9 for every process that still runs, but not for its children."""

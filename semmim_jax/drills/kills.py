@@ -10,8 +10,8 @@ from semmim_jax.drills.job import Job, Running
 from semmim_jax.drills.outcome import Outcome
 from semmim_jax.training import ledger
 
-_MISSED = 0.01  # share of the wall time that the ledger may miss,
-_EXIT = 2.0  # and seconds: the interpreter's end comes after its last line
+_MISSED = 0.01  # share of the wall time that the ledger may miss, in a drill of many kills,
+_EXIT = 5.0  # or seconds: a start cannot tell of its own interpreter's end
 _START_UP = 10.0  # seconds, about
 
 

@@ -2,17 +2,18 @@
 
 import os
 import pathlib
+import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from semmim_jax.drills.ground import PROCESSES, Ground
 from semmim_jax.drills.job import Running
 from semmim_jax.drills.outcome import Outcome
 
 _SECONDS = 10.0  # train.watchdog.seconds of the drills: a minute is long to look at
-_SLACK = 5.0  # until the stacks are written and the process is gone, on a busy machine
+_SLACK = 5.0  # past the bound, until the stacks are written and the process is gone
+_SAID = r'watchdog: process {}: (\w+) of step \d+ has taken \d+ s, bound (\d+) s'
 
 
 def drill(ground: Ground) -> Iterator[Outcome]:
@@ -33,15 +34,14 @@ def _asleep(ground: Ground) -> Outcome:
     children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     for child in children:
         os.kill(int(child), signal.SIGSTOP)
-    taken = _wait_for_watchdog(running, 0, failures)
-    if 'data_wait of step' not in running.log(0):
-        failures.append('the stacks do not say that the run waited for data')
+    lines = job.workdir / 'ledger.jsonl'  # batches that were ready are still trained on
+    taken = _wait_for_watchdog(running, 0, failures, 'data_wait', lambda: lines.stat().st_mtime)
     if running.left_behind():
         failures.append('the stopped children are left behind')
     lost = _since_save(running)
     job.run()
     failures += job.differences(whole)
-    done = f'SIGSTOP to the 2 input workers: the run ended with 1 after {taken:.0f} s'
+    done = f'SIGSTOP to the 2 input workers: {taken}'
     return Outcome('stuck input', done, lost, time.monotonic() - began, tuple(failures))
 
 
@@ -55,7 +55,9 @@ def _stopped(ground: Ground, victim: int) -> Outcome:
     running = job.start()
     running.wait_for_step(5)
     running.signal(victim, signal.SIGSTOP)
-    taken = max(_wait_for_watchdog(running, n, failures) for n in range(PROCESSES) if n != victim)
+    stopped = time.time()
+    (peer,) = (n for n in range(PROCESSES) if n != victim)
+    taken = _wait_for_watchdog(running, peer, failures, 'step', lambda: stopped)
     lost = _since_save(running)
     continued = time.monotonic()
     running.signal(victim, signal.SIGCONT)
@@ -63,27 +65,33 @@ def _stopped(ground: Ground, victim: int) -> Outcome:
     if code in (0, -9):
         failures.append(f'the stopped process ended with {code}')
     done = (
-        f'SIGSTOP to one of {PROCESSES}: the other ended with 1 after {taken:.0f} s; it itself, '
-        f'continued, with {code} after {time.monotonic() - continued:.0f} s'
+        f'SIGSTOP to one of {PROCESSES}: of the other, {taken}; it itself, continued, '
+        f'ended with {code} after {time.monotonic() - continued:.0f} s'
     )
     job.run()
     failures += job.differences(whole)
     return Outcome(name, done, lost, time.monotonic() - began, tuple(failures))
 
 
-def _wait_for_watchdog(running: Running, process: int, failures: list[str]) -> float:
-    """Waits for a process to end itself; returns the seconds it took."""
-    began = time.monotonic()
-    try:
-        code = running.processes[process].wait(_SECONDS + _SLACK)
-    except subprocess.TimeoutExpired:
-        code = 'nothing'
-    if code != 1:
-        failures.append(f'process {process} ended with {code}, not with 1')
+def _wait_for_watchdog(
+    running: Running,
+    process: int,
+    failures: list[str],
+    phase: str,
+    stuck_since: Callable[[], float],
+) -> str:
+    """Waits for a process to end itself out of a phase; returns how that went."""
+    code = running.wait_for_end(process, 600)
+    taken = time.time() - stuck_since()
+    said = re.search(_SAID.format(process), running.log(process))
     stacks = running.job.workdir / f'stacks-{process}.txt'
+    if code != 1 or not said or said[1] != phase:
+        failures.append(f'process {process} ended with {code}: {said and said[0]}')
+    elif taken > max(_SECONDS, int(said[2])) + _SLACK:
+        failures.append(f'process {process} ended after {taken:.0f} s: {said[0]}')
     if not stacks.exists() or 'most recent call first' not in stacks.read_text():
         failures.append(f'{stacks} holds no stacks')
-    return time.monotonic() - began
+    return f'exit {code} after {taken:.0f} s, bound {said and said[2]} s'
 
 
 def _since_save(running: Running) -> str:
