@@ -26,7 +26,7 @@ def drill(ground: Ground) -> Iterator[Outcome]:
 def _for_a_while(ground: Ground) -> Outcome:
     whole = ground.whole()
     began, failures = time.monotonic(), []
-    running, full_from = _start_and_fill(ground.job('full-disk-for-a-while'), ground.steps // 2)
+    running, full_from = _start_and_fill(ground.job('full-disk-for-a-while'))
     running.wait_for(lambda: running.log(0).count('failed: ') >= 2)
     _limit(running, resource.RLIM_INFINITY)
     code = running.wait(3600)[0]
@@ -41,7 +41,7 @@ def _for_a_while(ground: Ground) -> Outcome:
 def _to_the_end(ground: Ground) -> Outcome:
     whole = ground.whole()
     began, failures, job = time.monotonic(), [], ground.job('full-disk-to-the-end')
-    running, full_from = _start_and_fill(job, ground.steps // 2)
+    running, full_from = _start_and_fill(job)
     saved = job.saved_steps()[-1]
     code, said = running.wait(3600)[0], running.last_words(0)
     if not code or 'failed: ' not in said or 'Traceback' in running.log(0):
@@ -51,14 +51,14 @@ def _to_the_end(ground: Ground) -> Outcome:
     job.run()
     failures += job.differences(whole)
     done = f'no room from step {full_from} to the end: it ended with {code}, step {saved} stayed'
-    lost = f'{ground.steps - saved} steps done again'
+    lost = f'{job.steps - saved} steps done again'
     return Outcome('full disk at the end', done, lost, time.monotonic() - began, tuple(failures))
 
 
-def _start_and_fill(job: Job, step: int) -> tuple[Running, int]:
-    """Starts a job and takes its disk away once `step` is done; returns when that was."""
+def _start_and_fill(job: Job) -> tuple[Running, int]:
+    """Starts a job and takes its disk away half way through; returns after which step that was."""
     running = job.start()
-    running.wait_for_step(step)
+    running.wait_for_step(job.steps // 2)
     running.wait_for(lambda: not job.saving())
     _limit(running, _BYTES)
     return running, job.steps_done()

@@ -46,6 +46,11 @@ class Job:
     processes: int = 1
     devices: int = 1
 
+    @property
+    def steps(self) -> int:
+        """Length of the run."""
+        return int(self.overrides['train.steps'])
+
     def start(self) -> 'Running':
         """Starts the processes; their output goes to WORKDIR/drill-PROCESS.log."""
         self.workdir.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def _kills(ground: Ground, name: str, job: Job) -> Outcome:
     for kill in range(1, ground.kills + 1):
         running = job.start()
         # The run has to last for all the kills.
-        _wait_for_a_time(running, rng, ground.steps * kill // (ground.kills + 2), first=kill == 1)
+        _wait_for_a_time(running, rng, job.steps * kill // (ground.kills + 2), first=kill == 1)
         if job.processes > 1 and kill % 5 == 0:
             alone.append(_kill_one(running, int(rng.integers(job.processes)), failures))
         else:

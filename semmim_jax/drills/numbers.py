@@ -23,7 +23,7 @@ def drill(ground: Ground) -> Iterator[Outcome]:
     """Trains through the loop over poisoned batches, then without it over the others only."""
     began, failures = time.monotonic(), []
     config, make_task, folder = ground.config, ground.make_task, ground.folder / 'nan'
-    steps = ground.steps
+    steps = config.train.steps
     rng = np.random.default_rng(ground.seed)
     bad = 1 + rng.choice(steps, _EACH * len(PLACES), replace=False)  # counted from 1, as steps are
     where = dict(zip(PLACES, np.split(bad, len(PLACES))))

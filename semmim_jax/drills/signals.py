@@ -27,7 +27,7 @@ def _stop(ground: Ground, job: Job, number: signal.Signals, rng: np.random.Gener
     whole = ground.whole(several=job.processes > 1)
     began, failures = time.monotonic(), []
     running = job.start()
-    running.wait_for_step(int(rng.integers(1, ground.steps - 10)))
+    running.wait_for_step(int(rng.integers(1, job.steps - 10)))
     time.sleep(rng.uniform(0, 1))
     victim, sent = int(rng.integers(job.processes)), time.monotonic()
     running.signal(victim, number)
