@@ -11,6 +11,7 @@ exits with 1 if there is one.
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import signal
@@ -19,6 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import hypothesis
 from hypothesis import strategies as st
@@ -61,7 +63,41 @@ class Misbehaviour(BaseException):
 def fuzz(target: Target, *, examples: int, seed: int = 0) -> Result:
     """Runs a target on `examples` inputs; stops at the first failure and makes it small."""
     result = Result()
+    target.prepare()
+    started = time.monotonic()
+    try:
+        _attempts(target, result, examples=examples, seed=seed)()
+    except (Exception, Misbehaviour) as error:
+        notes = '\n'.join(getattr(error, '__notes__', ()))
+        result.failure = f'{"".join(traceback.format_exception(error, limit=-6))}{notes}'
+    result.seconds = time.monotonic() - started
+    return result
 
+
+def fuzz_by_coverage(name: str, *, examples: int, seed: int) -> NoReturn:
+    """As `fuzz`, on inputs that Atheris chooses because the last ones reached new lines."""
+    import atheris
+
+    with atheris.instrument_imports(include=['semmim_jax']):
+        from benchmarks.fuzz_targets import TARGETS
+
+    target, result = TARGETS[name], Result()
+    target.prepare()
+    attempt = _attempts(target, result, examples=examples, seed=seed)
+    runs = itertools.count(1)
+
+    def run(raw: bytes) -> None:
+        attempt.hypothesis.fuzz_one_input(raw)
+        if next(runs) == examples:  # Fuzz() does not return
+            print(f'{name}: {result.accepted} accepted, {result.refused} refused', flush=True)
+
+    # The bounds of time and memory are ours.
+    options = [f'-runs={examples}', f'-seed={seed + 1}', '-timeout=0', '-rss_limit_mb=0']
+    atheris.Setup([name, *options, '-len_control=0'], run)
+    atheris.Fuzz()
+
+
+def _attempts(target: Target, result: Result, *, examples: int, seed: int) -> Callable[[], None]:
     @hypothesis.seed(seed)
     @hypothesis.settings(
         max_examples=examples,
@@ -83,15 +119,7 @@ def fuzz(target: Target, *, examples: int, seed: int = 0) -> Result:
             else:
                 result.accepted += 1
 
-    target.prepare()
-    started = time.monotonic()
-    try:
-        attempt()
-    except (Exception, Misbehaviour) as error:
-        notes = '\n'.join(getattr(error, '__notes__', ()))
-        result.failure = f'{"".join(traceback.format_exception(error, limit=-6))}{notes}'
-    result.seconds = time.monotonic() - started
-    return result
+    return attempt
 
 
 # Audit events: anything that changes a file, by the positions of its paths; and what may never be.
@@ -171,21 +199,25 @@ _installed: list[Callable] = []
 
 def main() -> None:
     """Runs all targets, or those named."""
-    from benchmarks.fuzz_targets import TARGETS
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument('targets', nargs='*', default=list(TARGETS), help=', '.join(TARGETS))
+    parser.add_argument('targets', nargs='*', help='of benchmarks/fuzz_targets.py; all')
     parser.add_argument('--examples', type=int, default=20_000)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--coverage', metavar='TARGET', help='by Atheris: pip install atheris')
     flags = parser.parse_args()
-    total = sum(TARGETS[name].share for name in flags.targets)
+    if flags.coverage:
+        fuzz_by_coverage(flags.coverage, examples=flags.examples, seed=flags.seed)
+    from benchmarks.fuzz_targets import TARGETS
+
+    names = flags.targets or list(TARGETS)
+    total = sum(TARGETS[name].share for name in names)
     print(
         f'{"target":12} {"examples":>8} {"accepted":>8} {"refused":>8} {"seconds":>8}', flush=True
     )
     results = {}
-    for name in flags.targets:
+    for name in names:
         examples = round(flags.examples * TARGETS[name].share / total)
         results[name] = r = fuzz(TARGETS[name], examples=examples, seed=flags.seed)
         print(
