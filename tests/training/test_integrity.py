@@ -235,6 +235,18 @@ def test_a_save_that_cannot_be_written_costs_that_save(tmp_path, async_save, cap
 
 
 @expect_late_failures
+def test_a_failed_save_is_told_of_once_and_not_when_all_is_closed(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path, keep=2, async_save=True)
+    save(checkpoints, one_device(1))
+    checkpoints.wait()
+    with small_files(16):
+        save(checkpoints, one_device(2))
+        checkpoints.wait()
+        checkpoints.close()
+    assert capsys.readouterr().err.count('checkpoints/2 failed') == 1
+
+
+@expect_late_failures
 @pytest.mark.parametrize('async_save', [False, True])
 def test_a_full_disk(tmp_path, async_save, capsys):
     with mounted(tmp_path / 'checkpoints', '-o', 'size=8m') as disk:
