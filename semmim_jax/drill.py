@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     for name in names:
         try:
             for outcome in DRILLS[name](ground):
-                print(outcome, flush=True)
+                print('\n'.join([str(outcome), *outcome.failures]), flush=True)
                 outcomes.append(outcome)
         except Exception as error:  # the others are still of interest
             traceback.print_exc()

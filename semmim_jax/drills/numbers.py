@@ -1,5 +1,6 @@
 """NaN in the pixels, a loss or the gradient of some batches: as if they had never been there."""
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 
@@ -31,7 +32,8 @@ def drill(ground: Ground) -> Iterator[Outcome]:
         seen = [next(batches) for _ in range(steps)]
     ids = {p: np.stack([seen[s - 1].arrays['image_id'] for s in where[p]]) for p in PLACES}
     make_poisoned = lambda *arguments: Poisoned(make_task(*arguments), ids)
-    state = train_and_evaluate(config, str(folder / 'with'), make_poisoned)
+    with (folder / 'drill.log').open('w') as lines, contextlib.redirect_stdout(lines):
+        state = train_and_evaluate(config, str(folder / 'with'), make_poisoned)
     good = [batch.arrays for step, batch in enumerate(seen, start=1) if step not in bad]
     never = _train(config, str(folder / 'without'), make_poisoned, good)
     if int(state.skipped) != len(bad):

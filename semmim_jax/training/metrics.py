@@ -1,5 +1,6 @@
 """Where figures go: metrics.jsonl, TensorBoard, and lines for people."""
 
+import logging
 import pathlib
 import sys
 import time
@@ -13,6 +14,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from semmim_jax.training.lines import LineFile, keep_lines
+
+# Of a step that was skipped: a line for every figure that is NaN, and the guard tells of it anyway.
+logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
 
 
 class MetricsWriter:
