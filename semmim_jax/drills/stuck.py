@@ -30,10 +30,11 @@ def _asleep(ground: Ground) -> Outcome:
     job = ground.job('stuck-input', data__workers=2, train__watchdog__seconds=_SECONDS)
     running = job.start()
     running.wait_for_step(5)
-    pid = running.processes[0].pid
-    children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    for child in children:
-        os.kill(int(child), signal.SIGSTOP)
+    workers = _input_workers(running.processes[0].pid)
+    if len(workers) != 2:
+        failures.append(f'{len(workers)} input workers were found')
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
     lines = job.workdir / 'ledger.jsonl'  # batches that were ready are still trained on
     taken = _wait_for_watchdog(running, 0, failures, 'data_wait', lambda: lines.stat().st_mtime)
     if running.left_behind():
@@ -43,6 +44,14 @@ def _asleep(ground: Ground) -> Outcome:
     failures += job.differences(whole)
     done = f'SIGSTOP to the 2 input workers: {taken}'
     return Outcome('stuck input', done, lost, time.monotonic() - began, tuple(failures))
+
+
+def _input_workers(pid: int) -> list[int]:
+    """Processes that a run has spawned, from whichever of its threads."""
+    found = pathlib.Path(f'/proc/{pid}/task').glob('*/children')
+    children = [int(child) for path in found for child in path.read_text().split()]
+    command = lambda child: pathlib.Path(f'/proc/{child}/cmdline').read_bytes()
+    return [child for child in children if b'spawn_main' in command(child)]
 
 
 def _stopped(ground: Ground, victim: int) -> Outcome:

@@ -3,11 +3,12 @@
 A job of many processes hangs as a whole when one of them does: the others wait in a collective.
 Each process therefore watches its own clock (`ledger.py`). When a step does not end in time, the
 stacks of all threads go to stderr and into the workdir, and the process exits with 1, from
-whatever state it is in.
+whatever state it is in. Its data workers go with it.
 """
 
 import contextlib
 import faulthandler
+import multiprocessing
 import os
 import pathlib
 import statistics
@@ -83,4 +84,6 @@ class Watchdog:
             os.write(2, line)
             faulthandler.dump_traceback(2)
         finally:  # even where stderr is closed
+            for child in multiprocessing.active_children():  # may be what is stuck
+                child.kill()
             os._exit(1)

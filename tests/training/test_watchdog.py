@@ -9,11 +9,14 @@ from semmim_jax.training.ledger import Ledger
 from semmim_jax.training.watchdog import Watchdog
 
 PROGRAM = """
-import re, sys, time
+import multiprocessing, os, re, signal, sys, time
 from semmim_jax.training.ledger import Ledger
 from semmim_jax.training.watchdog import Watchdog
 
-def read_a_picture():
+def read_a_picture():  # by a worker that is stopped; left behind, it would keep our stdout open
+    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,))
+    worker.start()
+    os.kill(worker.pid, signal.SIGSTOP)
     time.sleep(60)
 
 def match_for_ever():  # holds the interpreter's lock all the time
