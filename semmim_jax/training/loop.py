@@ -132,6 +132,9 @@ class _Loop:
         """Steps, goes back where the guard gives up and the config allows it, evaluates."""
         train, stopped = self.run.config.train, False
         with Preemption(self.run.mesh) as preemption:
+            # Connects the processes while they are abreast. Each compiles the step for itself, and
+            # Gloo, on CPUs, gives up on a first collective for which a peer is 30 s late.
+            preemption.vote()
             if 0 < int(state.step) < train.steps:
                 self.look_at(state, int(state.step))
             for rollback in range(train.rollbacks + 1):
