@@ -24,23 +24,25 @@ def drill(ground: Ground) -> Iterator[Outcome]:
 
 
 def _for_a_while(ground: Ground) -> Outcome:
-    whole = ground.whole()
+    job = ground.job('full-disk-for-a-while')
+    whole = ground.whole(job)
     began, failures = time.monotonic(), []
-    running, full_from = _start_and_fill(ground.job('full-disk-for-a-while'))
+    running, full_from = _start_and_fill(job)
     running.wait_for(lambda: running.log(0).count('failed: ') >= 2)
     _limit(running, resource.RLIM_INFINITY)
     code = running.wait(3600)[0]
     if code:
         failures.append(f'it ended with {code}: {running.last_words(0)}')
-    failures += running.job.differences(whole)
+    failures += job.differences(whole)
     done = f'no room from step {full_from} on for some saves: it went on and ended with {code}'
     lost = f'{running.log(0).count("failed: ")} saves, no steps'
     return Outcome('full disk', done, lost, time.monotonic() - began, tuple(failures))
 
 
 def _to_the_end(ground: Ground) -> Outcome:
-    whole = ground.whole()
-    began, failures, job = time.monotonic(), [], ground.job('full-disk-to-the-end')
+    job = ground.job('full-disk-to-the-end')
+    whole = ground.whole(job)
+    began, failures = time.monotonic(), []
     running, full_from = _start_and_fill(job)
     saved = job.saved_steps()[-1]
     code, said = running.wait(3600)[0], running.last_words(0)

@@ -20,8 +20,7 @@ SHRUNK = {
     'train.save_every': 3,
     'train.images_every': 0,
 }
-PROCESSES, DEVICES = 2, 4  # of a job with several;
-SHORTER = {'train.steps': 30}  # their steps take seconds where they share two cores
+SHORTER = {'train.steps': 30}  # of several processes: their steps take seconds on two cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +55,28 @@ class Ground:
         """See `training.experiment.MakeTask`."""
         return find_task(self.config)
 
-    def job(self, name: str, *, several: bool = False, **overrides: Any) -> Job:
-        """A run in the subfolder `name`; `several`: of PROCESSES x DEVICES.
+    def job(self, name: str, *, processes: int = 1, devices: int = 1, **overrides: Any) -> Job:
+        """A run in the subfolder `name`.
 
         Args:
+          name: of the run.
+          processes, devices: see `Job`.
           overrides: field -> value over those of the ground, '__' in place of '.'.
         """
         own = {field.replace('__', '.'): value for field, value in overrides.items()}
+        shrunk = SHRUNK | SHORTER if processes > 1 else SHRUNK
         return Job(
             config=self.name,
             workdir=self.folder / name,
-            overrides={**SHRUNK, **(SHORTER if several else {}), **self.overrides, **own},
-            processes=PROCESSES if several else 1,
-            devices=DEVICES if several else 1,
+            overrides={**shrunk, **self.overrides, **own},
+            processes=processes,
+            devices=devices,
         )
 
-    def whole(self, *, several: bool = False) -> Job:
-        """The uninterrupted run, made when it is first asked for."""
-        job = self.job('whole-several' if several else 'whole', several=several)
+    def whole(self, like: Job) -> Job:
+        """The uninterrupted run on as many processes and devices, made when first asked for."""
+        size = dict(processes=like.processes, devices=like.devices)
+        job = self.job('whole-{processes}x{devices}'.format(**size), **size)
         if not job.workdir.exists():
             job.run()
         return job

@@ -37,7 +37,7 @@ class Job:
       workdir: of the run.
       overrides: config field -> value.
       processes: of the job.
-      devices: CPU devices of each process; 1 leaves the platform alone.
+      devices: CPU devices of each process; a single process with one takes what the machine has.
     """
 
     config: str
@@ -58,7 +58,7 @@ class Job:
         command += [f'--config.{name}={value}' for name, value in self.overrides.items()]
         command.append(f'--workdir={self.workdir}')
         environment = dict(os.environ)
-        if self.devices > 1:
+        if self.processes * self.devices > 1:
             flags = f'{os.environ.get("XLA_FLAGS", "")} {simulated_devices(self.devices)}'
             environment |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
         if self.processes > 1:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from semmim_jax.drills.ground import DEVICES, PROCESSES, Ground
+from semmim_jax.drills.ground import Ground
 from semmim_jax.drills.job import Job, Running
 from semmim_jax.drills.outcome import Outcome
 from semmim_jax.training import ledger
@@ -19,12 +19,12 @@ def drill(ground: Ground) -> Iterator[Outcome]:
     """With the input in the run's process and in two others, and with several processes."""
     yield _kills(ground, 'kill9', ground.job('kill9'))
     yield _kills(ground, 'kill9, 2 workers', ground.job('kill9-workers', data__workers=2))
-    name = f'kill9, {PROCESSES} processes x {DEVICES} devices'
-    yield _kills(ground, name, ground.job('kill9-several', several=True))
+    several = ground.job('kill9-several', processes=2, devices=4)
+    yield _kills(ground, 'kill9, 2 processes x 4 devices', several)
 
 
 def _kills(ground: Ground, name: str, job: Job) -> Outcome:
-    whole = ground.whole(several=job.processes > 1)
+    whole = ground.whole(job)
     rng, began, failures = np.random.default_rng(ground.seed), time.time(), []
     in_saves = redone = 0
     alone = []  # seconds until the peers of a killed process had ended too

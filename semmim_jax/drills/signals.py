@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from semmim_jax.drills.ground import PROCESSES, Ground
+from semmim_jax.drills.ground import Ground
 from semmim_jax.drills.job import Job
 from semmim_jax.drills.outcome import Outcome
 
@@ -17,14 +17,14 @@ _BOUND = 10.0  # seconds from the signal to the end
 def drill(ground: Ground) -> Iterator[Outcome]:
     """To a single process, and to one of several."""
     rng = np.random.default_rng(ground.seed)
-    for several in (False, True):
+    for processes in (1, 2):
         for number in (signal.SIGTERM, signal.SIGINT):
-            job = ground.job(f'{number.name}-{"several" if several else "one"}', several=several)
+            job = ground.job(f'{number.name}-{processes}', processes=processes)
             yield _stop(ground, job, number, rng)
 
 
 def _stop(ground: Ground, job: Job, number: signal.Signals, rng: np.random.Generator) -> Outcome:
-    whole = ground.whole(several=job.processes > 1)
+    whole = ground.whole(job)
     began, failures = time.monotonic(), []
     running = job.start()
     running.wait_for_step(int(rng.integers(1, job.steps - 10)))
@@ -42,9 +42,9 @@ def _stop(ground: Ground, job: Job, number: signal.Signals, rng: np.random.Gener
         failures.append(f'step {saved} was saved, and the processes spoke of {said}')
     job.run()
     failures += job.differences(whole)
-    to = f'process {victim} of {PROCESSES}' if job.processes > 1 else 'the process'
+    to = f'process {victim} of {job.processes}' if job.processes > 1 else 'the process'
     return Outcome(
-        f'{number.name}{", several processes" if job.processes > 1 else ""}',
+        f'{number.name}{f", {job.processes} processes" if job.processes > 1 else ""}',
         f'{number.name} to {to} in step {done}: exit {codes} in {taken:.1f} s, saved step {saved}',
         f'{done - saved} steps',
         time.monotonic() - began,

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from semmim_jax.drills.ground import PROCESSES, Ground
+from semmim_jax.drills.ground import Ground
 from semmim_jax.drills.job import Running
 from semmim_jax.drills.outcome import Outcome
 
@@ -19,15 +19,15 @@ _SAID = r'watchdog: process {}: (\w+) of step \d+ has taken \d+ s, bound (\d+) s
 def drill(ground: Ground) -> Iterator[Outcome]:
     """The input falls asleep; then each of several processes does."""
     yield _asleep(ground)
-    for victim in range(PROCESSES):
+    for victim in (0, 1):
         yield _stopped(ground, victim)
 
 
 def _asleep(ground: Ground) -> Outcome:
     """Stops the processes that read the input: the run waits for a batch that never comes."""
-    whole = ground.whole()
-    began, failures = time.monotonic(), []
     job = ground.job('stuck-input', data__workers=2, train__watchdog__seconds=_SECONDS)
+    whole = ground.whole(job)
+    began, failures = time.monotonic(), []
     running = job.start()
     running.wait_for_step(5)
     workers = _input_workers(running.processes[0].pid)
@@ -56,17 +56,16 @@ def _input_workers(pid: int) -> list[int]:
 
 def _stopped(ground: Ground, victim: int) -> Outcome:
     """Stops one process: the others wait for it in a collective."""
-    whole = ground.whole(several=True)
-    began, failures = time.monotonic(), []
     name = f'stuck process {victim}'
-    own = {'several': True, 'train__watchdog__seconds': _SECONDS}
+    own = {'processes': 2, 'train__watchdog__seconds': _SECONDS}
     job = ground.job(name.replace(' ', '-'), **own)
+    whole = ground.whole(job)
+    began, failures = time.monotonic(), []
     running = job.start()
     running.wait_for_step(5)
     running.signal(victim, signal.SIGSTOP)
     stopped = time.time()
-    (peer,) = (n for n in range(PROCESSES) if n != victim)
-    taken = _wait_for_watchdog(running, peer, failures, 'step', lambda: stopped)
+    taken = _wait_for_watchdog(running, 1 - victim, failures, 'step', lambda: stopped)
     lost = _since_save(running)
     continued = time.monotonic()
     running.signal(victim, signal.SIGCONT)
@@ -74,7 +73,7 @@ def _stopped(ground: Ground, victim: int) -> Outcome:
     if code in (0, -9):
         failures.append(f'the stopped process ended with {code}')
     done = (
-        f'SIGSTOP to one of {PROCESSES}: of the other, {taken}; it itself, continued, '
+        f'SIGSTOP to one of 2: of the other, {taken}; it itself, continued, '
         f'ended with {code} after {time.monotonic() - continued:.0f} s'
     )
     job.run()
