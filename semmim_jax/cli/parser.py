@@ -5,7 +5,8 @@ import sys
 from absl import app, flags
 
 # What config_flags and absl raise for a bad argument, besides flags.Error.
-_MISTAKES = (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError)
+_MISTAKES = (AttributeError, KeyError, TypeError, ValueError, OSError)
+_TOO_NESTED = (RecursionError, MemoryError)  # of Python's parser: thousands of dots or brackets
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -14,6 +15,8 @@ def parse(argv: list[str]) -> list[str]:
         return app.parse_flags_with_usage(argv)
     try:
         return flags.FLAGS(argv)
+    except _TOO_NESTED:
+        sys.exit('error: a key or value of --config is nested too deeply to be read')
     except (flags.Error, *_MISTAKES) as error:
         said = ' '.join(str(part) for part in error.args)
         # An error inside a config file arrives as a whole traceback, in which the last line counts.

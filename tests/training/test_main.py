@@ -112,6 +112,7 @@ def test_own_pictures_and_captions_train_and_evaluate(tmp_path):
         (['--config.task.mim.tarrget=pixel'], 'target'),
         (['--config.task.mim.target=pixels'], 'semantic_separate_head'),
         (['--config.optim.lr=fast'], 'lr'),
+        (['--config.optim' + '.lr' * 30_000 + '=1'], 'nested too deeply'),
         (['--config.data.train=emoji:train'], 'emoji_scenes:SPLIT'),
         (['--config.data.train=captions:absent.json'], 'absent.json'),
         (['--config.train.batch_size=128'], 'task.queue_size=32'),
