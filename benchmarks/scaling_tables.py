@@ -197,8 +197,7 @@ def plan() -> str:
         if found is not None:
             speed = found['time']['samples_per_second']
             hours = [EPOCHS * pairs / speed / 3600 for pairs in PAIRS.values()]
-            cells = [cell for h in hours for cell in (h / 24, h * found['devices'])]
-            cells = [f'{cell:,.1f}' for cell in cells]
+            cells = [c for h in hours for c in (f'{h / 24:.2f}', f'{h * found["devices"]:,.0f}')]
         lines.append(f'| {run.topology} | {run.model} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
