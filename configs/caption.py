@@ -26,7 +26,7 @@ def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
         return c
     if variant == 'emoji':
         c = finetune.emoji('demo')
-        c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+        c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
         c.train.update(steps=300)
         _caption(c, min_length=3, max_length=18)
         return c

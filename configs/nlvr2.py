@@ -23,7 +23,7 @@ def get_config(variant: str = 'nlvr2') -> ml_collections.ConfigDict:
         c.data.max_tokens = 50
     elif variant == 'emoji':
         c = finetune.emoji('demo')
-        c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+        c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
         c.train.update(steps=600)
     elif variant == 'tiny':
         c = finetune.emoji('tiny')

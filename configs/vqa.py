@@ -65,7 +65,7 @@ def _vqa2() -> ml_collections.ConfigDict:
 def _emoji(train: str, evaluation: str, *, steps: int) -> ml_collections.ConfigDict:
     c = finetune.emoji('demo')
     c.data.train, c.data.eval = train, evaluation
-    c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+    c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
     c.train.update(steps=steps)
     _answer(c)
     c.data.max_prompt_tokens = 16  # the longest question has 12, the longest answer 3
