@@ -34,7 +34,9 @@ def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
         c = finetune.emoji('demo')
         c.data.train, c.data.eval = f'{source}:train', f'{source}:val'
         c.model.text.vocab_size = words
-        c.optim.update(lr=1e-3, image_lr=5e-4, warmup_steps=20)
+        if variant == 'dialog':
+            c.data.emoji_scenes.concepts = 30  # as in configs/vqa.py
+        c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
         c.train.update(steps=400)
         return _writing(c, evaluator, length)
     if variant == 'tiny':
