@@ -115,7 +115,7 @@ class Job:
         return sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
 
     def saving(self) -> bool:
-        """Whether a save is under way, or was when the process was killed."""
+        """Whether a save is under way, or was when the process was killed; till the next start."""
         return any((self.workdir / 'checkpoints').glob('*tmp*'))
 
     def final_state(self) -> dict[str, np.ndarray]:
@@ -145,7 +145,7 @@ class Running:
 
     def __init__(self, job: Job, processes: list[subprocess.Popen]):
         self.job, self.processes = job, processes
-        self._starts_before = self._trained()
+        self._before = self._starts()
         self._logs = [self._copy_log(number) for number in range(len(processes))]
 
     def _copy_log(self, number: int) -> threading.Thread:
@@ -157,7 +157,11 @@ class Running:
         thread.start()
         return thread
 
-    def _trained(self) -> int:
+    def trains(self) -> bool:
+        """Whether this start has made a step."""
+        return self._starts() > self._before
+
+    def _starts(self) -> int:
         path = self.job.workdir / 'ledger.jsonl'
         return path.read_bytes().count(b'"compilation"') if path.exists() else 0
 
@@ -178,7 +182,7 @@ class Running:
 
     def wait_for_step(self, step: int) -> None:
         """Waits until this start has made steps, and `step` is done."""
-        self.wait_for(lambda: self._trained() > self._starts_before)
+        self.wait_for(self.trains)
         self.wait_for(lambda: self.job.steps_done() >= step)
 
     def signal(self, process: int, number: signal.Signals) -> None:

@@ -36,7 +36,7 @@ def _kills(ground: Ground, name: str, job: Job) -> Outcome:
             alone.append(_kill_one(running, int(rng.integers(job.processes)), failures))
         else:
             running.kill()
-        in_saves += job.saving()
+        in_saves += running.trains() and job.saving()  # else it is what an earlier kill left
         redone += job.steps_done() - max(job.saved_steps(), default=0)
         if running.left_behind():
             failures.append(f'kill {kill} left children behind')
