@@ -91,8 +91,13 @@ def fuzz_by_coverage(name: str, *, examples: int, seed: int) -> NoReturn:
         if next(runs) == examples:  # Fuzz() does not return
             print(f'{name}: {result.accepted} accepted, {result.refused} refused', flush=True)
 
-    # The bounds of time and memory are ours.
-    options = [f'-runs={examples}', f'-seed={seed + 1}', '-timeout=0', '-rss_limit_mb=0']
+    # The bounds of time and memory are ours, and stricter.
+    options = [
+        f'-runs={examples}',
+        f'-seed={seed + 1}',
+        f'-timeout={20 * SECONDS}',
+        '-rss_limit_mb=0',
+    ]
     atheris.Setup([name, *options, '-len_control=0'], run)
     atheris.Fuzz()
 
