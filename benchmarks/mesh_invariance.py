@@ -155,7 +155,7 @@ def compare(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict
         if kind != 'loss' and 'key' not in name:
             difference = np.abs(found[name] - array).max() / max(np.abs(array).max(), 1e-6)
             worst[kind] = max(worst.get(kind, 0), difference)
-    return worst
+    return {kind: float(difference) for kind, difference in worst.items()}
 
 
 def spawn(names: list[str], folder: str, steps: int) -> None:

@@ -64,10 +64,11 @@ def main(argv: list[str]) -> None:
             timeout=_TIMEOUT.value,
         )
         print(process, flush=True)
-        fields = jax.tree.leaves_with_path({'config': config.to_dict()})
-        fields = {jax.tree_util.keystr(k, simple=True, separator='.'): v for k, v in fields}
-        command = {'--workdir': _WORKDIR.value, '--mode': _MODE.value}
-        distributed.agree({'code': distributed.code_version(), **command, **fields})
+        if jax.process_count() > 1:
+            fields = jax.tree.leaves_with_path({'config': config.to_dict()})
+            fields = {jax.tree_util.keystr(k, simple=True, separator='.'): v for k, v in fields}
+            command = {'--workdir': _WORKDIR.value, '--mode': _MODE.value}
+            distributed.agree({'code': distributed.code_version(), **command, **fields})
         train = functools.partial(
             train_and_evaluate, started=process_start(), profile_steps=_PROFILE.value
         )
