@@ -33,8 +33,8 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         return c
     if variant == 'emoji':
         c = _emoji('emoji_questions:train', 'emoji_questions:val', steps=1200)
-        # A question tells little: one of five asks for a name. Fewer kinds of object than in
-        # pre-training are met often enough in minutes.
+        # An answer tells little of what an object is called. Fewer kinds than in pre-training are
+        # met often enough in minutes.
         c.data.emoji_scenes.concepts = 30
         return c
     if variant == 'easy':
@@ -68,7 +68,7 @@ def _emoji(train: str, evaluation: str, *, steps: int) -> ml_collections.ConfigD
     c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
     c.train.update(steps=steps)
     _answer(c)
-    c.data.max_prompt_tokens = 16  # the longest question has 12, the longest answer 3
+    c.data.max_prompt_tokens = 16  # of both sets the longest has 12, the longest answer 3
     c.data.max_target_tokens = 4
     return c
 

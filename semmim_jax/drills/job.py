@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from semmim_jax.training.distributed import simulated_devices
 
 # On CPUs JAX's cache of compiled programs serves process 0 only (jax 0.10.2): all others compile at
-# every start, in a third of the time with these.
+# every start, and sooner with these.
 _COMPILED_QUICKLY = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 _CLOCKS = ('images_per_second', 'data_wait', 'eta')  # differ between two runs of the same steps
 

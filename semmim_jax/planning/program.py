@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training.optim import make_optimizer
-from semmim_jax.training.sharding import BATCH
+from semmim_jax.training.sharding import BATCH, check_batch_sizes
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.step import jit_step
 
@@ -27,14 +27,7 @@ def abstract_batch(
     row: dict[str, jax.ShapeDtypeStruct], config: Any, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a global batch of such rows, as `data/pipeline.py` gives it."""
-    b = config.train.batch_size
-    ways = math.prod(mesh.shape[axis] for axis in BATCH[0])
-    if b % ways:
-        raise ValueError(
-            f'train.batch_size={b} does not split over the {ways} devices of mesh axes '
-            f'{" and ".join(BATCH[0])}'
-        )
-    split = NamedSharding(mesh, BATCH)
+    b, split = config.train.batch_size, NamedSharding(mesh, BATCH)
     like = lambda x: jax.ShapeDtypeStruct((b, *x.shape), x.dtype, sharding=split)
     return jax.tree.map(like, row)
 
@@ -51,7 +44,11 @@ def lower_step(
 
     Returns:
       The lowered step, and its arguments: the abstract state and batch.
+
+    Raises:
+      ValueError: if a batch does not divide among the devices.
     """
+    check_batch_sizes(config, mesh)
     config = ml_collections.FrozenConfigDict(config)
     task = make_task(config, special_tokens(config))
     tx = make_optimizer(config.optim, config.train.steps)

@@ -2,48 +2,19 @@
 
 import gc
 import itertools
-import json
 import multiprocessing
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from semmim_jax.data import pipeline, rows, sources
-from semmim_jax.data.replacing import TooManyUnreadable, UnreadableRecord
+from semmim_jax.data.replacing import TooManyUnreadable
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
+from tests.data.unreadable import Broken, pictures
 
 BATCH = 12
-
-
-class Broken:
-    """Another source of which the records at `broken` cannot be read. Picklable."""
-
-    def __init__(self, source, broken):
-        self.source, self.broken = source, frozenset(broken)
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitem__(self, index):
-        if index in self.broken:
-            raise UnreadableRecord(f'file {index}.jpg: corrupt')
-        return self.source[index]
-
-
-def pictures(folder, data_config, broken):
-    """Forty image files of which those at `broken` are cut off. For workers, which cannot import
-    the classes of a test."""
-    for i in range(40):
-        file = folder / f'{i}.png'
-        Image.new('RGB', (20, 20), (i, 2 * i, 3 * i)).save(file)
-        if i in broken:
-            file.write_bytes(file.read_bytes()[:40])
-    entries = [{'image': f'{i}.png', 'caption': f'picture {i}'} for i in range(40)]
-    (folder / 'list.json').write_text(json.dumps(entries))
-    return sources.make_source(f'captions:{folder}/list.json', data_config)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from semmim_jax.planning import program
 from semmim_jax.planning.chips import CHIPS, Chip, chip_of
 from semmim_jax.planning.costs import Collective, Costs, Work
 from semmim_jax.planning.roofline import estimate
+from semmim_jax.tasks.pretrain import Pretrain
 
 CHIP = Chip(
     name='x', kinds=(), flops=100.0, hbm_bytes=1.0, hbm_bandwidth=10.0, link=5.0, wrap=4, source=''
@@ -91,4 +92,4 @@ def test_a_batch_that_does_not_split_is_refused(config):
     config.train.batch_size = 12
     mesh = AbstractMesh((2, 4, 1), ('data', 'fsdp', 'tensor'))
     with pytest.raises(ValueError, match='train.batch_size=12 .* 8 devices'):
-        program.abstract_batch({}, config, mesh)
+        program.lower_step(config, Pretrain, mesh)

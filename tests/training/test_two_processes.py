@@ -10,15 +10,12 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from tests.training.own_data import write_own_data
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM])
-def test_both_save_the_step_at_which_one_was_told_to_stop(tmp_path, number):
+def test_both_save_the_step_at_which_one_was_told_to_stop(tmp_path):
     captions, workdir = write_own_data(tmp_path), tmp_path / 'run'
     with socket.socket() as free:
         free.bind(('localhost', 0))
@@ -35,7 +32,7 @@ def test_both_save_the_step_at_which_one_was_told_to_stop(tmp_path, number):
         while not (metrics.exists() and metrics.read_text().count('\n') >= 3):
             assert all(p.poll() is None for p in processes) and time.monotonic() < deadline
             time.sleep(0.05)
-        os.kill(processes[1].pid, number)
+        os.kill(processes[1].pid, signal.SIGTERM)
         said = [p.communicate(timeout=100)[0] for p in processes]
     finally:
         for process in processes:
