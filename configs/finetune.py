@@ -33,6 +33,7 @@ def emoji(variant: str) -> ml_collections.ConfigDict:
 def _for_all_tasks(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.max_prompt_tokens = 32  # [CLS] and [SEP] included
     c.data.max_target_tokens = 12
+    c.data.references = 0  # right texts of a record that a row holds, for a reward
     c.data.min_answer_count = 1  # answers rarer in training are not on the list to choose from
     return c
 
@@ -51,6 +52,15 @@ def generate(c: ml_collections.ConfigDict, *, context: str, evaluators: tuple[st
         length_penalty=1.0,  # 0 compares log-likelihoods, 1 their means over tokens
     )
     task.evaluators = evaluators  # captions, answers
+
+
+def self_critical(c: ml_collections.ConfigDict, *, references: int) -> None:
+    """Trains `c.task`, that of writing text, on CIDEr-D (semmim_jax/tasks/self_critical.py)."""
+    c.task.name = 'self_critical'
+    del c.task.smoothing
+    c.task.samples = 5  # texts drawn of an image
+    c.task.corpus = 5000  # records whose texts weigh CIDEr-D's n-grams
+    c.data.references = references
 
 
 def classify(

@@ -168,6 +168,40 @@ class GenerateRow(Row):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfCriticalRow(GenerateRow):
+    """A picture, or two, with a prompt and all that would be right to write.
+
+    image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p]; references int32 [r, t], each
+    [CLS] words [SEP] [PAD]..., the first r of the record, then rows of padding; image_id.
+    """
+
+    references: int
+
+    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        prompt = record.get('prompt', '')
+        texts = ' '.join(self._right(record))
+        see = lambda image: self.view(image, rng, text=f'{prompt} {texts}')[0]
+        return dict(
+            **self.pictures(record, see),
+            prompt=self.encode_prompt(prompt),
+            references=self.references_of(record),
+            image_id=np.int32(record['image_id']),
+        )
+
+    def references_of(self, record: dict) -> np.ndarray:
+        """int32 [r, t] of a record or an entry."""
+        found = np.full((self.references, self.max_target_tokens), self.tokenizer.pad_id, np.int32)
+        for row, text in zip(found, self._right(record)):
+            row[:] = self.tokenizer.encode(text, self.max_target_tokens, ended=True)
+        return found
+
+    def _right(self, record: dict) -> list[str]:
+        if 'captions' in record:
+            return [self.clean(caption) for caption in record['captions']]
+        return list(record.get('targets') or [record['label']])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifyRow(Row):
     """A label for a picture, or two, and a text.
 
@@ -220,6 +254,7 @@ ROWS = {
     'pretrain': PretrainRow,
     'retrieval': RetrievalRow,
     'generate': GenerateRow,
+    'self_critical': SelfCriticalRow,
     'classify': ClassifyRow,
 }
 
@@ -228,8 +263,8 @@ def make_row(kind: str, source, tokenizer: Tokenizer, data_config) -> Row:
     """The row maker of a kind of task (a key of ROWS), checked against the source.
 
     Reads from `data_config` what the row maker has as fields: image_size, max_words, augment, and
-    patch_size, max_tokens, max_prompt_tokens, max_target_tokens where they are fields. `labels` of
-    ClassifyRow are source.label_names with data.min_answer_count.
+    patch_size, max_tokens, max_prompt_tokens, max_target_tokens, references where they are fields.
+    `labels` of ClassifyRow are source.label_names with data.min_answer_count.
 
     Raises:
       ValueError: the source lacks captions, or a record lacks targets or has one that is too long.

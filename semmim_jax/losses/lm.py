@@ -1,4 +1,5 @@
-"""Losses on vocabulary logits: masked language modelling, and left-to-right generation."""
+"""Losses on vocabulary logits: masked language modelling, and left-to-right generation, by
+likelihood or by reward."""
 
 import jax
 import jax.numpy as jnp
@@ -48,3 +49,15 @@ def generation_loss(
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     hard = cross_entropy(logits, labels)
     return Mean.of((1 - smoothing) * hard - smoothing * log_p.mean(axis=-1), weights)
+
+
+def self_critical_loss(losses: jax.Array, valid: jax.Array, advantage: jax.Array) -> Mean:
+    """Sum of advantage * -log p over the tokens of drawn texts, over the number of tokens (SCST).
+
+    Args:
+      losses: [n, t], -log p of each token that was drawn.
+      valid: [n, t] bool, False at padding.
+      advantage: [n], reward of a text less that of the text it is compared with; no gradient.
+    """
+    weighted = losses * jax.lax.stop_gradient(advantage)[:, None]
+    return Mean.of(jnp.where(valid, weighted, 0.0), valid)

@@ -56,6 +56,18 @@ def take(x: jax.Array, index: jax.Array, *, far: bool) -> jax.Array:
     return jax.shard_map(on_each, **specs)(x, index)
 
 
+def on_each(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """fn of the rows [r, ...] of each device by itself; its results have the same rows.
+
+    Devices that share rows (mesh axis `tensor`) all do the same. Rows that do not divide over the
+    devices go through as one.
+    """
+    if shards() == 1 or len(arrays[0]) % shards():
+        return fn(*arrays)
+    specs = dict(in_specs=(BY_ROW,) * len(arrays), out_specs=BY_ROW, check_vma=False)
+    return jax.shard_map(fn, **specs)(*arrays)
+
+
 def join(parts: Sequence[jax.Array]) -> jax.Array:
     """g arrays [r, ...] as one [r * g, ...], what belongs to one row side by side.
 

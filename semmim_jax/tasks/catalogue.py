@@ -6,11 +6,13 @@ from semmim_jax.tasks.classify import Classify
 from semmim_jax.tasks.generate import Generate
 from semmim_jax.tasks.pretrain import Pretrain
 from semmim_jax.tasks.retrieval import Retrieval
+from semmim_jax.tasks.self_critical import SelfCritical
 
 TASKS = {
     'pretrain': Pretrain,
     'retrieval': Retrieval,
     'generate': Generate,
+    'self_critical': SelfCritical,
     'classify': Classify,
 }
 

@@ -25,6 +25,7 @@ class Classify:
     """
 
     chooses = True  # from a list of labels
+    corpus_size = 0  # training records that it sees beforehand
 
     def __init__(self, config: Any, special: SpecialTokens):
         self.config = c = config.task

@@ -35,6 +35,8 @@ class Generate:
       ValueError: for an unknown context or evaluator, or texts longer than the position tables.
     """
 
+    corpus_size = 0  # training records that it sees beforehand
+
     def __init__(self, config: Any, special: SpecialTokens):
         self.config, self.special = config.task, special
         self.model = SemMIM(config.model)

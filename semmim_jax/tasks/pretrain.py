@@ -34,6 +34,7 @@ class Pretrain:
     """
 
     chooses = False  # from a list of labels
+    corpus_size = 0  # training records that it sees beforehand
 
     def __init__(self, config: Any, special: masking.SpecialTokens):
         self.plan = Plan(config, special)

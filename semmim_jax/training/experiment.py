@@ -136,6 +136,10 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     if task.chooses:
         labels = source.label_names(min_count=config.data.min_answer_count)
         task.check_labels(labels)
+    make_row = rows.make_row(config.task.name, source, tokenizer, config.data)
+    if task.corpus_size:
+        records = _spread(len(source), task.corpus_size)
+        task.see_corpus([make_row.references_of(source.entry(i)) for i in records])
     tx = make_optimizer(config.optim, train.steps)
     try:
         abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
@@ -155,7 +159,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         workdir=folder,
         tokenizer=tokenizer,
         source=source,
-        make_row=rows.make_row(config.task.name, source, tokenizer, config.data),
+        make_row=make_row,
         task=task,
         tx=tx,
         mesh=mesh,
@@ -172,8 +176,8 @@ def data_fingerprint(config: Any, source: Any, tokenizer: Any) -> dict[str, Any]
     Up to 100 records, evenly spread, stand for the content of the source.
     """
     digest = hashlib.sha256()
-    for i in np.unique(np.linspace(0, len(source) - 1, 100).astype(int)):
-        digest.update(repr(tuple(source.entry(int(i)).values())).encode())
+    for i in _spread(len(source), 100):
+        digest.update(repr(tuple(source.entry(i).values())).encode())
     words = hashlib.sha256('\n'.join(tokenizer.tokens()).encode())
     return {
         'records': len(source),
@@ -182,3 +186,8 @@ def data_fingerprint(config: Any, source: Any, tokenizer: Any) -> dict[str, Any]
         'batch_size': config.train.batch_size,
         'seed': config.seed,
     }
+
+
+def _spread(records: int, count: int) -> list[int]:
+    """Up to `count` numbers below `records`, evenly spread."""
+    return np.unique(np.linspace(0, records - 1, count).astype(int)).tolist()

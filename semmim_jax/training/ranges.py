@@ -24,13 +24,13 @@ TABLE = (
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
         'max_words max_pixels max_masked block_min_patches min_answer_count images beams '
-        'max_length max_skipped_in_a_row',
+        'max_length max_skipped_in_a_row samples',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
-        'ops rank min_length rollbacks',
+        'ops rank min_length rollbacks references',
     ),
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
@@ -42,7 +42,7 @@ TABLE = (
         'max_tokens max_target_tokens',
     ),
     ('at least 2, for [CLS] and [SEP]', lambda x: _whole(x, 2, MOST), 'max_prompt_tokens'),
-    ('at least 2', lambda x: _whole(x, 2, MOST), 'classes'),
+    ('at least 2', lambda x: _whole(x, 2, MOST), 'classes corpus'),
     ('from 0 to 2**32 - 1', lambda x: _whole(x, 0, 2**32 - 1), 'seed'),
     ('a whole number from 0 to 255', lambda x: _whole(x, 0, 255), 'fill'),
     ('from 0 to 10', lambda x: 0 <= x <= 10, 'level'),

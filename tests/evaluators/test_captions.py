@@ -11,7 +11,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from semmim_jax.evaluators.captions import score_captions, write_coco_results
-from semmim_jax.evaluators.cider import CiderD
+from semmim_jax.ops.cider import CiderD
 
 WORDS = 'a dog cat bus on red blue background large small owl and of'.split()
 

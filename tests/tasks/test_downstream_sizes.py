@@ -23,6 +23,7 @@ BENCHMARKS = {
     'coco retrieval': functools.partial(retrieval.get_config, 'coco'),
     'flickr30k retrieval': functools.partial(retrieval.get_config, 'flickr30k'),
     'coco captions': functools.partial(caption.get_config, 'coco'),
+    'coco captions by reward': functools.partial(caption.get_config, 'coco_scst'),
     'vqa2': functools.partial(vqa.get_config, 'vqa2'),
     'vqa2 classifier': functools.partial(vqa.get_config, 'classifier'),
     'nlvr2': functools.partial(nlvr2.get_config, 'nlvr2'),
@@ -63,9 +64,13 @@ def test_shapes(name):
             assert found.shape == (rows, config.task.classes)
 
 
-@pytest.mark.parametrize('module', [pretrain, retrieval, caption, vqa, nlvr2, classify])
-def test_rows_are_what_the_pipeline_makes(module):
-    config = module.get_config('tiny')
+@pytest.mark.parametrize(
+    'config',
+    [m.get_config('tiny') for m in (pretrain, retrieval, caption, vqa, nlvr2, classify)]
+    + [caption.get_config('tiny_scst')],
+    ids=lambda config: config.task.name,
+)
+def test_rows_are_what_the_pipeline_makes(config):
     task = find_task(config)(ml_collections.FrozenConfigDict(config), SPECIAL)
     source = make_source(config.data.train, config.data)
     texts, size = source.vocabulary_texts(), config.model.text.vocab_size

@@ -1,11 +1,5 @@
 """Fine-tuning for retrieval: pre-training's losses where no image repeats, shared ones where."""
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -16,12 +10,11 @@ from configs import retrieval
 from semmim_jax.losses import itc
 from semmim_jax.tasks.pretrain import Pretrain
 from semmim_jax.tasks.retrieval import Retrieval
-from semmim_jax.training.distributed import simulated_devices
 from tests.golden_files import assert_close, load
+from tests.tasks.eight_devices import lines_of
 from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
 
 ROWS = 4
-ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def call(task, warm, extra, batch):
@@ -95,18 +88,7 @@ def test_a_second_view_is_refused():
 
 
 def test_one_device_and_eight_agree():
-    command = [sys.executable, '-m', 'tests.tasks.retrieval_on_devices']
-    flags = f'{os.environ["XLA_FLAGS"]} {simulated_devices(8)}'
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, eight = (json.loads(line) for line in done.stdout.splitlines())
+    one, eight = lines_of('tests.tasks.retrieval_on_devices')
     assert (one['devices'], eight['devices']) == (1, 8)
     assert_close(eight['loss'], one['loss'], rtol=1e-5)
     assert eight['figures'] == one['figures']

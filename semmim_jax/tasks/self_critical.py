@@ -1,0 +1,143 @@
+"""Generation trained on the measure that it is judged by: self-critical sequence training.
+
+A text that is drawn is made likelier by how much more CIDEr-D it has than the model's own greedy
+text of the same image (SCST, Rennie et al., arXiv 1612.00563). It starts from a model that was
+trained by likelihood.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semmim_jax.losses import lm
+from semmim_jax.losses.mean import Mean, cross_entropy
+from semmim_jax.ops import rows
+from semmim_jax.ops.cider import CiderD
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.sampling import draw_texts
+from semmim_jax.ops.streams import stream
+from semmim_jax.tasks.generate import Generate
+
+
+class SelfCritical(Generate):
+    """The task `config.task.name = 'self_critical'`: fields as of generate, `samples`, `corpus`.
+
+    The reward is CIDEr-D over token ids with the closing [SEP], so that a text that breaks off is
+    worth less. It is computed by the host that holds the rows, in the middle of the step.
+
+    Raises:
+      ValueError: for what `Generate` refuses, and for no references.
+    """
+
+    def __init__(self, config: Any, special: SpecialTokens):
+        super().__init__(config, special)
+        self.references = config.data.references
+        if self.references < 1:
+            raise ValueError(f'data.references={self.references}: the reward needs at least 1')
+        self._cider = None
+
+    @property
+    def corpus_size(self) -> int:
+        """Training records whose texts weigh the reward's n-grams."""
+        return self.config.corpus
+
+    def see_corpus(self, corpus: Sequence[np.ndarray]) -> None:
+        """Takes the n-gram weights of the training texts.
+
+        Args:
+          corpus: references int32 [r, t] of each record, as in a batch.
+        """
+        self._cider = CiderD([self._texts(references) for references in corpus])
+
+    @property
+    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a row of a batch holds."""
+        row = super().row
+        references = jax.ShapeDtypeStruct((self.references, *row['target'].shape), jnp.int32)
+        kept = {name: row[name] for name in ('image', 'prompt', 'image_id')}
+        return kept | {'references': references}
+
+    def loss(self, params, ema_params, extra, batch, *, key, step):
+        """Minus the log-likelihood of drawn texts, weighted by their advantage in CIDEr-D.
+
+        Args:
+          params: of the model; `ema_params` and `step` are not read.
+          extra: passed through.
+          batch: image uint8 [b, s, s, 3]; prompt int32 [b, p]; references int32 [b, r, t], each
+            [CLS] words [SEP] padding, or padding alone where a record has fewer.
+          key: PRNG key of this step.
+
+        Returns:
+          The loss, and (metrics as a dict of `Mean`, `extra`).
+        """
+        drawn = self._draw(params, batch, stream(key, 'samples'))  # [b, g, t]
+        rewards = self._rewards(drawn, batch['references'])  # [b, g]
+        samples = drawn[:, 1:].reshape(-1, drawn.shape[-1])  # [b * k, t]
+        advantage = (rewards[:, 1:] - rewards[:, :1]).reshape(-1)
+        inputs = jnp.pad(samples[:, :-1], ((0, 0), (1, 0)), constant_values=self.special.cls)
+
+        def forward(model):
+            return model.decode(inputs, *self._read(model, batch))
+
+        losses = cross_entropy(nn.apply(forward, self.model)({'params': params}), samples)
+        loss = lm.self_critical_loss(losses, samples != self.special.pad, advantage)
+        metrics = {
+            'loss': loss,
+            'loss_self_critical': loss,
+            'cider_greedy': Mean.of(rewards[:, 0]),
+            'cider_drawn': Mean.of(rewards[:, 1:]),
+        }
+        return loss.value, (metrics, extra)
+
+    def _draw(self, params: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+        """Greedy and random texts [b, 1 + samples, t] int32: words, [SEP], padding."""
+        params, texts = {'params': jax.lax.stop_gradient(params)}, 1 + self.config.samples
+        count, length = len(batch['prompt']), self.config.decoding.max_length
+
+        def start(model):
+            tokens, seen = self._read(model, batch)
+            cache = model.decoder.empty_cache(count * texts, length + 1)
+            return model.decoder_context(tokens), seen, cache
+
+        context, seen, cache = nn.apply(start, self.model)(params)
+
+        def next_logits(ids, position, cache):
+            call = ids, position, context, seen, cache
+            return self.model.apply(params, *call, method='decode_next')
+
+        return draw_texts(
+            next_logits,
+            cache,
+            key=key,
+            rows=count,
+            samples=self.config.samples,
+            max_length=length,
+            special=self.special,
+        )
+
+    def _rewards(self, drawn: jax.Array, references: jax.Array) -> jax.Array:
+        """CIDEr-D of each text: [b, g, t], [b, r, t] -> [b, g] float32."""
+
+        def on_each(drawn, references):
+            shape = jax.ShapeDtypeStruct(drawn.shape[:2], jnp.float32)
+            return jax.pure_callback(self._score, shape, drawn, references)
+
+        return rows.on_each(on_each, drawn, references)
+
+    def _score(self, drawn: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """`_rewards` of the host's own rows."""
+        scores = np.zeros(drawn.shape[:2], np.float32)
+        for i, (texts, group) in enumerate(zip(np.asarray(drawn), np.asarray(references))):
+            right = self._texts(group)
+            scores[i] = [self._cider.score(text, right) for text in self._texts(texts, empty=True)]
+        return scores
+
+    def _texts(self, ids: np.ndarray, *, empty: bool = False) -> list[list[int]]:
+        """Words and [SEP] of each row [n, t]; rows of padding alone only if `empty`."""
+        hidden = (self.special.pad, self.special.cls)
+        found = [[i for i in row if i not in hidden] for row in ids.tolist()]
+        return [text for text in found if text or empty]

@@ -1,0 +1,116 @@
+"""Training on CIDEr-D: rewards by pycocoevalcap, the loss by hand, and that rewards rise."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+from pycocoevalcap.cider.cider import Cider
+
+from configs import caption
+from semmim_jax.ops.streams import step_key, stream
+from tests.golden_files import assert_close
+from tests.tasks.downstream import images, make_task, texts
+from tests.tasks.eight_devices import lines_of
+from tests.tasks.warm_state import SPECIAL, jit
+
+WORDS = 12  # few, so that random texts are worth something
+
+
+def tiny():
+    config = caption.get_config('tiny_scst')
+    config.data.update(references=3, max_target_tokens=8)
+    config.model.text.vocab_size = 5 + WORDS
+    config.task.decoding.update(max_length=6)
+    config.task.samples = 3
+    return config
+
+
+@functools.cache
+def make_case(*, rows: int = 4) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """A task that saw the batch's references as its corpus, parameters, batch."""
+    config = tiny()
+    task, params = make_task(config)
+    references = np.stack([texts(3, 8, seed=i, shortest=3) for i in range(rows)])
+    references = np.where(references < 5, references, 5 + references % WORDS)
+    references[1, 2] = SPECIAL.pad  # a record with two
+    task.see_corpus(references)
+    batch = {
+        'image': images(rows, config),
+        'prompt': np.tile(np.int32([SPECIAL.cls, SPECIAL.sep]), (rows, 1)),
+        'image_id': np.arange(rows, dtype=np.int32),
+        'references': references,
+    }
+    return task, params, batch
+
+
+def words(ids) -> str:
+    return ' '.join(str(i) for i in ids if i not in (SPECIAL.pad, SPECIAL.cls))
+
+
+def rewards_by_pycocoevalcap(drawn, references):
+    """[b, g] of texts [b, g, t]."""
+    right = {i: [words(r) for r in group if r.any()] for i, group in enumerate(references)}
+    columns = []
+    for text in range(drawn.shape[1]):
+        given = {i: [words(row[text])] for i, row in enumerate(drawn)}
+        columns.append(Cider().compute_score(right, given)[1])
+    return np.stack(columns, axis=1)
+
+
+def test_rewards_and_loss():
+    """The loss of whole passes over what was drawn, weighted by the advantage in CIDEr."""
+    task, params, batch = make_case()
+    key = step_key(0, 0)
+    drawn = np.asarray(jit(task._draw)(params, batch, stream(key, 'samples')))  # [b, g, t]
+    rewards = rewards_by_pycocoevalcap(drawn, batch['references'])
+    target = np.pad(drawn.reshape(-1, 7), ((0, 0), (1, 0)), constant_values=SPECIAL.cls)
+
+    def forward(model):
+        tokens = model.encode_image(batch['image'])
+        return model.decode(target[:, :-1], tokens, np.ones(tokens.shape[:2], bool))
+
+    log_p = jax.nn.log_softmax(jit(nn.apply(forward, task.model))({'params': params}))
+    picked = np.take_along_axis(np.asarray(log_p), target[:, 1:, None], axis=-1)[..., 0]
+    picked = np.where(target[:, 1:] == SPECIAL.pad, 0, picked).sum(-1).reshape(drawn.shape[:2])
+    advantage = rewards - rewards[:, :1]
+    expected = -(advantage * picked).sum() / (drawn[:, 1:] != SPECIAL.pad).sum()
+    loss, (metrics, _) = jit(lambda p: task.loss(p, None, {}, batch, key=key, step=0))(params)
+    assert_close(loss, expected, rtol=1e-5)
+    assert_close(metrics['cider_greedy'].value, rewards[:, 0].mean(), rtol=1e-6)
+    assert_close(metrics['cider_drawn'].value, rewards[:, 1:].mean(), rtol=1e-6)
+    assert np.abs(advantage).max() > 0.1
+
+
+def test_steps_raise_the_reward():
+    task, params, batch = make_case()
+    tx = optax.adam(1e-3)
+
+    @jit
+    def step(params, state, number):
+        loss = lambda p: task.loss(p, None, {}, batch, key=step_key(0, number), step=number)
+        grads, (metrics, _) = jax.grad(loss, has_aux=True)(params)
+        updates, state = tx.update(grads, state)
+        return optax.apply_updates(params, updates), state, metrics['cider_drawn'].value
+
+    state, rewards = tx.init(params), []
+    for number in range(30):
+        params, state, reward = step(params, state, number)
+        rewards.append(float(reward))
+    assert np.mean(rewards[-10:]) > 1.5 * np.mean(rewards[:3])
+
+
+def test_the_reward_needs_references():
+    config = tiny()
+    config.data.references = 0
+    with pytest.raises(ValueError, match='data.references=0'):
+        make_task(config)
+
+
+def test_one_device_and_eight_agree():
+    one, eight = lines_of('tests.tasks.self_critical_on_devices')
+    assert (one.pop('devices'), eight.pop('devices')) == (1, 8)
+    assert eight == pytest.approx(one, rel=1e-5)
