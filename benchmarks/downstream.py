@@ -4,8 +4,8 @@
     python -m benchmarks.downstream all ...
 
 From the root of the project; minutes a task on two cores. Prints a line a figure: what was reached,
-the baseline (the majority answer of each question type, shuffled captions, or retrieval before
-fine-tuning), the bar. Exits with 1 if one is missed. A run that is there is continued.
+the baseline (the majority answer of each question type, shuffled captions, or the model before
+this training), the bar. Exits with 1 if one is missed. A run that is there is continued.
 """
 
 import argparse
@@ -34,6 +34,12 @@ def retrieval_above_zero_shot(results: dict, before: dict) -> list[Line]:
     """R@1 both ways, re-ranked, against that of the model it started from."""
     now, then = results['retrieval']['figures'], before['retrieval']['figures']
     return [Line(f, now[f], then[f], then[f]) for f in ('tr@1_itm', 'ir@1_itm')]
+
+
+def cider_above_likelihood(results: dict, before: dict) -> list[Line]:
+    """CIDEr against that of the captions by likelihood that it started from."""
+    now, then = (found['captions']['figures']['cider'] for found in (results, before))
+    return [Line('cider', now, then, then)]
 
 
 def captions_times(factor: float) -> Callable[[dict, dict], list[Line]]:
@@ -70,6 +76,7 @@ variant = lambda module, name: functools.partial(module.get_config, name)
 BENCHES = {
     'retrieval': Bench(variant(retrieval, 'emoji'), retrieval_above_zero_shot),
     'captions': Bench(variant(caption, 'emoji'), captions_times(10)),
+    'captions_by_reward': Bench(variant(caption, 'emoji_scst'), cider_above_likelihood),
     'vqa': Bench(variant(vqa, 'emoji'), above_majority('answers', 0.15, by_type=True)),
     'easy_vqa': Bench(variant(vqa, 'easy'), above_majority('answers', 0.0, by_type=True)),
     'nlvr2': Bench(
@@ -102,12 +109,15 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def bench(name: str, *, init_from: str, workdir: pathlib.Path) -> list[Line]:
-    """Runs one bench; for retrieval also the model that it starts from."""
+    """Runs one bench; where its bar is the model that it starts from, that one before."""
     before = {}
     if name == 'retrieval':
         config = config_of(name, init_from=init_from)
         config.train.steps = 0
         before = run(config, workdir / 'zero_shot')
+    if name == 'captions_by_reward':
+        before = run(config_of('captions', init_from=init_from), workdir / 'captions')
+        init_from = str(workdir / 'captions')
     results = run(config_of(name, init_from=init_from), workdir / name)
     return BENCHES[name].lines(results, before)
 

@@ -1,6 +1,7 @@
 """Does pre-training help: the same fine-tuning from pre-trained and from random weights.
 
     python -m benchmarks.pretraining_helps --init_from=runs/demo --workdir=runs/helps
+    python -m benchmarks.pretraining_helps vqa ...                     # one of the two
 
 From the root of the project; about an hour on two cores. Retrieval and VQA on the demo's scenes,
 three seeds each, with the same vocabulary either way. Prints each seed, the mean, and the spread
@@ -35,12 +36,16 @@ def results(name: str, *, seed: int, init_from: str, pretrained: bool, workdir: 
 def main() -> None:
     """Parses, runs, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('tasks', nargs='*', default=list(FIGURES), help=' or '.join(FIGURES))
     parser.add_argument('--init_from', required=True, help="the demo's workdir")
     parser.add_argument('--workdir', default='runs/helps', type=pathlib.Path)
     parser.add_argument('--seeds', default=3, type=int)
     args = parser.parse_args()
+    if wrong := set(args.tasks) - FIGURES.keys():
+        parser.error(f'no task {", ".join(wrong)}: there are {", ".join(FIGURES)}')
     found = {}
-    for name, (_, figures) in FIGURES.items():
+    for name in args.tasks:
+        figures = FIGURES[name][1]
         for pretrained in (True, False):
             for seed in range(args.seeds):
                 one = results(

@@ -27,8 +27,7 @@ def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
         c.task.smoothing = 0.1
     elif name == 'emoji':
         c = finetune.emoji('demo')
-        c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
-        c.train.update(steps=300)
+        c.train.update(steps=600)
         _caption(c, min_length=3, max_length=18)
     elif name == 'tiny':
         c = finetune.emoji('tiny')
@@ -45,10 +44,10 @@ def _scst(c: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
     finetune.self_critical(c, references=5)
     if name == 'coco':
         # 5 epochs of 113,287 images.
-        c.optim.update(lr=1e-6, image_lr=1e-6, end_lr=1e-7)
+        c.optim.update(lr=1e-6, text_lr=1e-6, image_lr=1e-6, end_lr=1e-7)
         c.train.update(steps=2212)
     elif name == 'emoji':
-        c.optim.update(lr=1e-4, image_lr=1e-4)
+        c.optim.update(lr=1e-4, text_lr=1e-4, image_lr=1e-4)
         c.train.update(steps=200)
     return c
 

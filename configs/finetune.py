@@ -14,18 +14,23 @@ def full_size(*, lr: float, image_lr: float, steps: int) -> ml_collections.Confi
     c = pretrain.get_config('base')
     c.data.image_size = 384
     c.data.augment.crop_scale = (0.5, 1.0)
-    c.optim.update(lr=lr, image_lr=image_lr, temperature_lr=lr, end_lr=1e-6)
+    c.optim.update(lr=lr, text_lr=lr, image_lr=image_lr, temperature_lr=lr, end_lr=1e-6)
     c.train.update(batch_size=256, steps=steps, images_every=0)
     c.eval.update(batch_size=64, params='online')
     return _for_all_tasks(c)
 
 
-def emoji(variant: str) -> ml_collections.ConfigDict:
-    """configs/pretrain.py:demo, or tiny, for minutes on two cores; from a workdir of that run."""
+def emoji(variant: str, *, lr: float = 1e-3, encoder_lr: float = 1e-3) -> ml_collections.ConfigDict:
+    """configs/pretrain.py:demo, or tiny, for minutes on two cores; from a workdir of that run.
+
+    `encoder_lr` is that of both towers and the fusion encoder. Yes and no teach them little: at the
+    rate of fresh heads they lose what pre-training taught before the heads can use it.
+    """
     c = pretrain.get_config(variant)
     c.data.extend_vocab = True
     # Scenes never run out, and what is asked about may stand at the edge: whole, plain images.
     c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
+    c.optim.update(lr=lr, text_lr=encoder_lr, image_lr=encoder_lr, warmup_steps=20)
     c.train.update(images_every=0)
     return _for_all_tasks(c)
 

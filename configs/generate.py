@@ -31,12 +31,11 @@ def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
         return _writing(c, 'captions', 30)
     if variant in _EMOJI:
         source, evaluator, words, length = _EMOJI[variant]
-        c = finetune.emoji('demo')
+        c = finetune.emoji('demo', encoder_lr=1e-4 if variant == 'dialog' else 1e-3)
         c.data.train, c.data.eval = f'{source}:train', f'{source}:val'
         c.model.text.vocab_size = words
         if variant == 'dialog':
             c.data.emoji_scenes.concepts = 30  # as in configs/vqa.py
-        c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
         c.train.update(steps=400)
         return _writing(c, evaluator, length)
     if variant == 'tiny':

@@ -22,8 +22,7 @@ def get_config(variant: str = 'nlvr2') -> ml_collections.ConfigDict:
         c.data.train, c.data.eval = 'nlvr2:data/nlvr2/train.json', 'nlvr2:data/nlvr2/test1.json'
         c.data.max_tokens = 50
     elif variant == 'emoji':
-        c = finetune.emoji('demo')
-        c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
+        c = finetune.emoji('demo', encoder_lr=1e-4)
         c.train.update(steps=600)
     elif variant == 'tiny':
         c = finetune.emoji('tiny')

@@ -153,7 +153,8 @@ def base() -> ml_collections.ConfigDict:
     mim.injection_layers = 3
 
     c.optim = optim = ml_collections.ConfigDict()
-    optim.lr = 1e-4  # text parts and heads
+    optim.lr = 1e-4  # decoder and heads
+    optim.text_lr = 1e-4  # text tower and fusion encoder
     optim.image_lr = 1e-5  # image tower
     optim.temperature_lr = 1e-4  # of ITC's learned temperature
     optim.end_lr = 1e-6
@@ -235,7 +236,9 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         injection_layers=1,
         block_min_patches=4,
     )
-    c.optim.update(lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.985, ema_end=0.985)
+    c.optim.update(
+        lr=2e-3, text_lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.985, ema_end=0.985
+    )
     c.train.update(batch_size=64, steps=750, log_every=10, save_every=100, images_every=100)
     c.eval.update(batch_size=50, k_test=32)
     return c

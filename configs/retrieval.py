@@ -22,9 +22,8 @@ def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
     if variant == 'flickr30k':
         return _retrieval(_karpathy('dataset_flickr30k', epochs=10, pairs=145_000, k_test=128))
     if variant == 'emoji':
-        c = _retrieval(finetune.emoji('demo'))
+        c = _retrieval(finetune.emoji('demo', lr=5e-4, encoder_lr=5e-4))
         c.task.update(queue_size=64, alpha_ramp_steps=100)
-        c.optim.update(lr=5e-4, image_lr=5e-4, warmup_steps=20)
         c.train.update(steps=300)
         return c
     if variant == 'tiny':

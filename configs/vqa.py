@@ -35,7 +35,7 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         c = _emoji('emoji_questions:train', 'emoji_questions:val', steps=1200)
         # An answer tells little of what an object is called. Fewer kinds than in pre-training are
         # met often enough in minutes.
-        c.data.emoji_scenes.concepts = 30
+        c.data.emoji_scenes.update(concepts=30, eval_size=1000)
         return c
     if variant == 'easy':
         return _emoji('easy_vqa:train', 'easy_vqa:test', steps=300)
@@ -63,9 +63,8 @@ def _vqa2() -> ml_collections.ConfigDict:
 
 
 def _emoji(train: str, evaluation: str, *, steps: int) -> ml_collections.ConfigDict:
-    c = finetune.emoji('demo')
+    c = finetune.emoji('demo', encoder_lr=1e-4)
     c.data.train, c.data.eval = train, evaluation
-    c.optim.update(lr=1e-3, image_lr=1e-3, warmup_steps=20)
     c.train.update(steps=steps)
     _answer(c)
     c.data.max_prompt_tokens = 16  # of both sets the longest has 12, the longest answer 3

@@ -12,8 +12,8 @@ from semmim_jax.data.scene_texts import SceneTexts, targets
 
 RELATIONS = ('left of', 'right of', 'above', 'below')
 # How often a kind is asked where the scene allows it. Colours are learned from few questions;
-# finding what a question names takes many.
-_WEIGHTS = {'background': 1, 'count': 2, 'exists': 3, 'relation': 3, 'compare': 3}
+# finding two things that a question names, and comparing them, takes many.
+_WEIGHTS = {'background': 1, 'count': 1, 'exists': 2, 'relation': 4, 'compare': 6}
 
 
 @dataclasses.dataclass(frozen=True)

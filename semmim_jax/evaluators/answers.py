@@ -26,11 +26,11 @@ def score_answers(answers: Sequence[str], entries: Sequence[dict]) -> Report:
       entries: of source.entry; with targets or a label, maybe annotators, question_type,
         answer_type.
     """
-    scores = [_score(answer, entry) for answer, entry in zip(answers, entries, strict=True)]
+    scores = [answer_score(answer, entry) for answer, entry in zip(answers, entries, strict=True)]
     types = [entry.get('question_type', '') for entry in entries]
     firsts = [_targets(entry)[0] for entry in entries]
     guesses = _majority(firsts, types)
-    guessed = [_score(guesses[t], entry) for t, entry in zip(types, entries, strict=True)]
+    guessed = [answer_score(guesses[t], entry) for t, entry in zip(types, entries, strict=True)]
     groups = [entry.get('answer_type', t) for entry, t in zip(entries, types, strict=True)]
     report = _by_type('accuracy', scores, guessed, groups)
     report.details['by_question_type'] = {
@@ -70,7 +70,8 @@ def write_nlvr2_results(path: str | pathlib.Path, labels: Mapping[str, str]) -> 
         csv.writer(file, lineterminator='\n').writerows(labels.items())
 
 
-def _score(answer: str, entry: dict) -> float:
+def answer_score(answer: str, entry: dict) -> float:
+    """Official VQA accuracy where annotators are known, else whether it is one of the targets."""
     if 'annotators' in entry:
         return vqa_accuracy(answer, entry['annotators'])
     return float(normalise_answer(answer) in map(normalise_answer, _targets(entry)))

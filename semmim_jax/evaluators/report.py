@@ -32,7 +32,9 @@ class EvalData:
     @property
     def attribution(self) -> str:
         """The artwork's attribution, for pictures."""
-        return '; '.join(emoji_art.ATTRIBUTION.values()) if self.concepts else ''
+        scenes = getattr(self.source, 'scenes', self.source)  # of texts about scenes, or itself
+        drawn = hasattr(scenes, 'concept_names')
+        return '; '.join(emoji_art.ATTRIBUTION.values()) if drawn else ''
 
     @property
     def concepts(self) -> tuple[str, ...]:

@@ -16,11 +16,14 @@ from semmim_jax.data.text import clean_caption
 from semmim_jax.evaluators import answers, captions
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.training.predictor import to_host
+from semmim_jax.viz.predictions import Prediction, draw_predictions
+
+_DRAWN = 24  # records in the picture
 
 
 def evaluate_captions(predict: Any, data: EvalData) -> Report:
     """Texts against several references; records of one image, or of one question, count as one."""
-    entries, texts = _written(predict, data)
+    entries, texts, images = _written(predict, data)
     given, references = {}, {}
     for entry, text in zip(entries, texts, strict=True):
         key = entry.get('question_id', entry['image_id'])
@@ -34,6 +37,7 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
             references = {key: [plain(t) for t in group] for key, group in references.items()}
         report = captions.score_captions(given, references)
     report.files |= _listed(entries, texts)
+    report.pictures |= _drawn(entries, texts, images, data, right=lambda text, entry: None)
     if 'question_id' not in entries[0]:
         report.files['captions.json'] = functools.partial(
             captions.write_coco_results, captions=given
@@ -43,12 +47,14 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
 
 def evaluate_answers(predict: Any, data: EvalData) -> Report:
     """Answers by the official VQA accuracy, beside each question type's majority answer."""
-    entries, texts = _written(predict, data)
+    entries, texts, images = _written(predict, data)
     if all('targets' in entry for entry in entries):
         report = answers.score_answers(texts, entries)
     else:
         report = Report({}, 'answers: no true answers to compare with')
     report.files |= _listed(entries, texts)
+    right = lambda text, entry: answers.answer_score(text, entry) > 0
+    report.pictures |= _drawn(entries, texts, images, data, right=right)
     numbers = [entry.get('question_id') for entry in entries]
     if all(isinstance(number, int) for number in numbers):
         report.files['vqa_results.json'] = functools.partial(
@@ -59,12 +65,14 @@ def evaluate_answers(predict: Any, data: EvalData) -> Report:
 
 def evaluate_labels(predict: Any, data: EvalData) -> Report:
     """Labels by accuracy and macro F1, beside the majority label."""
-    entries, texts = _written(predict, data)
+    entries, texts, images = _written(predict, data)
     if all('label' in entry for entry in entries):
         report = answers.score_labels(texts, entries)
     else:
         report = Report({}, 'labels: no true labels to compare with')
     report.files |= _listed(entries, texts)
+    right = lambda text, entry: text == entry['label']
+    report.pictures |= _drawn(entries, texts, images, data, right=right)
     names = [entry.get('question_id') for entry in entries]
     if all(isinstance(name, str) for name in names):
         report.files['nlvr2_results.csv'] = functools.partial(
@@ -73,17 +81,24 @@ def evaluate_labels(predict: Any, data: EvalData) -> Report:
     return report
 
 
-def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str]]:
-    """The entry of each record, and the text that the task gives."""
+def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]:
+    """The entry of each record, the text that the task gives, and the pictures of a few records.
+
+    Pictures: index -> uint8 [i, s, s, 3].
+    """
     entries = [data.source.entry(i) for i in range(len(data.source))]
     if 'rank' in predict:
         encode = functools.partial(data.tokenizer.encode, ended=True)
         rows = [encode(label, data.data.max_target_tokens)[1:] for label in data.labels]
         # On the device, since the predictor splits the rows of numpy arrays over devices.
         choices = jnp.asarray(np.stack(rows))  # [a, t]: words, [SEP], padding
-    texts = []
+    texts, images = [], {}
+    chosen = set(np.linspace(0, len(entries) - 1, _DRAWN).astype(int).tolist())
     for batch in data.record_batches():
         valid = batch.pop('valid')
+        pixels = batch['images'] if 'images' in batch else batch['image'][:, None]
+        first = len(texts)
+        images |= {first + r: x for r, x in enumerate(pixels) if first + r in chosen}
         if 'classify' in predict:
             numbers = to_host(predict('classify', batch)).argmax(-1)
             shown = [data.labels[n] for n in numbers]
@@ -94,7 +109,25 @@ def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str]]:
             ids = to_host(predict('generate', batch).ids)[:, 0]  # [b, t], the best of each
             shown = [data.tokenizer.decode(row) for row in ids]
         texts += [text for text, ok in zip(shown, valid, strict=True) if ok]
-    return entries, texts
+    return entries, texts, images
+
+
+def _drawn(entries, texts, images, data: EvalData, *, right) -> dict[str, np.ndarray]:
+    """The picture 'predictions' of a few records; right(text, entry) where the truth is known."""
+    shown = []
+    for index, pixels in images.items():
+        entry = entries[index]
+        truths = entry.get('captions') or entry.get('targets') or [entry.get('label')]
+        shown.append(
+            Prediction(
+                images=pixels,
+                prompt=entry.get('prompt', ''),
+                text=texts[index],
+                truth=truths[0] or '',
+                right=right(texts[index], entry) if truths[0] else None,
+            )
+        )
+    return {'predictions': draw_predictions(shown, attribution=data.attribution)}
 
 
 def _listed(entries: list[dict], texts: list[str]) -> dict[str, Any]:

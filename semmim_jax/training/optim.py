@@ -1,4 +1,4 @@
-"""AdamW with two learning rates, and the schedules (METHOD section 7)."""
+"""AdamW with learning rates by part, and the schedules (METHOD section 7)."""
 
 from typing import Any
 
@@ -19,7 +19,10 @@ def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW; image tower and temperature have rates of their own.
+    """Global-norm clipping, then AdamW with a learning rate for each part of the model.
+
+    Image tower (`image_lr`), text tower and fusion encoder (`text_lr`), temperature
+    (`temperature_lr`), and decoder and heads (`lr`), which are fresh in many a fine-tuning.
 
     Weight decay falls on kernels and embedding tables, not on biases, norms and scalars.
 
@@ -31,7 +34,13 @@ def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
     def groups(params):
         return {name: name if name in rates else 'rest' for name in params}
 
-    peaks = {'image': config.image_lr, 'temperature': config.temperature_lr, 'rest': config.lr}
+    peaks = {
+        'image': config.image_lr,
+        'text': config.text_lr,
+        'fusion': config.text_lr,
+        'temperature': config.temperature_lr,
+        'rest': config.lr,
+    }
     rates = {
         name: optax.scale_by_learning_rate(learning_rate(config, peak, steps))
         for name, peak in peaks.items()

@@ -56,7 +56,7 @@ TABLE = (
     (
         'at least 0, and finite',
         lambda x: 0 <= x < math.inf,
-        'lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim '
+        'lr text_lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim '
         'length_penalty',
     ),
     (

@@ -52,8 +52,10 @@ def make_step(
         metrics = {name: mean.value for name, mean in means.items()}
         metrics |= {
             'grad_norm': grad_norm,
-            'lr': learning_rate(config.optim, config.optim.lr, steps)(state.updates),
-            'image_lr': learning_rate(config.optim, config.optim.image_lr, steps)(state.updates),
+            **{
+                name: learning_rate(config.optim, config.optim[name], steps)(state.updates)
+                for name in ('lr', 'text_lr', 'image_lr')
+            },
             'ema_momentum': momentum,
             'skipped_steps': new.skipped,
             'skipped_in_a_row': new.skipped_in_a_row,

@@ -46,6 +46,7 @@ def golden_config(golden):
     groups = golden.config['groups']
     config.optim.update(
         lr=groups['bert']['lr'],
+        text_lr=groups['bert']['lr'],
         image_lr=groups['vit']['lr'],
         end_lr=groups['bert']['lr'],
         warmup_steps=0,
@@ -92,19 +93,23 @@ def test_clipping_adamw_with_its_groups_and_ema_are_torchs():
     assert state.step == golden.config['steps']
 
 
-def test_image_tower_temperature_and_the_rest_have_learning_rates_of_their_own(config):
+def test_parts_have_learning_rates_of_their_own(config):
     """Adam's first step is as long as the learning rate, whatever the gradient."""
-    config.optim.update(lr=1e-3, image_lr=1e-4, temperature_lr=1e-5, end_lr=1e-6, warmup_steps=0)
+    config.optim.update(lr=1e-3, text_lr=3e-4, image_lr=1e-4, temperature_lr=1e-5)
+    config.optim.update(end_lr=1e-6, warmup_steps=0)
     params = {
         'image': {'bias': jnp.zeros(3)},
         'text': {'bias': jnp.zeros(3)},
+        'fusion': {'bias': jnp.zeros(3)},
+        'decoder': {'bias': jnp.zeros(3)},
         'temperature': jnp.zeros(()),
         'mask_token': jnp.zeros(3),
     }
     tx = make_optimizer(config.optim, 10)
     gradients = jax.tree.map(lambda p: jnp.full_like(p, 5.0), params)
     updates, _ = tx.update(gradients, tx.init(params), params)
-    rates = {'image': 1e-4, 'text': 1e-3, 'temperature': 1e-5, 'mask_token': 1e-3}
+    rates = {'image': 1e-4, 'text': 3e-4, 'fusion': 3e-4, 'decoder': 1e-3}
+    rates |= {'temperature': 1e-5, 'mask_token': 1e-3}
     for name, rate in rates.items():
         for update in jax.tree.leaves(updates[name]):
             np.testing.assert_allclose(update, -rate, rtol=1e-5)
@@ -116,7 +121,7 @@ def test_a_learning_rate_below_the_end_value_stays(config):
         np.testing.assert_allclose(rate(step), config.optim.end_lr / 10, rtol=1e-6)
 
 
-@pytest.mark.parametrize('which', ['lr', 'image_lr', 'temperature_lr'])
+@pytest.mark.parametrize('which', ['lr', 'text_lr', 'image_lr', 'temperature_lr'])
 @pytest.mark.parametrize('variant', ['base', 'large', 'demo', 'tiny'])
 def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine(variant, which):
     config = get_config(variant)
