@@ -21,8 +21,8 @@ def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
         c = finetune.full_size(lr=3e-5, image_lr=5e-6, steps=10_000)
         c.data.train, c.data.eval = 'jsonl:data/train.jsonl', 'jsonl:data/val.jsonl'
     elif variant == 'sentiment':
-        c = finetune.emoji('demo', encoder_lr=1e-4)
-        c.train.update(steps=400)
+        c = finetune.emoji('demo', encoder_lr=2e-4)
+        c.train.update(steps=800)
     elif variant == 'tiny':
         c = finetune.emoji('tiny')
     else:

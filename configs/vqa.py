@@ -38,7 +38,10 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         c.data.emoji_scenes.update(concepts=30, eval_size=1000)
         return c
     if variant == 'easy':
-        return _emoji('easy_vqa:train', 'easy_vqa:test', steps=300)
+        c = _emoji('easy_vqa:train', 'easy_vqa:test', steps=2000)
+        # Colours it knows; what tells a circle from a rectangle, the image tower has to learn.
+        c.optim.update(text_lr=1e-4, image_lr=2e-3)
+        return c
     if variant == 'tiny':
         c = finetune.emoji('tiny')
         c.data.train, c.data.eval = 'emoji_questions:train', 'emoji_questions:val'
@@ -63,7 +66,7 @@ def _vqa2() -> ml_collections.ConfigDict:
 
 
 def _emoji(train: str, evaluation: str, *, steps: int) -> ml_collections.ConfigDict:
-    c = finetune.emoji('demo', encoder_lr=1e-4)
+    c = finetune.emoji('demo', encoder_lr=2e-4)
     c.data.train, c.data.eval = train, evaluation
     c.train.update(steps=steps)
     _answer(c)

@@ -129,6 +129,21 @@ def test_targets_are_drawn_by_weight_and_the_row_weighs_their_sum(config, tmp_pa
     assert total == pytest.approx({'x': 0.6, 'y': 0.2}, abs=0.03)
 
 
+@pytest.mark.parametrize('references', [3, 7])
+def test_references_are_the_captions_and_then_padding(config, references):
+    """A scene has five captions; each is as if it were the target of a row of generate."""
+    config.update(references=references, max_target_tokens=20)
+    source, row = make(config, 'self_critical', 'emoji_scenes:train')
+    (batch,) = batches(source, row, config, 1)
+    assert batch['references'].shape == (6, references, 20) and 'target' not in batch
+    for index, found in zip(batch['index'], batch['references'], strict=True):
+        np.testing.assert_array_equal(found, row.references_of(source.entry(int(index))))
+        texts = [row.clean(caption) for caption in source.captions(int(index))]
+        encoded = [row.tokenizer.encode(t, 20, ended=True) for t in texts[:references]]
+        np.testing.assert_array_equal(found[: len(encoded)], encoded)
+        assert len(encoded) == min(references, 5) and (found[5:] == row.tokenizer.pad_id).all()
+
+
 def test_a_long_prompt_keeps_its_end_and_both_marks(config):
     source, row = make(config, 'generate', 'emoji_dialog:train')
     ids = row.encode_prompt('is there a dog no ' * 9 + 'and a cat')
