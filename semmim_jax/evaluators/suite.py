@@ -38,7 +38,15 @@ def format_reports(reports: dict[str, Report]) -> str:
 
 
 def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int) -> list[str]:
-    """Writes results.json, the pictures and the curves of metrics.jsonl; returns the paths."""
+    """Writes results.json, the pictures and, if losses were logged, their curves.
+
+    Args:
+      reports: by evaluator; 'training' is that of `course.evaluate`.
+      workdir: the run's folder, with its metrics.jsonl.
+      step: of the state that was evaluated.
+
+    Returns the paths.
+    """
     folder = pathlib.Path(workdir)
     results = {'step': step}
     for name, report in reports.items():
@@ -57,6 +65,6 @@ def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int)
         for name, write_file in report.files.items():
             write_file(folder / name)
             written.append(str(folder / name))
-    if (folder / 'metrics.jsonl').exists():
+    if 'training' in reports and reports['training'].details:  # none where nothing was trained
         written.append(str(draw_curves(folder / 'metrics.jsonl', path=folder / 'curves.png')))
     return written

@@ -15,6 +15,7 @@ class SmallTask:
 
     evaluators = ('losses',)
     chooses = False
+    corpus_size = 0
 
     def __init__(self, config=None, special=None):
         del config, special

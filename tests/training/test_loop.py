@@ -63,6 +63,15 @@ def test_each_step_and_each_evaluation_is_written_once(whole):
     assert found.count((4, False)) > 0
 
 
+def test_a_run_without_steps_evaluates_what_it_starts_from(captions, tmp_path):
+    """Zero-shot figures: there is no course of the losses to tell or to draw."""
+    state = train_and_evaluate(config_of(captions, steps=0), str(tmp_path), SmallTask)
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert int(state.step) == results['step'] == 0
+    assert results['losses']['figures']['loss'] > 0
+    assert not (tmp_path / 'curves.png').exists()
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_saved_and_the_next_start_makes_it_whole(
     captions, whole, tmp_path, monkeypatch, capfd, number
