@@ -80,7 +80,8 @@ def _rerank(predict: Any, data: EvalData, similarity: np.ndarray, text: dict) ->
     re-ranked as well; published code leaves it at its ITC place.
     """
     chosen = candidates(similarity, data.settings.k_test)
-    scores = similarity - 1e6  # under any log-odds
+    # Under any log-odds; in float32 what is left of the similarities would be sixteenths.
+    scores = similarity.astype(np.float64) - 1e6
     first = 0
     for batch in data.image_batches():
         count = int(batch['valid'].sum())
