@@ -64,6 +64,7 @@ def self_critical(c: ml_collections.ConfigDict, *, references: int) -> None:
     c.task.name = 'self_critical'
     del c.task.smoothing
     c.task.samples = 5  # texts drawn of an image
+    c.task.baseline = 'others'  # mean reward of the other texts drawn; 'greedy': of the greedy one
     c.task.corpus = 5000  # records whose texts weigh CIDEr-D's n-grams
     c.data.references = references
 

@@ -1,8 +1,9 @@
 """Generation trained on the measure that it is judged by: self-critical sequence training.
 
-A text that is drawn is made likelier by how much more CIDEr-D it has than the model's own greedy
-text of the same image (SCST, Rennie et al., arXiv 1612.00563). It starts from a model that was
-trained by likelihood.
+A text that is drawn is made likelier by how much more CIDEr-D it has than a baseline, which is the
+model's own too: its greedy text of the same image (SCST, Rennie et al., arXiv 1612.00563), or the
+mean of the other texts drawn of it (Luo, arXiv 2003.09971). It starts from a model that was trained
+by likelihood.
 """
 
 from collections.abc import Sequence
@@ -22,19 +23,28 @@ from semmim_jax.ops.sampling import draw_texts
 from semmim_jax.ops.streams import stream
 from semmim_jax.tasks.generate import Generate
 
+BASELINES = ('greedy', 'others')
+
 
 class SelfCritical(Generate):
-    """The task `config.task.name = 'self_critical'`: fields as of generate, `samples`, `corpus`.
+    """The task `config.task.name = 'self_critical'`.
+
+    Fields as of generate, and `samples`, `baseline`, `corpus`.
 
     The reward is CIDEr-D over token ids with the closing [SEP], so that a text that breaks off is
     worth less. It is computed by the host that holds the rows, in the middle of the step.
 
     Raises:
-      ValueError: for what `Generate` refuses, and for no references.
+      ValueError: for what `Generate` refuses, for no references, and for an unknown baseline.
     """
 
     def __init__(self, config: Any, special: SpecialTokens):
         super().__init__(config, special)
+        if self.config.baseline not in BASELINES:
+            said = f'task.baseline={self.config.baseline!r} is none of {", ".join(BASELINES)}'
+            raise ValueError(said)
+        if self.config.baseline == 'others' and self.config.samples < 2:
+            raise ValueError('task.samples=1: task.baseline=others needs at least 2')
         self.references = config.data.references
         if self.references < 1:
             raise ValueError(f'data.references={self.references}: the reward needs at least 1')
@@ -77,7 +87,7 @@ class SelfCritical(Generate):
         drawn = self._draw(params, batch, stream(key, 'samples'))  # [b, g, t]
         rewards = self._rewards(drawn, batch['references'])  # [b, g]
         samples = drawn[:, 1:].reshape(-1, drawn.shape[-1])  # [b * k, t]
-        advantage = (rewards[:, 1:] - rewards[:, :1]).reshape(-1)
+        advantage = self._advantage(rewards).reshape(-1)
         inputs = jnp.pad(samples[:, :-1], ((0, 0), (1, 0)), constant_values=self.special.cls)
 
         def forward(model):
@@ -92,6 +102,14 @@ class SelfCritical(Generate):
             'cider_drawn': Mean.of(rewards[:, 1:]),
         }
         return loss.value, (metrics, extra)
+
+    def _advantage(self, rewards: jax.Array) -> jax.Array:
+        """[b, 1 + k] of greedy and drawn texts -> of the drawn ones [b, k]."""
+        greedy, drawn = rewards[:, :1], rewards[:, 1:]
+        if self.config.baseline == 'greedy':
+            return drawn - greedy
+        others = drawn.sum(axis=1, keepdims=True) - drawn
+        return drawn - others / (drawn.shape[1] - 1)
 
     def _draw(self, params: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
         """Greedy and random texts [b, 1 + samples, t] int32: words, [SEP], padding."""

@@ -20,19 +20,19 @@ from tests.tasks.warm_state import SPECIAL, jit
 WORDS = 12  # few, so that random texts are worth something
 
 
-def tiny():
+def tiny(baseline='others'):
     config = caption.get_config('tiny_scst')
     config.data.update(references=3, max_target_tokens=8)
     config.model.text.vocab_size = 5 + WORDS
     config.task.decoding.update(max_length=6)
-    config.task.samples = 3
+    config.task.update(samples=3, baseline=baseline)
     return config
 
 
 @functools.cache
-def make_case(*, rows: int = 4) -> tuple[Any, Any, dict[str, np.ndarray]]:
+def make_case(*, rows: int = 4, baseline: str = 'others') -> tuple[Any, Any, dict[str, np.ndarray]]:
     """A task that saw the batch's references as its corpus, parameters, batch."""
-    config = tiny()
+    config = tiny(baseline)
     task, params = make_task(config)
     references = np.stack([texts(3, 8, seed=i, shortest=3) for i in range(rows)])
     references = np.where(references < 5, references, 5 + references % WORDS)
@@ -61,9 +61,10 @@ def rewards_by_pycocoevalcap(drawn, references):
     return np.stack(columns, axis=1)
 
 
-def test_rewards_and_loss():
+@pytest.mark.parametrize('baseline', ['greedy', 'others'])
+def test_rewards_and_loss(baseline):
     """The loss of whole passes over what was drawn, weighted by the advantage in CIDEr."""
-    task, params, batch = make_case()
+    task, params, batch = make_case(baseline=baseline)
     key = step_key(0, 0)
     drawn = np.asarray(jit(task._draw)(params, batch, stream(key, 'samples')))  # [b, g, t]
     rewards = rewards_by_pycocoevalcap(drawn, batch['references'])
@@ -76,7 +77,10 @@ def test_rewards_and_loss():
     log_p = jax.nn.log_softmax(jit(nn.apply(forward, task.model))({'params': params}))
     picked = np.take_along_axis(np.asarray(log_p), target[:, 1:, None], axis=-1)[..., 0]
     picked = np.where(target[:, 1:] == SPECIAL.pad, 0, picked).sum(-1).reshape(drawn.shape[:2])
-    advantage = rewards - rewards[:, :1]
+    advantage = np.zeros_like(rewards)  # the greedy text is not trained on
+    for text in 1, 2, 3:
+        others = [0] if baseline == 'greedy' else [other for other in (1, 2, 3) if other != text]
+        advantage[:, text] = rewards[:, text] - rewards[:, others].mean(axis=1)
     expected = -(advantage * picked).sum() / (drawn[:, 1:] != SPECIAL.pad).sum()
     loss, (metrics, _) = jit(lambda p: task.loss(p, None, {}, batch, key=key, step=0))(params)
     assert_close(loss, expected, rtol=1e-5)
@@ -103,10 +107,18 @@ def test_steps_raise_the_reward():
     assert np.mean(rewards[-10:]) > 1.5 * np.mean(rewards[:3])
 
 
-def test_the_reward_needs_references():
+@pytest.mark.parametrize(
+    'change,said',
+    [
+        ({'data.references': 0}, 'data.references=0'),
+        ({'task.baseline': 'zero'}, 'task.baseline=.zero. is none of greedy, others'),
+        ({'task.samples': 1}, 'task.samples=1: task.baseline=others needs at least 2'),
+    ],
+)
+def test_mistakes_are_named(change, said):
     config = tiny()
-    config.data.references = 0
-    with pytest.raises(ValueError, match='data.references=0'):
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=said):
         make_task(config)
 
 
