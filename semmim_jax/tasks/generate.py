@@ -164,12 +164,17 @@ class Generate:
         return jnp.concatenate([image, fused], axis=1), jnp.concatenate([seen, valid], axis=1)
 
     def _generate(self, variables: Any, batch: dict[str, jax.Array]) -> Beams:
-        params, decoding = {'params': variables.params}, self.config.decoding
-        rows = len(batch['prompt'])
+        decoding, rows = self.config.decoding, len(batch['prompt'])
+        next_logits, cache = self._start(variables.params, batch, texts=decoding.beams)
+        return beam_search(next_logits, cache, rows=rows, special=self.special, **decoding)
+
+    def _start(self, params: Any, batch: dict[str, jax.Array], *, texts: int):
+        """What writes `texts` texts of each row: `next_logits` of ops/beam.py, an empty cache."""
+        params, length = {'params': params}, self.config.decoding.max_length + 1
 
         def start(model):
             tokens, seen = self._read(model, batch)
-            cache = model.decoder.empty_cache(rows * decoding.beams, decoding.max_length + 1)
+            cache = model.decoder.empty_cache(len(tokens) * texts, length)
             return model.decoder_context(tokens), seen, cache
 
         context, seen, cache = nn.apply(start, self.model)(params)
@@ -178,7 +183,7 @@ class Generate:
             call = ids, position, context, seen, cache
             return self.model.apply(params, *call, method='decode_next')
 
-        return beam_search(next_logits, cache, rows=rows, special=self.special, **decoding)
+        return next_logits, cache
 
     def _rank(self, variables: Any, batch, answers: jax.Array):
         def rank(model):

@@ -113,27 +113,15 @@ class SelfCritical(Generate):
 
     def _draw(self, params: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
         """Greedy and random texts [b, 1 + samples, t] int32: words, [SEP], padding."""
-        params, texts = {'params': jax.lax.stop_gradient(params)}, 1 + self.config.samples
-        count, length = len(batch['prompt']), self.config.decoding.max_length
-
-        def start(model):
-            tokens, seen = self._read(model, batch)
-            cache = model.decoder.empty_cache(count * texts, length + 1)
-            return model.decoder_context(tokens), seen, cache
-
-        context, seen, cache = nn.apply(start, self.model)(params)
-
-        def next_logits(ids, position, cache):
-            call = ids, position, context, seen, cache
-            return self.model.apply(params, *call, method='decode_next')
-
+        params, texts = jax.lax.stop_gradient(params), 1 + self.config.samples
+        next_logits, cache = self._start(params, batch, texts=texts)
         return draw_texts(
             next_logits,
             cache,
             key=key,
-            rows=count,
+            rows=len(batch['prompt']),
             samples=self.config.samples,
-            max_length=length,
+            max_length=self.config.decoding.max_length,
             special=self.special,
         )
 
