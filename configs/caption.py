@@ -47,7 +47,7 @@ def _scst(c: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
         c.optim.update(lr=1e-6, text_lr=1e-6, image_lr=1e-6, end_lr=1e-7)
         c.train.update(steps=2212)
     elif name == 'emoji':
-        c.optim.update(lr=1e-4, text_lr=1e-4, image_lr=1e-4)
+        c.optim.update(lr=3e-5, text_lr=3e-5, image_lr=3e-5)
         c.train.update(steps=200)
     return c
 
