@@ -28,7 +28,7 @@ class Helped(NamedTuple):
 
 TASKS = {
     'retrieval': Helped(300, 'retrieval', ('tr@1_itm', 'ir@1_itm')),
-    'vqa': Helped(600, 'answers', ('accuracy',)),  # half of the config's: there are six runs
+    'vqa': Helped(600, 'answers', ('accuracy',)),  # fewer than the config's: there are six runs
 }
 
 

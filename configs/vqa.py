@@ -32,7 +32,7 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         c.data.min_answer_count = 9  # leaves 3,129 answers of train and val
         return c
     if variant == 'emoji':
-        c = _emoji('emoji_questions:train', 'emoji_questions:val', steps=1200)
+        c = _emoji('emoji_questions:train', 'emoji_questions:val', steps=2000)
         # An answer tells little of what an object is called. Fewer kinds than in pre-training are
         # met often enough in minutes.
         c.data.emoji_scenes.update(concepts=30, eval_size=1000)
