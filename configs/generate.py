@@ -14,12 +14,12 @@ import ml_collections
 
 from configs import finetune
 
-# Source, evaluator, words of the vocabulary, length of the longest text.
+# Source, evaluator, words of the vocabulary, length of the longest text, steps.
 _EMOJI = {
-    'question_generation': ('emoji_asking', 'captions', 320, 10),
-    'german': ('emoji_german', 'captions', 448, 24),
-    'french': ('emoji_french', 'captions', 448, 28),
-    'dialog': ('emoji_dialog', 'answers', 320, 4),
+    'question_generation': ('emoji_asking', 'captions', 320, 10, 400),
+    'german': ('emoji_german', 'captions', 448, 24, 600),
+    'french': ('emoji_french', 'captions', 448, 28, 600),
+    'dialog': ('emoji_dialog', 'answers', 320, 4, 400),
 }
 
 
@@ -30,13 +30,13 @@ def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
         c.data.train, c.data.eval = 'jsonl:data/train.jsonl', 'jsonl:data/val.jsonl'
         return _writing(c, 'captions', 30)
     if variant in _EMOJI:
-        source, evaluator, words, length = _EMOJI[variant]
+        source, evaluator, words, length, steps = _EMOJI[variant]
         c = finetune.emoji('demo', encoder_lr=1e-4 if variant == 'dialog' else 1e-3)
         c.data.train, c.data.eval = f'{source}:train', f'{source}:val'
         c.model.text.vocab_size = words
         if variant == 'dialog':
             c.data.emoji_scenes.concepts = 30  # as in configs/vqa.py
-        c.train.update(steps=400)
+        c.train.update(steps=steps)
         return _writing(c, evaluator, length)
     if variant == 'tiny':
         c = finetune.emoji('tiny')
