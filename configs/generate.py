@@ -18,7 +18,7 @@ from configs import finetune
 _EMOJI = {
     'question_generation': ('emoji_asking', 'captions', 320, 10, 400),
     'german': ('emoji_german', 'captions', 448, 24, 600),
-    'french': ('emoji_french', 'captions', 448, 28, 600),
+    'french': ('emoji_french', 'captions', 448, 28, 800),
     'dialog': ('emoji_dialog', 'answers', 320, 4, 400),
 }
 
