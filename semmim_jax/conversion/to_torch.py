@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,9 @@ from semmim_jax.conversion.albef import ENCODING_HEADS, LINEAR, albef_table
 from semmim_jax.conversion.files import new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
-from semmim_jax.data.tokenizer import make_tokenizer
+from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer
 from semmim_jax.training.checkpoint import load_params
+from semmim_jax.training.initial import saved_tokenizer
 
 
 def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: str = 'ema') -> None:
@@ -31,20 +31,20 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
         lower-case WordPiece, the only one that the PyTorch module has.
     """
     workdir = pathlib.Path(workdir)
-    ours, config = load_params(workdir, params=params)
+    ours, saved = load_params(workdir, params=params)
+    config = saved.config
     table = albef_table(ours, text_depth=config['model']['text']['depth'])
     tensors = to_theirs(table, ours=ours, origin=str(workdir))
     results = workdir / 'results.json'
-    steps = (int(x.name) for x in (workdir / 'checkpoints').iterdir() if x.name.isdigit())
     card = model_card(
         config,
         params=params,
         parameters=sum(x.size for x in tensors.values()),
-        step=max(steps),
+        step=saved.step,
         results=read_json(results) if results.is_file() else None,
     )
     with new_folder(out) as folder:
-        _save_tokenizer(workdir, folder, end_token=config['data']['end_token'])
+        _save_tokenizer(saved_tokenizer(saved, workdir), folder, origin=str(workdir))
         write_tensors(folder / 'model.safetensors', tensors)
         _write_json(folder / 'config.json', torch_config(config, tensors))
         _write_json(folder / 'preprocessor_config.json', preprocessor_config(config['model']))
@@ -100,19 +100,17 @@ def preprocessor_config(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save_tokenizer(workdir: pathlib.Path, folder: pathlib.Path, *, end_token: bool) -> None:
+def _save_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path, *, origin: str) -> None:
     """Saves the run's tokeniser, if it is what the PyTorch module makes of its vocab.txt."""
-    make_tokenizer(str(workdir), texts=(), size=0, end_token=end_token).save(folder)
-    wanted = ('normalizer', 'pre_tokenizer', 'model')
+    tokenizer.save(folder)
     if (folder / 'vocab.txt').is_file():
-        plain = make_tokenizer(str(folder / 'vocab.txt'), texts=(), size=0, end_token=end_token)
-        with tempfile.TemporaryDirectory() as other:
-            plain.save(other)
-            found = [read_json(pathlib.Path(x) / 'tokenizer.json') for x in (folder, other)]
+        plain = make_tokenizer(str(folder / 'vocab.txt'), texts=(), size=0)
+        found = [json.loads(each.files()['tokenizer.json']) for each in (tokenizer, plain)]
+        wanted = ('normalizer', 'pre_tokenizer', 'model')
         if all(found[0][name] == found[1][name] for name in wanted):
             return
     raise ConversionError(
-        f"{workdir}: its tokeniser is not BERT's lower-case WordPiece, and the PyTorch module has "
+        f"{origin}: its tokeniser is not BERT's lower-case WordPiece, and the PyTorch module has "
         'no other'
     )
 
