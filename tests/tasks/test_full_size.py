@@ -10,8 +10,7 @@ from benchmarks import step_flops
 from semmim_jax.tasks.pretrain import Pretrain
 from semmim_jax.training import optim, sharding, state
 
-# METHOD section 6, GFLOP per sample: (student, teacher) of each pass. It takes 103 masked patches,
-# round(0.4 * 256) is 102. MLM's teacher figure there holds the image keys and values as well.
+# docs/method.md section 6, GFLOP per sample: (student, teacher) of each pass.
 METHOD = {
     'ViT, full view': (46.39, 46.39),
     'ViT, masked view': (46.39, 0),
@@ -41,7 +40,7 @@ def abstract(config):
 
 
 def test_parameters_by_tower(abstract):
-    """The arithmetic of the towers that METHOD section 1 names, biases and norms included."""
+    """The arithmetic of the towers of docs/method.md section 1, biases and norms included."""
     d, words, e, codes = 768, 30522, 256, 8192
     linear = lambda inputs, outputs: inputs * outputs + outputs
     norm = 2 * d
@@ -123,7 +122,7 @@ def test_arithmetic_is_methods_table(config):
         rows = [row for row in passes if row.name.split(',')[0] == name or row.name == name]
         student = sum(row.student for row in rows) / 1e9
         teacher = sum(row.teacher for row in rows) / 1e9
-        # 0.03: METHOD's roundings, and one patch of the injection and the encoding head.
+        # 0.03: the roundings there, and one patch of the injection and the encoding head.
         assert (student, teacher) == pytest.approx(figures, abs=0.03), name
     assert sum(row.student for row in passes) == pytest.approx(142.39e9, rel=1e-3)
 
