@@ -19,7 +19,8 @@ COMPUTED = ('1', '2', '3', '4', '5', '6', '7', '8')  # sections of docs/method.m
 _HEADING = re.compile(r'^#{2,} (\d+(?:\.\d+)*)\b', re.MULTILINE)
 _FUNCTION = re.compile(r'`([\w/]+\.py): ([\w.]+)`')
 _NUMBERS = r'(\d+(?:\.\d+)*(?:(?:, | and | to )\d+(?:\.\d+)*)*)'
-_SECTION = re.compile(rf'(docs/(?:method|design)\.md) sections? {_NUMBERS}')
+_SECTION = re.compile(rf'\b(method|design)\.md[)`]*,? sections? {_NUMBERS}')
+_OWN_SECTION = re.compile(rf'\b[Ss]ections? {_NUMBERS}')  # a page's of itself
 _OLD = re.compile(r'\b(?:METHOD|DESIGN)(?:\.md)?(?:\'s)? (?:sections? \d|[a-z])')
 
 
@@ -43,14 +44,22 @@ def headings(page: str) -> set[str]:
 
 
 def sections(text: str) -> set[tuple[str, str]]:
-    """(page, number) of every section that a text refers to; "2 to 5" is four of them."""
-    found = set()
-    for page, numbers in _SECTION.findall(joined(text)):
-        for part in re.split(', | and ', numbers):
-            first, _, last = part.partition(' to ')
-            through = range(int(first), int(last) + 1) if last else [first]
-            found |= {(page, str(number)) for number in through}
-    return found
+    """(page, number) of every section that a text refers to after the page's name."""
+    found = _SECTION.findall(joined(text))
+    return {(f'docs/{page}.md', number) for page, numbers in found for number in each(numbers)}
+
+
+def own_sections(page: str) -> set[tuple[str, str]]:
+    """(page, number) of every section that a page refers to as its own."""
+    rest = _SECTION.sub('', joined((ROOT / page).read_text()))
+    return {(page, number) for numbers in _OWN_SECTION.findall(rest) for number in each(numbers)}
+
+
+def each(numbers: str) -> Iterator[str]:
+    """The numbers of a list such as "2, 4 to 6 and 8.1"."""
+    for part in re.split(', | and ', numbers):
+        first, _, last = part.partition(' to ')
+        yield from map(str, range(int(first), int(last) + 1)) if last else [first]
 
 
 def listed(page: str) -> list[tuple[str, str, str]]:
@@ -108,10 +117,13 @@ def test_a_listed_functions_docstring_names_the_section():
 
 def test_a_section_that_is_referred_to_exists():
     known = {page: headings(page) for page in PAGES}
+    named = {str(path.relative_to(ROOT)): sections(path.read_text()) for path in files()}
+    for page in PAGES:
+        named[page] |= own_sections(page)
     lost = [
-        f'{path.relative_to(ROOT)}: {page} has no section {number}'
-        for path in files()
-        for page, number in sorted(sections(path.read_text()))
+        f'{path}: {page} has no section {number}'
+        for path, found in named.items()
+        for page, number in sorted(found)
         if number not in known[page]
     ]
     assert not lost, '\n'.join(lost)
@@ -134,6 +146,7 @@ def test_nothing_refers_to_a_page_outside_the_repository():
         ('({} sections 2, 4 and 6.1)', {'2', '4', '6.1'}),
         ('{} sections 2 to 5', {'2', '3', '4', '5'}),
         ('# {} section\n# 12', {'12'}),
+        ('[the method]({}), section 7', {'7'}),
         ('see {}.', set()),
     ],
 )
