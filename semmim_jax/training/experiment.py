@@ -38,7 +38,7 @@ class Experiment:
       tokenizer: see `data.tokenizer`.
       source: of training records.
       make_row: makes a training row of a record, see `data.rows`.
-      task: see DESIGN section 2, "a task".
+      task: see docs/design.md section 2.
       tx: the optimizer.
       mesh: of devices.
       abstract: shapes and shardings of the state.
