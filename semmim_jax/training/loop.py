@@ -31,6 +31,7 @@ from semmim_jax.training.profiling import traced
 from semmim_jax.training.sharding import shard_batch
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import jit_step
+from semmim_jax.training.summary import describe_data
 from semmim_jax.training.watchdog import Watchdog
 
 
@@ -65,12 +66,19 @@ def train_and_evaluate(
         train = run.config.train
         state = run.restore_or_create()
         first, main = int(state.step), jax.process_index() == 0
+        if main:
+            lines = describe_data(run.source, run.tokenizer, run.config)
+            print('\n'.join(lines), flush=True)
         _say(
             main,
             f'{"resuming" if first else "starting"} at step {first} of {train.steps}, '
             f'{_count(state.params):,} parameters, {jax.device_count()} '
             f'{jax.devices()[0].platform} device(s), workdir {run.workdir}',
         )
+        if first < train.steps:
+            _say(
+                main, 'compiling the training step: once a start, a minute or more for large models'
+            )
         if main:
             clock.open(run.workdir / 'ledger.jsonl', step=first)
         loop = _Loop(

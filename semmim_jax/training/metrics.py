@@ -19,6 +19,9 @@ from semmim_jax.training.lines import LineFile, keep_lines
 logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
 
 
+LINE = 120  # columns of a line of the log
+
+
 class MetricsWriter:
     """Writes scalars and pictures of one run, so that a resumed run's file reads like any other.
 
@@ -138,10 +141,7 @@ class Progress:
         self._step, self._time, self._waited = step, now, 0.0
         if not self._active:
             return speed
-        line = (
-            f'step {step}/{self._last} {_format(values)}, {speed["images_per_second"]:.1f} img/s, '
-            f'wait {speed["data_wait"]:.0%}, eta {_clock(speed["eta"])}'
-        )
+        line = log_line(step, self._last, values, speed)
         if self._bar is None:
             print(line, flush=True)
         else:
@@ -155,12 +155,30 @@ class Progress:
             self._bar.close()
 
 
-def _format(values: Mapping[str, float]) -> str:
-    """'loss 9.1 (itc 1.2 ...), ...': the parts of the loss in brackets, then the rest."""
-    parts = {name: value for name, value in values.items() if name.startswith('loss_')}
-    rest = {n: v for n, v in values.items() if n not in parts and n != 'loss'}
-    join = lambda pairs: ' '.join(f'{n.removeprefix("loss_")} {v:.4g}' for n, v in pairs.items())
-    return f'loss {values["loss"]:.4g} ({join(parts)}), {join(rest)}'
+def log_line(step: int, last: int, values: Mapping[str, float], speed: Mapping[str, float]) -> str:
+    """'step 10/750  loss 25.8 (itc 4.91 ...)  63.2 img/s, wait 0%, eta 9:12'.
+
+    At most `LINE` columns: losses that do not fit are left out. All figures are in metrics.jsonl.
+
+    Args:
+      step, last: steps done, and of the run.
+      values: metrics of the step: `loss`, its parts `loss_...`, and others, which are not shown.
+      speed: images_per_second, data_wait (share of the time), eta (seconds).
+    """
+    begin = f'step {step}/{last}  loss {values["loss"]:.4g}'
+    end = (
+        f'{speed["images_per_second"]:.1f} img/s, wait {speed["data_wait"]:.0%}, '
+        f'eta {_clock(speed["eta"])}'
+    )
+    parts = [
+        f'{name.removeprefix("loss_")} {value:.3g}'
+        for name, value in values.items()
+        if name.startswith('loss_')
+    ]
+    room = LINE - len(f'{begin} ()  {end}')
+    while parts and len(' '.join(parts)) > room:
+        parts = [*parts[: -2 if parts[-1] == '...' else -1], '...'] if len(parts) > 1 else []
+    return f'{begin} ({" ".join(parts)})  {end}'
 
 
 def _clock(seconds: float) -> str:
