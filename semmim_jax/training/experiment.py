@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline, rows, sources
+from semmim_jax.data.lengths import usual_minimum
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training import distributed
 from semmim_jax.training.checkpoint import Checkpoints
@@ -124,6 +125,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     source = sources.make_source(config.data.train, config.data)
     folder = pathlib.Path(workdir)
     tokenizer = run_tokenizer(config, source, folder)
+    config = _with_min_length(config, source, tokenizer)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
         cls=tokenizer.cls_id,
@@ -168,6 +170,16 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         labels=labels,
         fingerprint=fingerprint,
     )
+
+
+def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections.FrozenConfigDict:
+    """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
+    if config.task.get('decoding') is None or config.task.decoding.min_length >= 0:
+        return config
+    found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
+    config = ml_collections.ConfigDict(config)
+    config.task.decoding.min_length = min(found, config.task.decoding.max_length)
+    return ml_collections.FrozenConfigDict(config)
 
 
 def data_fingerprint(config: Any, source: Any, tokenizer: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from semmim_jax.data.tokenizer import (
     extend_tokenizer,
     has_tokenizer,
     make_tokenizer,
+    train_tokenizer,
 )
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.state import TrainState
@@ -27,8 +28,9 @@ def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
     """The tokeniser of a run.
 
     What `data.vocab` names; if that is '', the workdir's own once there is a checkpoint, or that of
-    `init.weights`, or else the words of the source. With `data.extend_vocab` the source's words are
-    added to the one of `data.vocab` or `init.weights`.
+    `init.weights`, or else one of the kind `data.vocab_kind`, made from the texts of the source.
+    With `data.extend_vocab` the source's words are added to the one of `data.vocab` or
+    `init.weights`.
 
     Args:
       config: the experiment.
@@ -42,11 +44,22 @@ def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
     begun = any((workdir / 'checkpoints').glob('[0-9]*'))
     folders = [str(workdir)] * begun + [config.init.weights]
     vocab = data.vocab or next((f for f in folders if f and has_tokenizer(f)), '')
-    extend = data.extend_vocab and vocab not in ('', str(workdir))
-    texts = source.vocabulary_texts() if extend or not vocab else ()
-    tokenizer = make_tokenizer(vocab, texts=texts, size=size, end_token=data.end_token)
-    if extend:
-        tokenizer = extend_tokenizer(tokenizer, texts=texts, size=size)
+    if not vocab:
+        return train_tokenizer(
+            source.vocabulary_texts(),
+            kind=data.vocab_kind,
+            size=size,
+            min_count=data.vocab_min_count,
+            strip_accents=data.strip_accents,
+            fill=True,
+            end_token=data.end_token,
+        )
+    tokenizer = make_tokenizer(vocab, texts=(), size=size, end_token=data.end_token)
+    if data.extend_vocab and vocab != str(workdir):
+        texts = source.vocabulary_texts()
+        tokenizer = extend_tokenizer(
+            tokenizer, texts=texts, size=size, min_count=data.vocab_min_count
+        )
     check_vocab_size(tokenizer, size)
     return tokenizer
 
