@@ -174,7 +174,9 @@ def test_a_rare_character_has_a_place_only_where_there_is_room():
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_size_too_small_names_the_flag_and_the_least(kind):
-    with pytest.raises(ValueError, match='size 20 is too small.*--config.model.text.vocab_size=') as e:
+    with pytest.raises(
+        ValueError, match='size 20 is too small.*--config.model.text.vocab_size='
+    ) as e:
         trained(ENGLISH, kind=kind, size=20)
     least = int(str(e.value).split('vocab_size=')[1].split()[0])
     assert trained(ENGLISH, kind=kind, size=least).vocab_size == least
@@ -183,7 +185,9 @@ def test_a_size_too_small_names_the_flag_and_the_least(kind):
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(ValueError, match="data.vocab_kind='unigram' is none of wordpiece, bpe, words"):
+    with pytest.raises(
+        ValueError, match="data.vocab_kind='unigram' is none of wordpiece, bpe, words"
+    ):
         trained(ENGLISH, kind='unigram')
 
 

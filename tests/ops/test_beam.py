@@ -144,7 +144,7 @@ def test_no_n_gram_is_there_twice(n):
 
 
 def test_a_block_that_cannot_apply_changes_no_program():
-    """0 blocks nothing, and 4 words have no two n-grams of 5: the program of neither has a block."""
+    """0 blocks nothing, and 4 words have no two n-grams of 5: neither program has a block."""
 
     def program(**options):
         limits = dict(beams=2, min_length=0, max_length=LONGEST, length_penalty=1.0)
