@@ -19,7 +19,7 @@ from configs.pretrain import get_config
 from semmim_jax import main  # noqa: F401  defines the flags
 from semmim_jax.cli.parser import parse
 from semmim_jax.conversion.files import read_tensors
-from semmim_jax.drills.small_state import FINGERPRINT, abstract, one_device, save
+from semmim_jax.drills.small_state import abstract, one_device, save
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.experiment import open_experiment
@@ -71,7 +71,7 @@ def checkpoint(data: st.DataObject, folder: pathlib.Path) -> None:
     intact = verify_workdir(folder)
     checkpoints = Checkpoints(folder, keep=2, async_save=False)
     try:
-        found = checkpoints.restore(abstract(one_device(0)), fingerprint=FINGERPRINT)
+        found, _ = checkpoints.restore(abstract(one_device(0)))
     finally:
         checkpoints.close()
     expected = one_device(int(found.step))
@@ -146,7 +146,7 @@ def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
     config = parsed(overrides(data, most=1))
     run = open_experiment(config, str(folder), find_task(config))
     run.checkpoints.close()
-    assert json.loads((folder / 'config.json').read_text())
+    assert not any(folder.iterdir())  # nothing is written before a start has passed its checks
     rows, c = run.config.train.batch_size, run.config.data
     view = jax.ShapeDtypeStruct((rows, c.image_size, c.image_size, 3), np.uint8)
     numbers = lambda *shape: jax.ShapeDtypeStruct((rows, *shape), np.int32)

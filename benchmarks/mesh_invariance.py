@@ -101,8 +101,8 @@ def restored(now: state.TrainState, abstract: state.TrainState, config: Any) -> 
     """The state after a checkpoint, on the mesh of `abstract`."""
     with tempfile.TemporaryDirectory() as workdir:
         checkpoints = Checkpoints(workdir, keep=1, async_save=False)
-        checkpoints.save(now, config=config, fingerprint={})
-        found = checkpoints.restore(abstract, fingerprint={})
+        checkpoints.save(now, config=config, fingerprint={}, files={})
+        found, _ = checkpoints.restore(abstract)
         checkpoints.close()
     return found
 

@@ -76,7 +76,7 @@ class Bench:
 
     def full_save(self) -> None:
         run = self.run
-        run.checkpoints.save(self.state, config=run.config, fingerprint=run.fingerprint)
+        run.save(self.state)
         run.checkpoints.wait()
 
     def bare_save(self) -> None:

@@ -1,4 +1,4 @@
-"""FLOPs of the full-size training step: METHOD section 6's arithmetic, and what the program holds.
+"""FLOPs of the full-size training step: arithmetic of docs/method.md section 6, and count.
 
     python -m benchmarks.step_flops          # from the root of the project; nothing is allocated
 
@@ -42,7 +42,7 @@ _PATH = r'jit\(step\)/(?P<back>transpose\()?jvp\((?:jvp\(\))?(?:SemMIM\.)?(?P<sc
 
 
 class Pass(NamedTuple):
-    """A row of METHOD's table: FLOPs of one forward pass per sample, and the part it runs in."""
+    """A row of the table in docs/method.md section 6: forward FLOPs per sample, and the part."""
 
     name: str
     part: str
@@ -91,7 +91,7 @@ def keys_values(tower: Any, tokens: int, layers: int) -> float:
 
 
 def arithmetic(config: Any) -> list[Pass]:
-    """METHOD section 6's table for the views `crossed` and targets in the encoding space.
+    """The table of docs/method.md section 6, for views `crossed` and targets in the encoding space.
 
     Args:
       config: the experiment; a weight of 0 leaves the passes of that loss out.

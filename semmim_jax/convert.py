@@ -30,6 +30,7 @@ from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_toke
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
+from semmim_jax.training.initial import saved_tokenizer
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'from-*: the experiment to convert for')
 _PART = flags.DEFINE_enum('part', '', ['', 'image', 'text'], 'from-hf: what DIR has to hold')
@@ -87,15 +88,14 @@ def _write(out: str, loaded: report.Loaded, *, config: Any, shapes: Any, source:
 
 def convert_to_hf(workdir: str, out: str) -> None:
     """A run's towers as Hugging Face folders."""
-    params, config = load_params(workdir, params=_PARAMS.value)
-    tokenizer = make_tokenizer(workdir, texts=(), size=0, end_token=config['data']['end_token'])
+    params, saved = load_params(workdir, params=_PARAMS.value)
+    tokenizer, model = saved_tokenizer(saved, pathlib.Path(workdir)), saved.config['model']
     with files.new_folder(out) as folder:
         for part in ('image', 'text'):
             (folder / part).mkdir()
-        to_hf.write_image_tower(folder / 'image', params=params, model=config['model'])
-        to_hf.write_text_tower(
-            folder / 'text', params=params, model=config['model'], pad_id=tokenizer.pad_id
-        )
+        to_hf.write_image_tower(folder / 'image', params=params, model=model)
+        pad_id = tokenizer.pad_id
+        to_hf.write_text_tower(folder / 'text', params=params, model=model, pad_id=pad_id)
         tokenizer.save(folder / 'text')
 
 

@@ -13,8 +13,9 @@ from semmim_jax.conversion.files import new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
-from semmim_jax.data.tokenizer import make_tokenizer
+from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.training.checkpoint import load_params
+from semmim_jax.training.initial import saved_tokenizer
 
 
 def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: str = 'ema') -> None:
@@ -31,21 +32,22 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
         WordPiece by one of `backends.RULES`, which are those that the PyTorch module has.
     """
     workdir = pathlib.Path(workdir)
-    ours, config = load_params(workdir, params=params)
+    ours, saved = load_params(workdir, params=params)
+    config = saved.config
     table = albef_table(ours, text_depth=config['model']['text']['depth'])
     tensors = to_theirs(table, ours=ours, origin=str(workdir))
     results = workdir / 'results.json'
-    steps = (int(x.name) for x in (workdir / 'checkpoints').iterdir() if x.name.isdigit())
     card = model_card(
         config,
         params=params,
         parameters=sum(x.size for x in tensors.values()),
-        step=max(steps),
+        step=saved.step,
         results=read_json(results) if results.is_file() else None,
     )
     with new_folder(out) as folder:
         tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
-        tokens['rule'] = _save_tokenizer(workdir, folder, end_token=tokens['end_token'])
+        tokenizer = saved_tokenizer(saved, workdir)
+        tokens['rule'] = _save_tokenizer(tokenizer, folder, origin=str(workdir))
         write_tensors(folder / 'model.safetensors', tensors)
         _write_json(folder / 'config.json', torch_config(config, tensors, tokens))
         _write_json(folder / 'preprocessor_config.json', preprocessor_config(config['model']))
@@ -109,17 +111,16 @@ def preprocessor_config(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save_tokenizer(workdir: pathlib.Path, folder: pathlib.Path, *, end_token: bool) -> str:
+def _save_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path, *, origin: str) -> str:
     """Saves the run's tokeniser, and gives the rule by which the PyTorch module cuts as it does."""
-    tokenizer = make_tokenizer(str(workdir), texts=(), size=0, end_token=end_token)
     tokenizer.save(folder)
-    found = read_json(folder / 'tokenizer.json')
+    found = json.loads(tokenizer.files()['tokenizer.json'])
     for rule in RULES if found['model'].get('type') == 'WordPiece' else ():
         known = json.loads(word_piece(tokenizer.tokens(), rule=rule).to_str())
         if all(found[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
             return rule
     raise ConversionError(
-        f'{workdir}: its tokeniser is not a lower-case WordPiece as runs make them, and the '
+        f'{origin}: its tokeniser is not a lower-case WordPiece as runs make them, and the '
         'PyTorch module has no other'
     )
 

@@ -64,6 +64,8 @@ def normalise_answer(answer: str) -> str:
 def vqa_accuracy(answer: str, annotators: Sequence[str]) -> float:
     """The official accuracy: min(others who agree / 3, 1), averaged over leaving each one out.
 
+    See docs/method.md section 7.
+
     As in the public code, annotators' answers lose punctuation only, and only where they differ
     (the official files hold them in normal form).
 

@@ -1,4 +1,4 @@
-"""RandAugment without colour operations, as ALBEF pre-trains with it (METHOD.md section 7).
+"""RandAugment without colour operations, as ALBEF pre-trains with it (docs/method.md section 7).
 
 `ops` operations are drawn with replacement, each applied with probability `prob`, at `level` of 10:
 Identity, AutoContrast, Equalize, Brightness and Sharpness at 0.1 + 1.8 level / 10, ShearX/Y by
@@ -37,7 +37,10 @@ def rand_augment(
     prob: float,
     fill: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Augments uint8 [h, w, 3] and, alongside, integer labels [h, w] or None."""
+    """Augments uint8 [h, w, 3] and, alongside, integer labels [h, w] or None.
+
+    See docs/method.md section 7.
+    """
     chosen = rng.integers(len(OPS), size=ops)
     applied = rng.random(ops) < prob
     signs = rng.choice((-1.0, 1.0), ops)

@@ -114,20 +114,41 @@ class Tokenizer:
         """Every token, in the order of ids."""
         return [self._backend.id_to_token(i) for i in range(self.vocab_size)]
 
-    def save(self, folder: str | pathlib.Path) -> None:
-        """Writes what make_tokenizer and transformers read back.
+    def files(self) -> dict[str, str]:
+        """What make_tokenizer and transformers read back: text by file name.
 
         tokenizer.json and tokenizer_config.json; for WordPiece vocab.txt too, a token a line, which
         alone does not say whether accents are kept: whoever reads it as BERT's drops them.
         """
-        folder = pathlib.Path(folder)
-        self._backend.save(str(folder / 'tokenizer.json'))
         config = {f'{role}_token': token for role, token in self._special.items()}
         config = {'tokenizer_class': _GENERIC, **config, 'clean_up_tokenization_spaces': False}
-        (folder / 'tokenizer_config.json').write_text(json.dumps(config, indent=1) + '\n')
+        found = {
+            'tokenizer.json': self._backend.to_str(pretty=True),
+            'tokenizer_config.json': json.dumps(config, indent=1) + '\n',
+        }
         if isinstance(self._backend.model, models.WordPiece):
-            lines = '\n'.join(self.tokens()) + '\n'
-            (folder / 'vocab.txt').write_text(lines, encoding='utf-8')
+            found['vocab.txt'] = '\n'.join(self.tokens()) + '\n'
+        return found
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Writes the files of `files` into a folder."""
+        for name, text in self.files().items():
+            (pathlib.Path(folder) / name).write_text(text, encoding='utf-8')
+
+
+def tokenizer_of_files(
+    files: Mapping[str, str], *, origin: str, end_token: bool = True
+) -> Tokenizer:
+    """The tokeniser whose `files` these are.
+
+    Raises ValueError, beginning with `vocabulary ORIGIN`, if they are none.
+    """
+    try:
+        config = json.loads(files['tokenizer_config.json'])
+        backend = tokenizers.Tokenizer.from_str(files['tokenizer.json'])
+    except Exception as error:  # the library's errors have no type of their own
+        raise ValueError(f'vocabulary {origin}: {" ".join(str(error).split())}') from None
+    return Tokenizer(backend, special=_roles(config.get), origin=origin, end_token=end_token)
 
 
 def make_tokenizer(

@@ -57,7 +57,10 @@ def augmented_view(
 def eval_view(
     image: np.ndarray, labels: np.ndarray | None, *, size: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The whole image resized to [size, size, 3], aspect not kept, and labels alike."""
+    """The whole image resized to [size, size, 3], aspect not kept, and labels alike.
+
+    See docs/method.md section 7.
+    """
     box = (0, 0, image.shape[1], image.shape[0])
     return resize_crop(image, box, size), (
         None if labels is None else _crop_labels(labels, box, size)
@@ -73,7 +76,8 @@ def random_box(
     rng: np.random.Generator, *, height: int, width: int, scale: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """Crop of RandomResizedCrop as x0, y0, x1, y1: area share uniform in `scale`, log-uniform
-    aspect from 3/4 to 4/3; after ten misses the largest central crop within that aspect.
+    aspect from 3/4 to 4/3; after ten misses the largest central crop within that aspect
+    (docs/method.md section 7).
 
     A scale of (1, 1) is the whole image whatever its aspect, as in evaluation."""
     if scale[0] >= 1:
@@ -95,7 +99,7 @@ def random_box(
 
 
 def resize_crop(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """The box of uint8 [h, w, 3] resized to [size, size, 3].
+    """The box of uint8 [h, w, 3] resized to [size, size, 3] (docs/method.md section 7).
 
     Bicubic; along an axis that shrinks, area-averaged, since OpenCV's bicubic has no antialiasing.
     """

@@ -82,7 +82,8 @@ def corrupt(
     """
     checkpoints = _open(workdir)
     for state in (older, newer):
-        checkpoints.save(state, config=ml_collections.ConfigDict({'a': 1}), fingerprint={'b': 2})
+        config = ml_collections.ConfigDict({'a': 1})
+        checkpoints.save(state, config=config, fingerprint={'b': 2}, files={'c': 'd'})
     checkpoints.check_last_save()
     checkpoints.close()
     folder = checkpoints.folder / str(newer.step)
@@ -126,7 +127,7 @@ def _restore(workdir: str | pathlib.Path, older: Any, newer: Any) -> str:
     checkpoints = _open(workdir)
     try:
         with contextlib.redirect_stderr(said):
-            state = checkpoints.restore(abstract, fingerprint={'b': 2})
+            state, _ = checkpoints.restore(abstract)
     except Exception as error:
         return f'{type(error).__name__}: {error}'
     finally:

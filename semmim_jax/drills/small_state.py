@@ -11,6 +11,7 @@ from semmim_jax.training.checkpoint import Checkpoints
 
 CONFIG = ml_collections.FrozenConfigDict({'seed': 0})
 FINGERPRINT = {'records': 8}
+FILES = {'labels.json': '[]\n'}
 
 
 @flax.struct.dataclass
@@ -55,7 +56,7 @@ def abstract(state: SmallState) -> SmallState:
 
 
 def save(checkpoints: Checkpoints, state: SmallState) -> None:
-    checkpoints.save(state, config=CONFIG, fingerprint=FINGERPRINT)
+    checkpoints.save(state, config=CONFIG, fingerprint=FINGERPRINT, files=FILES)
 
 
 def assert_same(found: SmallState, expected: SmallState) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 def nmi(codes: np.ndarray, labels: np.ndarray) -> float:
     """Normalised mutual information of two labellings, both int [m], m >= 1.
 
+    See docs/method.md section 8.
+
     Two constant labellings agree fully (1.0); a constant one says nothing about one that varies
     (0.0).
     """
@@ -22,6 +24,8 @@ def nmi(codes: np.ndarray, labels: np.ndarray) -> float:
 
 def purity(codes: np.ndarray, labels: np.ndarray) -> float:
     """Share of items that carry the commonest label of their code; both int [m], m >= 1.
+
+    See docs/method.md section 8.
 
     Grows with the number of codes (one code an item gives 1.0): read it beside its shuffled value.
     """
@@ -53,6 +57,8 @@ def nmi_per_group(groups: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> 
 def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
     """NMI of code and label (background is a label) inside each image, both int [i, n].
 
+    See docs/method.md section 8.
+
     The mean over images with at least two labels; NaN if there is none. Codes that never change
     inside an image give 0, however well they name the image.
     """
@@ -65,7 +71,10 @@ def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
 
 
 def modal_share(codes: np.ndarray) -> float:
-    """Share of an image's patches that carry its commonest code, mean over images; int [i, n]."""
+    """Share of an image's patches that carry its commonest code, mean over images; int [i, n].
+
+    See docs/method.md section 8.
+    """
     images = np.repeat(np.arange(codes.shape[0]), codes.shape[1])
     owner, _, counts = _count_pairs(images, codes.ravel())
     largest = np.zeros(codes.shape[0], np.int64)
@@ -87,6 +96,8 @@ def shuffled_mean(
     seed: int,
 ) -> float:
     """What `measure(codes, labels)` gives by chance: the mean over seeded permutations of codes.
+
+    See docs/method.md section 8.
 
     Codes are permuted along the last axis: over all items for [m], inside each image for [i, n].
     How often each code occurs is kept, so the number of codes and their sizes are part of chance.

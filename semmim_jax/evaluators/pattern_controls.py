@@ -41,6 +41,8 @@ def keep_most_used(codes: np.ndarray, logits: np.ndarray, *, num_codes: int) -> 
 def kmeans_codes(features: np.ndarray, *, num_clusters: int, seed: int) -> np.ndarray:
     """Cluster index of each row by mini-batch k-means with Euclidean distance.
 
+    See docs/method.md section 8.
+
     Empty clusters are refilled with the rows that lie farthest from their centre, so that all
     `num_clusters` are used unless there are fewer different rows. scikit-learn runs this in OpenMP
     and BLAS threads, by default one a core (OMP_NUM_THREADS limits them); the seed fixes the result
@@ -92,7 +94,10 @@ def pixel_patches(pixels: np.ndarray, *, num_patches: int) -> np.ndarray:
 
 
 def broadcast_codes(cls_codes: np.ndarray, *, num_patches: int) -> np.ndarray:
-    """The image's code on each patch, int [i] -> int [i, n]: names the image, localises nothing."""
+    """The image's code on each patch, int [i] -> int [i, n]: names the image, localises nothing.
+
+    See docs/method.md section 8.
+    """
     return np.repeat(cls_codes[:, None], num_patches, axis=1)
 
 

@@ -15,7 +15,9 @@ SHOWN = 8  # scenes in a picture
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
-    """The pattern table of METHOD section 8, its verdict, and the pictures of mask and patterns.
+    """The pattern table, its verdict, and the pictures of mask and patterns.
+
+    What is measured stands in docs/method.md section 8.
 
     Args:
       predict: 'patterns', see `tasks.predict.pattern_fns`.

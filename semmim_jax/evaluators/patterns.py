@@ -153,6 +153,8 @@ class PatternRow:
 def evaluate_patterns(data: PatchCodes, *, shuffles: int = 5, seed: int = 0) -> list[PatternRow]:
     """The protocol of figures 2 and 3: one row a coding, each head followed by its own controls.
 
+    See docs/method.md section 8.
+
     The controls of a head have its number of used codes: a random head reduced to its most used
     codes (`pattern_controls.keep_most_used`), k-means with as many clusters on the pixels and on
     the features of all patches, background included. The CLS code uses as many as it does.
@@ -183,6 +185,8 @@ def evaluate_patterns(data: PatchCodes, *, shuffles: int = 5, seed: int = 0) -> 
 
 def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
     """Says for each head whether its patterns may be called semantic, and what they do not beat.
+
+    See docs/method.md section 8.
 
     Semantic means: above the CLS broadcast and above k-means on the encoder's own features, by more
     than `margin`, on every figure of `DECIDING_FIGURES`. The last of these keeps many arbitrary

@@ -1,4 +1,4 @@
-"""Image-text retrieval: rank by ITC, re-rank the best by ITM (METHOD section 7)."""
+"""Image-text retrieval: rank by ITC, re-rank the best by ITM (docs/method.md section 7)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -45,6 +45,8 @@ def evaluate(predict: Any, data: EvalData) -> Report:
 def recalls(scores: np.ndarray, image_of_text: np.ndarray, *, suffix: str) -> dict[str, float]:
     """Recall at `RANKS` both ways; an image counts as soon as any of its texts is found.
 
+    See docs/method.md section 7.
+
     Args:
       scores: [i, t], larger is better.
       image_of_text: [t] int.
@@ -63,7 +65,10 @@ def recalls(scores: np.ndarray, image_of_text: np.ndarray, *, suffix: str) -> di
 
 
 def candidates(similarity: np.ndarray, k_test: int) -> np.ndarray:
-    """Pairs to re-rank, [i, t] bool: the top k_test texts of each image and images of each text."""
+    """Pairs to re-rank, [i, t] bool: the top k_test texts of each image and images of each text.
+
+    See docs/method.md section 7.
+    """
     chosen = np.zeros(similarity.shape, bool)
     k_text, k_image = (min(k_test, size) for size in similarity.shape[::-1])
     top_texts = np.argpartition(-similarity, k_text - 1, axis=1)[:, :k_text]

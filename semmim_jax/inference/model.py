@@ -11,13 +11,13 @@ import ml_collections
 import numpy as np
 
 from semmim_jax.data.images import read_image
-from semmim_jax.data.json_files import read_json
 from semmim_jax.data.text import clean_caption
-from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer
+from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
+from semmim_jax.training.initial import saved_labels, saved_tokenizer
 from semmim_jax.training.predictor import Predictor, to_host
 from semmim_jax.training.sharding import make_mesh, replicated
 
@@ -31,9 +31,9 @@ class _Variables(NamedTuple):
 def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model':
     """See `semmim_jax.load`."""
     workdir = pathlib.Path(workdir)
-    flat, config = load_params(workdir, params=params)
-    config = ml_collections.FrozenConfigDict(config)
-    tokenizer = make_tokenizer(str(workdir), texts=(), size=0, end_token=config.data.end_token)
+    flat, saved = load_params(workdir, params=params)
+    config = ml_collections.FrozenConfigDict(saved.config)
+    tokenizer = saved_tokenizer(saved, workdir)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
         cls=tokenizer.cls_id,
@@ -45,7 +45,7 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     mesh = make_mesh(dict(data=-1, fsdp=1, tensor=1))
     tree = jax.device_put(flax.traverse_util.unflatten_dict(flat, sep='/'), replicated(mesh))
     predict = Predictor(task.predict_fns(), _Variables(tree), mesh)
-    labels = read_json(workdir / 'labels.json') if task.chooses else ()
+    labels = saved_labels(saved, workdir) if task.chooses else ()
     rows = -(-batch_size // mesh.size) * mesh.size
     return Model(config, tokenizer, tuple(labels), predict, batch_size=rows)
 

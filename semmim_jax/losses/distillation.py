@@ -1,6 +1,7 @@
 """Losses in the shared encoding space, and the targets that replace it in ablations.
 
-Agreement is DINO's loss on the CLS token, MIM is iBOT's on masked patches (METHOD sections 2, 4).
+Agreement is DINO's loss on the CLS token, MIM is iBOT's on masked patches (docs/method.md
+sections 2 and 4).
 """
 
 import jax
@@ -12,8 +13,8 @@ from semmim_jax.losses.mean import Mean, soft_cross_entropy
 def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -> Mean:
     """CE(target, softmax(logits / temperature)), mean over all leading axes.
 
-    With the same number of masked patches in every image this is METHOD's mean over images of the
-    mean over masked patches.
+    With the same number of masked patches in every image this is the mean over images of the mean
+    over masked patches (docs/method.md sections 2 and 4).
 
     Args:
       logits: student's [..., k], cosines.
@@ -27,6 +28,8 @@ def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -
 def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
     """MSE against the pixels of each patch, normalised by the patch's own mean and variance (MAE).
 
+    See docs/method.md section 4.
+
     Args:
       prediction, patches: [b, m, p * p * 3].
     """
@@ -38,7 +41,10 @@ def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
 
 
 def feature_loss(prediction: jax.Array, target: jax.Array) -> Mean:
-    """1 - cosine of predicted and momentum patch features [b, m, d] (ours, for the ablation)."""
+    """1 - cosine of predicted and momentum patch features [b, m, d] (ours, for the ablation).
+
+    See docs/method.md section 4.
+    """
     return Mean.of(1 - (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1))
 
 
@@ -49,7 +55,7 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 def code_statistics(target: jax.Array) -> dict[str, jax.Array]:
-    """Collapse monitors of a teacher distribution [r, k] (METHOD section 6).
+    """Collapse monitors of a teacher distribution [r, k] (docs/method.md section 6).
 
     Returns:
       mean_entropy: entropy of the mean distribution, nats; near log k is healthy.

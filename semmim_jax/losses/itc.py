@@ -10,7 +10,10 @@ from semmim_jax.ops import rows
 
 
 def init_queue(key: jax.Array, *, length: int, width: int) -> dict[str, jax.Array]:
-    """A queue of `length` random unit vectors a modality (as ALBEF's) and its write position."""
+    """A queue of `length` random unit vectors a modality (as ALBEF's) and its write position.
+
+    See docs/method.md section 5.
+    """
     image_key, text_key = jax.random.split(key)
     unit = lambda k: _normalise(jax.random.normal(k, (length, width)))
     return {
@@ -28,6 +31,8 @@ def enqueue(
     image_id: jax.Array | None = None,
 ):
     """Writes momentum features [b, e] over the oldest entries, wrapping around.
+
+    See docs/method.md section 5.
 
     Args:
       queue: of `init_queue`; with ids of its own ('image_id' [q]) it needs those of the batch.
@@ -55,7 +60,10 @@ def enqueue(
 
 
 def shared_positives(image_id: jax.Array, queue_id: jax.Array) -> jax.Array:
-    """Targets that spread over all candidates of the own image: [b], [q] -> [b, b + q] (ALBEF)."""
+    """Targets that spread over all candidates of the own image: [b], [q] -> [b, b + q] (ALBEF).
+
+    See docs/method.md section 5.
+    """
     same = image_id[:, None] == jnp.concatenate([image_id, queue_id])[None]
     return same / same.sum(axis=1, keepdims=True)
 
@@ -71,7 +79,7 @@ def contrastive_loss(
     alpha: jax.Array | float,
     positives: jax.Array | None = None,
 ) -> tuple[Mean, jax.Array, jax.Array]:
-    """ITC of METHOD section 5.
+    """ITC of docs/method.md section 5.
 
     Candidates of each side are the momentum features of the global batch, then the queue. The
     target is alpha * softmax(momentum similarities) + (1 - alpha) * positives. On a mesh the queue

@@ -7,7 +7,7 @@ from semmim_jax.losses.mean import Mean, cross_entropy
 
 
 def matching_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[Mean, Mean]:
-    """Two-way cross-entropy over pairs.
+    """Two-way cross-entropy over pairs (docs/method.md section 5).
 
     Args:
       logits: [p, 2], class 1 is "the pair matches".

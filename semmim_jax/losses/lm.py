@@ -15,7 +15,7 @@ def masked_lm_loss(
     teacher_logits: jax.Array,
     alpha: jax.Array | float,
 ) -> tuple[Mean, Mean]:
-    """MLM with momentum distillation (METHOD section 5, ALBEF).
+    """MLM with momentum distillation (docs/method.md section 5, ALBEF).
 
     (1 - alpha) * CE(label) + alpha * CE(softmax of the teacher over the vocabulary axis), mean over
     the slots in use.
@@ -40,6 +40,8 @@ def generation_loss(
 ) -> Mean:
     """Cross-entropy of the next token with label smoothing, mean over tokens with weight.
 
+    See docs/method.md section 5.
+
     Args:
       logits: [b, t, v].
       labels: [b, t] int32.
@@ -53,6 +55,8 @@ def generation_loss(
 
 def self_critical_loss(losses: jax.Array, valid: jax.Array, advantage: jax.Array) -> Mean:
     """Sum of advantage * -log p over the tokens of drawn texts, over the number of tokens (SCST).
+
+    See docs/method.md section 7.
 
     Args:
       losses: [n, t], -log p of each token that was drawn.

@@ -6,7 +6,7 @@
                 x = LN(x + MLP(x))                         erf GELU
 
 The cross-attention's keys and values are projected apart from the layer: the image tokens' are
-computed once per image and serve matching, its negatives and MLM (METHOD section 6).
+computed once per image and serve matching, its negatives and MLM (docs/method.md section 6).
 """
 
 import functools
@@ -172,7 +172,10 @@ class Embeddings(nn.Module):
 
 
 class VocabularyHead(nn.Module):
-    """BERT's MLM head: dense, GELU, LN, product with the word embeddings, bias."""
+    """BERT's MLM head: dense, GELU, LN, product with the word embeddings, bias.
+
+    See docs/method.md section 1.
+    """
 
     vocab_size: int
     width: int
@@ -194,6 +197,8 @@ class VocabularyHead(nn.Module):
 
 class Bert(nn.Module):
     """A stack of BERT layers, with embeddings if `vocab_size`, with cross-attention if `cross`.
+
+    See docs/method.md section 1.
 
     Attributes:
       vocab_size: words of the embeddings; 0: the input is embedded already.

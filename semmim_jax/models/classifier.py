@@ -3,8 +3,9 @@
     image i -> image tower, + id i --+
     text ---> text tower ------------+--> fusion encoder --> CLS i --> joined --> MLP --> classes
 
-With two images this is SCL's form for NLVR2 (METHOD section 9): the text meets each image in a pass
-of its own. SCL joins text and image CLS of two streams; here the text CLS is all there is.
+With two images this is SCL's form for NLVR2 (docs/method.md section 7): the text meets each image
+in a pass of its own. SCL joins text and image CLS of two streams; here the text CLS is all there
+is.
 """
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from semmim_jax.models.semmim import SemMIM
 
 
 class Classifier(SemMIM):
-    """The model of `tasks.classify`; `config` is `config.model`.
+    """The model of `tasks.classify`; `config` is `config.model` (docs/method.md section 7).
 
     Attributes:
       classes: number of logits.

@@ -10,7 +10,9 @@ from semmim_jax.models.layers import INIT_STDDEV, dense, layer_norm, param_init,
 
 
 class EncodingHead(nn.Module):
-    """Maps CLS and patch tokens into the one encoding space (METHOD section 1; form of DINO, iBOT).
+    """Maps CLS and patch tokens into the one encoding space (docs/method.md section 1).
+
+    The form is that of DINO and iBOT.
 
     MLP of three layers with GELU, unit length, then a linear layer whose rows have unit length too:
     the outputs are cosines with `codes` learned directions.

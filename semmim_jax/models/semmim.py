@@ -68,7 +68,7 @@ class SemMIM(nn.Module):
         return (images.astype(jnp.float32) - mean) / std
 
     def encode_image(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """uint8 images [b, s, s, 3] -> tokens [b, n + 1, d], CLS first.
+        """uint8 images [b, s, s, 3] -> tokens [b, n + 1, d], CLS first (docs/method.md section 4).
 
         Args:
           images: uint8; normalised here.
@@ -81,21 +81,27 @@ class SemMIM(nn.Module):
         return self.text(self.text.embed(ids), mask=mask)
 
     def project_image(self, tokens: jax.Array) -> jax.Array:
-        """Image tokens [..., d] -> unit features [..., e], float32."""
+        """Image tokens [..., d] -> unit features [..., e], float32 (docs/method.md section 1)."""
         return unit(self.image_projection(tokens))
 
     def project_text(self, tokens: jax.Array) -> jax.Array:
-        """Text tokens [..., d] -> unit features [..., e], float32."""
+        """Text tokens [..., d] -> unit features [..., e], float32 (docs/method.md section 1)."""
         return unit(self.text_projection(tokens))
 
     def to_fusion(self, image_tokens: jax.Array) -> jax.Array:
-        """Image tokens in the fusion encoder's width: the identity where the widths agree."""
+        """Image tokens in the fusion encoder's width: the identity where the widths agree.
+
+        See docs/method.md section 1.
+        """
         if self.config.image.width == self.config.text.width:
             return image_tokens
         return self.bridge_norm(self.bridge(image_tokens))
 
     def image_context(self, image_tokens: jax.Array) -> Any:
-        """Fusion keys and values of image tokens, for all layers; computed once per image."""
+        """Fusion keys and values of image tokens, for all layers; computed once per image.
+
+        See docs/method.md section 6.
+        """
         return self.fusion.project_context(self.to_fusion(image_tokens))
 
     def fuse(self, text, text_mask, context, *, queries=None, **which) -> jax.Array:
@@ -120,11 +126,14 @@ class SemMIM(nn.Module):
         return self.fusion(text, context, mask=text_mask, stop=-1, **which)
 
     def fuse_last(self, text, text_mask, context, *, queries=None, **which) -> jax.Array:
-        """The last fusion layer, on `queries` only; arguments as in `fuse`."""
+        """The last fusion layer, on `queries` only; arguments as in `fuse`.
+
+        See docs/method.md section 6.
+        """
         return self.fusion.layer(-1, text, context, mask=text_mask, queries=queries, **which)
 
     def inject(self, kind: str, image_tokens, text, text_mask, *, positions, layers: int):
-        """Brings the text into image tokens, at the patches wanted (METHOD section 4).
+        """Brings the text into image tokens, at the patches wanted (docs/method.md section 4).
 
         Args:
           kind: 'cross_attention', 'global' or 'none'.
@@ -154,6 +163,8 @@ class SemMIM(nn.Module):
     def text_to_patch_attention(self, text, text_mask, context, *, layer: int) -> jax.Array:
         """Text-to-patch attention of one fusion layer, mean over heads and valid text tokens.
 
+        See docs/method.md section 3.
+
         Args:
           text, text_mask, context: as in `fuse`.
           layer: index of the fusion layer.
@@ -173,7 +184,10 @@ class SemMIM(nn.Module):
         return self.itm_head(fused_cls)
 
     def encode_patches(self, tokens: jax.Array, *, separate: bool) -> jax.Array:
-        """Patch tokens [..., d] -> cosines [..., k], by the shared head or by one of their own."""
+        """Patch tokens [..., d] -> cosines [..., k], by the shared head or by one of their own.
+
+        See docs/method.md section 4.
+        """
         return (self.patch_encoding_head if separate else self.encoding_head)(tokens)
 
     def predict_words(self, fused: jax.Array) -> jax.Array:
@@ -182,6 +196,8 @@ class SemMIM(nn.Module):
 
     def decode(self, ids: jax.Array, context: jax.Array, context_mask: jax.Array) -> jax.Array:
         """Left-to-right decoder; padding may stand at the end only, where no valid token sees it.
+
+        See docs/method.md section 5.
 
         Args:
           ids: [b, t] int32, inputs.

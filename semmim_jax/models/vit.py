@@ -4,8 +4,8 @@
     block: x + attention(LN(x)), then x + MLP(LN(x))
 
 CLIP's form has a LayerNorm before the first block, no patch bias and QuickGELU; the plain one (ViT,
-DeiT) has erf GELU (METHOD section 1). DeiT's distillation token (2012.12877) stands after CLS in
-the tower and is left out of what the tower returns.
+DeiT) has erf GELU (docs/method.md section 1). DeiT's distillation token (2012.12877) stands after
+CLS in the tower and is left out of what the tower returns.
 """
 
 import functools
@@ -61,7 +61,7 @@ class ViTBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image encoder.
+    """Image encoder (docs/method.md section 1).
 
     Attributes:
       variant: 'clip' or 'plain'.

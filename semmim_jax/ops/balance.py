@@ -1,4 +1,4 @@
-"""What keeps the teacher from collapsing: Sinkhorn-Knopp or centring (METHOD section 2)."""
+"""What keeps the teacher from collapsing: Sinkhorn-Knopp or centring (docs/method.md section 2)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 def sinkhorn(logits: jax.Array, *, temperature: jax.Array | float, iterations: int) -> jax.Array:
     """Balanced assignment of rows to codes by Sinkhorn-Knopp (SwAV, DINOv2), in log space.
+
+    See docs/method.md section 2.
 
     Each iteration gives every code the same total weight, then every row a total of one. In log
     space no row or code underflows, whatever the temperature.
@@ -27,10 +29,16 @@ def sinkhorn(logits: jax.Array, *, temperature: jax.Array | float, iterations: i
 
 
 def centring(logits: jax.Array, *, temperature: jax.Array | float, centre: jax.Array) -> jax.Array:
-    """softmax((logits - centre) / temperature) in float32 (DINO, iBOT): [r, k] -> [r, k]."""
+    """softmax((logits - centre) / temperature) in float32 (DINO, iBOT): [r, k] -> [r, k].
+
+    See docs/method.md section 2.
+    """
     return jax.nn.softmax((logits.astype(jnp.float32) - centre) / temperature, axis=-1)
 
 
 def update_centre(centre: jax.Array, logits: jax.Array, *, momentum: float) -> jax.Array:
-    """EMA [k] of the mean teacher logits [r, k] of the global batch (DINO: momentum 0.9)."""
+    """EMA [k] of the mean teacher logits [r, k] of the global batch (DINO: momentum 0.9).
+
+    See docs/method.md section 2.
+    """
     return momentum * centre + (1 - momentum) * logits.astype(jnp.float32).mean(axis=0)

@@ -41,6 +41,8 @@ def beam_search(
 ) -> Beams:
     """Finds texts of high score = log p(words, [SEP]) / (words + 1) ** length_penalty.
 
+    See docs/method.md section 7.
+
     After each word the `beams` likeliest prefixes stay, and each of them with [SEP] is a candidate
     for the result. After `max_length` words only [SEP] may follow, at its own likelihood. [PAD],
     [CLS] and [MASK] are never written, nor is a word that would end an n-gram that the text has

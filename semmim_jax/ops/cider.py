@@ -15,7 +15,7 @@ _SIGMA = 6.0
 
 
 class CiderD:
-    """Scores captions with the n-gram weights of a corpus.
+    """Scores captions with the n-gram weights of a corpus (docs/method.md section 7).
 
     Args:
       corpus: the references of each image; an n-gram's weight is log(images / images that have it).

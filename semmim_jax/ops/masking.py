@@ -28,7 +28,10 @@ class MaskedTokens(NamedTuple):
 
 
 def patch_count(ratio: float, patches: int) -> int:
-    """Number of masked patches: round(ratio * patches), at least one, at least one left."""
+    """Number of masked patches: round(ratio * patches), at least one, at least one left.
+
+    See docs/method.md section 3.
+    """
     return min(max(round(ratio * patches), 1), patches - 1)
 
 
@@ -43,7 +46,7 @@ def select_patches(key: jax.Array, relevance: jax.Array, *, count: int, temperat
     """Masks the `count` patches that win Gumbel-top-k on relevance / temperature.
 
     A temperature near 0 is a hard top-k on relevance, an infinite one is a uniformly random choice
-    (METHOD section 3; decision of ours, the paper's form is not known).
+    (docs/method.md section 3; decision of ours, the paper's form is not known).
 
     Args:
       key: PRNG key.
@@ -60,6 +63,8 @@ def select_patches(key: jax.Array, relevance: jax.Array, *, count: int, temperat
 
 def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area: int):
     """Scores whose top `count` patches form rectangular blocks (BEiT, iBOT).
+
+    See docs/method.md section 3.
 
     Blocks of at least `min_area` patches with a log-uniform aspect in (0.3, 1 / 0.3) are drawn
     until the count is reached, as in BEiT. What is left over after a fixed number of tries is
@@ -112,7 +117,7 @@ def mask_tokens(
     max_masked: int,
     special: SpecialTokens,
 ) -> MaskedTokens:
-    """BERT's token masking with a fixed number of label slots.
+    """BERT's token masking with a fixed number of label slots (docs/method.md section 5).
 
     Each token but [PAD] and [CLS] is chosen with `probability`; at least one and at most
     `max_masked` in a row, the surplus being dropped at random. Of the chosen, 80% become [MASK],
@@ -146,6 +151,8 @@ def mask_tokens(
 
 def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array, *, parts: int = 1):
     """Draws one hard negative a row from softmax(similarity), never the pair itself.
+
+    See docs/method.md section 5.
 
     Sampling is by Gumbel-max on the logits, hence in log space: no temperature overflows.
 

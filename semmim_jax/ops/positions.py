@@ -29,6 +29,8 @@ def _cubic_weights(old: int, new: int) -> np.ndarray:
 def resize_positions(table: jax.Array, patches: int) -> jax.Array:
     """Resizes a square grid of position embeddings bicubically; the CLS row is kept.
 
+    See docs/method.md section 1.
+
     Args:
       table: [1 + old, d], CLS first; `old` must be a square number.
       patches: new number of patches, a square number.

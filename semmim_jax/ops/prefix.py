@@ -20,6 +20,8 @@ class PrefixSplit(NamedTuple):
 def split_prefix(key: jax.Array, ids: jax.Array, *, special: SpecialTokens) -> PrefixSplit:
     """Splits captions at a uniformly drawn word, leaving at least one word on each side.
 
+    See docs/method.md section 5.
+
     A caption of one word is all prefix; only [SEP] is then left to predict (ours).
 
     Args:

@@ -15,6 +15,8 @@ def rank_answers(
 ) -> tuple[jax.Array, jax.Array]:
     """Keeps the `count` answers of likeliest first token, and orders them by their full likelihood.
 
+    See docs/method.md section 7.
+
     The full likelihood takes the place of the first token's: ALBEF's code adds the two, so that the
     first token counts twice.
 

@@ -51,7 +51,7 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
 
 
 def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
-    """Functions for the quality of patterns (METHOD section 8) and the picture of the mask.
+    """Functions for the quality of patterns (docs/method.md section 8) and the picture of the mask.
 
     Returns:
       patterns: images [b, s, s, 3], ids [b, t], key -> a dict of

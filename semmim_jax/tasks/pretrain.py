@@ -1,8 +1,9 @@
 """SemMIM pre-training: ITC, ITM, MLM, PrefixLM, agreement and text-guided MIM in one step.
 
-The order is METHOD section 6's: one teacher pass gives the ITC keys, MLM's soft targets, the masked
-patches and the targets in the encoding space; the student pass gives the losses. Passes through the
-same weights run as one call, and positions whose output nobody reads are not computed.
+The order is that of docs/method.md section 6: one teacher pass gives the ITC keys, MLM's soft
+targets, the masked patches and the targets in the encoding space; the student pass gives the
+losses. Passes through the same weights run as one call, and positions whose output nobody reads
+are not computed.
 """
 
 from typing import Any
@@ -86,7 +87,10 @@ class Pretrain:
         return extra
 
     def constrain(self, params: Any) -> Any:
-        """Clamps the learned temperature to ALBEF's range; runs after each update."""
+        """Clamps the learned temperature to ALBEF's range; runs after each update.
+
+        See docs/method.md section 1.
+        """
         return {**params, 'temperature': jnp.clip(params['temperature'], 0.001, 0.5)}
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
@@ -124,7 +128,10 @@ class Pretrain:
         return self._forward(v.params, v.ema_params, v.extra, batch, key, v.updates)[1]
 
     def _forward(self, params, ema_params, extra, batch, key, step):
-        """Loss, metrics and the teacher's outputs; arguments as in `loss`."""
+        """Loss, metrics and the teacher's outputs; arguments as in `loss`.
+
+        See docs/method.md section 5.
+        """
         config, draws = self.plan.config, self.plan.draw(key, batch['ids'])
         teacher = nn.apply(teacher_pass, self.model)(
             {'params': ema_params}, self.plan, batch, draws, extra, step
@@ -139,6 +146,7 @@ class Pretrain:
         return total, metrics | self._monitors(batch, teacher), teacher
 
     def _next_extra(self, extra: dict[str, Any], teacher: Teacher, batch) -> dict[str, Any]:
+        """The queue and the centres after this step (docs/method.md section 6)."""
         rows = dict(image=teacher.image, text=teacher.text, image_id=batch['image_id'])
         queue = itc.enqueue(extra['queue'], **rows)
         if 'centres' not in extra:
@@ -153,7 +161,7 @@ class Pretrain:
         return {'queue': queue, 'centres': centres}
 
     def _monitors(self, batch, teacher: Teacher) -> dict[str, Mean]:
-        """Collapse monitors of METHOD section 6, and the guidance of the mask (section 3)."""
+        """Collapse monitors and the guidance of the mask (docs/method.md sections 3 and 6)."""
         found = {}
         if teacher.cls_target is not None:
             targets = teacher.cls_target.reshape(-1, teacher.cls_target.shape[-1])

@@ -1,9 +1,10 @@
-"""Checkpoints: the state, the resolved config and the data's fingerprint, saved as one.
+"""Checkpoints: the state, the run's files and the data's fingerprint, saved as one.
 
 Orbax writes each step beside the old ones and renames it when complete, so that a kill at any time
 leaves the last good step. Digests follow (integrity.py); a step that does not match its own is set
 aside, and the one before it restored. Restoring works onto any mesh, since each array is asked for
-with the sharding it shall have.
+with the sharding it shall have. Until a start has passed all its checks, nothing in the workdir
+changes.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ import pathlib
 import shutil
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,15 +22,27 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from semmim_jax.training import integrity
+from semmim_jax.training.run_files import CONFIG, config_text, write_copies
 from semmim_jax.training.state import TrainState
+
+_RUN_ITEMS = ('config', 'data', 'files')  # of a checkpoint; the other is `state`
 
 
 class CheckpointError(ValueError):
     """A checkpoint that does not fit the run; the message says what differs."""
 
 
+class SavedRun(NamedTuple):
+    """What a checkpoint says of its run, without the arrays."""
+
+    step: int
+    config: dict[str, Any]  # resolved
+    data: dict[str, Any]  # the data's fingerprint
+    files: dict[str, str]  # of run_files.py; {} in checkpoints of commit e475ad3 and before
+
+
 class Checkpoints:
-    """The checkpoints of a workdir.
+    """The checkpoints of a workdir. Nothing on disk changes before the first `save`.
 
     Args:
       workdir: the run's folder; checkpoints are in its subfolder `checkpoints`.
@@ -41,21 +55,20 @@ class Checkpoints:
         self._keep, self._async = keep, async_save
         self._saving = threading.Thread()  # ends the save that is under way
         self._failure: str | None = None  # of the last save
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        return _manager(
-            self.folder,
-            max_to_keep=self._keep,
-            enable_async_checkpointing=self._async,
-            cleanup_tmp_directories=True,
-        )
+        self._writer: ocp.CheckpointManager | None = None
 
     def latest_step(self) -> int | None:
         """The newest complete step, None if there is none."""
-        return self._manager.latest_step()
+        return max(saved_steps(self.folder), default=None)
 
-    def save(self, state: TrainState, *, config: Any, fingerprint: dict[str, Any]) -> None:
+    def save(
+        self,
+        state: TrainState,
+        *,
+        config: Any,
+        fingerprint: Mapping[str, Any],
+        files: Mapping[str, str],
+    ) -> None:
         """Saves `state` under its own step; a step that is there already is left alone.
 
         A save that fails (disk full, read-only) is reported at once and leaves the older steps as
@@ -65,6 +78,7 @@ class Checkpoints:
           state: to save; with async saving it may be donated afterwards (Orbax copies first).
           config: the resolved experiment.
           fingerprint: of the data, see `restore`.
+          files: of run_files.py.
 
         Raises:
           CheckpointError: in a job of several processes, if the save before failed: processes of
@@ -77,28 +91,41 @@ class Checkpoints:
         if step == self.latest_step():
             return
         leaves = integrity.leaf_digests(state)
+        config = json.loads(config.to_json())
         try:
-            self._manager.save(
+            self._writer = self._writer or self._open()
+            self._writer.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(state),
-                    config=ocp.args.JsonSave(json.loads(config.to_json())),
-                    data=ocp.args.JsonSave(fingerprint),
+                    config=ocp.args.JsonSave(config),
+                    data=ocp.args.JsonSave(dict(fingerprint)),
+                    files=ocp.args.JsonSave(dict(files)),
                 ),
             )
         except Exception as error:  # a full disk comes as any of several types
             self._report_failure(step, error)
             return
-        self._saving = threading.Thread(target=self._end_save, args=(step, leaves))
+        copies = {CONFIG: config_text(config), **files}
+        self._saving = threading.Thread(target=self._end_save, args=(step, leaves, copies))
         self._saving.start()
         if not self._async:
             self.wait()
 
-    def _end_save(self, step: int, leaves: dict[str, jax.Array]) -> None:
+    def _open(self) -> ocp.CheckpointManager:
+        return _manager(
+            self.folder,
+            max_to_keep=self._keep,
+            enable_async_checkpointing=self._async,
+            cleanup_tmp_directories=True,
+        )
+
+    def _end_save(self, step: int, leaves: dict[str, jax.Array], copies: dict[str, str]) -> None:
         try:
-            self._manager.wait_until_finished()
+            self._writer.wait_until_finished()
             if jax.process_index() == 0:
                 integrity.write_digests(self.folder / str(step), leaves)
+                write_copies(self.folder.parent, copies)
             self._failure = None
         except Exception as error:
             self._report_failure(step, error)
@@ -110,88 +137,109 @@ class Checkpoints:
             for rest in self.folder.glob(f'{step}.orbax-checkpoint-tmp*'):
                 shutil.rmtree(rest, ignore_errors=True)
 
-    def restore(self, abstract: TrainState, *, fingerprint: dict[str, Any]) -> TrainState | None:
-        """The newest state that is as it was saved, placed as `abstract` says.
+    def restore(
+        self,
+        abstract: TrainState,
+        *,
+        check: Callable[[SavedRun], list[str]] = lambda saved: [],
+    ) -> tuple[TrainState, SavedRun] | None:
+        """The newest state that is as it was saved, placed as `abstract` says, and its run.
 
-        A damaged step is named, moved to `checkpoints/damaged`, and the one before it is tried.
+        Damaged steps are stepped over; once a good one is restored they are named and moved to
+        `checkpoints/damaged`.
 
         Args:
           abstract: of `state.abstract_state`.
-          fingerprint: of the data as it is now; the sample order is a function of it.
+          check: gives the reasons, in words, why a run must not go on from a checkpoint.
 
         Returns:
           None if the workdir never had a checkpoint.
 
         Raises:
-          CheckpointError: if an array's shape differs, one is missing, or the data differs; or if
-            there were checkpoints and all are damaged.
+          CheckpointError: if an array's shape differs, one is missing, or `check` has reasons; or
+            if there were checkpoints and all are damaged. Nothing has changed then.
         """
-        while (step := self.latest_step()) is not None:
+        damaged: dict[pathlib.Path, Exception] = {}
+        for step in sorted(saved_steps(self.folder), reverse=True):
             folder = self.folder / str(step)
             try:
-                if _check_files(folder):
-                    state = self._read(step, abstract, fingerprint)
-                    integrity.check_leaves(folder, state)
-                else:
-                    _warn(f'{folder} has no {integrity.DIGESTS}: used without being verified')
-                    state = self._read_unverified(step, abstract, fingerprint)
-                return state
+                with self._reader() as manager:
+                    if _check_files(folder):
+                        found = self._read(manager, step, abstract, check)
+                        integrity.check_leaves(folder, found[0])
+                    else:
+                        _warn(f'{folder} has no {integrity.DIGESTS}: used without being verified')
+                        found = self._read_unverified(manager, step, abstract, check)
             except integrity.DamagedCheckpoint as error:
-                self._set_aside(folder, error)
-        damaged = self.folder / integrity.DAMAGED
-        if damaged.exists():
+                damaged[folder] = error
+                continue
+            self._set_aside(damaged)
+            return found
+        aside = self.folder / integrity.DAMAGED
+        if damaged or aside.exists():
+            named = [f'{folder} is damaged: {error}' for folder, error in damaged.items()]
+            named += [f'{aside} holds those of earlier starts'] * aside.exists()
             raise CheckpointError(
-                f'no good checkpoint is left in {self.folder}: all are in {damaged}. Use a new '
-                'workdir; to start again in this one, move that folder away'
+                f'no good checkpoint is left: {"; ".join(named)}. Use a new workdir; to start '
+                f'again in this one, move {self.folder} away'
             )
         return None
 
-    def _read(self, step: int, abstract: TrainState, fingerprint: dict[str, Any]) -> TrainState:
-        self._check_shapes(step, abstract)
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[ocp.CheckpointManager]:
+        """A manager to read with; until there was a save, one that changes nothing on disk."""
+        if self._writer:
+            yield self._writer
+            return
+        with _manager(self.folder, create=False) as manager:
+            yield manager
+
+    def _read(
+        self, manager: ocp.CheckpointManager, step: int, abstract: TrainState, check: Callable
+    ) -> tuple[TrainState, SavedRun]:
+        saved = _read_run(manager, self.folder, step)
+        reasons = check(saved)
+        if reasons:
+            raise CheckpointError(
+                f'{self.folder / str(step)} was trained on other data: {"; ".join(reasons)}; '
+                'give back the same data or use a new workdir'
+            )
+        self._check_shapes(manager, step, abstract)
         restore_args = jax.tree.map(
             lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract
         )
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(abstract, restore_args=restore_args),
-                data=ocp.args.JsonRestore(),
-            ),
-        )
-        differing = [
-            f'{name} was {found.data.get(name)!r} and is {value!r}'
-            for name, value in fingerprint.items()
-            if found.data.get(name) != value
-        ]
-        if differing:
-            raise CheckpointError(
-                f'{self.folder / str(step)} was trained on other data: {"; ".join(differing)}; '
-                'give back the same data or use a new workdir'
-            )
-        return found.state
+        state = ocp.args.PyTreeRestore(abstract, restore_args=restore_args)
+        return manager.restore(step, args=ocp.args.Composite(state=state)).state, saved
 
-    def _read_unverified(self, step: int, *args: Any) -> TrainState:
+    def _read_unverified(self, *args: Any) -> tuple[TrainState, SavedRun]:
         try:
-            return self._read(step, *args)
+            return self._read(*args)
         except CheckpointError:
             raise
         except Exception as error:  # parsers of damaged files raise anything
             raise integrity.DamagedCheckpoint(f'cannot be read: {_line(error)}') from None
 
-    def _set_aside(self, folder: pathlib.Path, error: Exception) -> None:
+    def _set_aside(self, damaged: Mapping[pathlib.Path, Exception]) -> None:
+        if not damaged:
+            return
         if jax.process_index() == 0:
-            place = integrity.set_aside(folder)
-            _warn(f'{folder} is damaged: {error}. It is now {place}; the step before it is used')
-        multihost_utils.sync_global_devices(f'set aside {folder}')
-        self._manager.close()
-        self._manager = self._open()
+            for folder, error in damaged.items():
+                place = integrity.set_aside(folder)
+                _warn(
+                    f'{folder} is damaged: {error}. It is now {place}; the step before it is used'
+                )
+        multihost_utils.sync_global_devices(f'set aside {", ".join(map(str, damaged))}')
+        if self._writer:
+            self._writer.close()
+            self._writer = None
 
     def wait(self) -> None:
         """Blocks until every save has reached the disk, or failed."""
         if self._saving.is_alive():
             self._saving.join()
         with contextlib.suppress(Exception):  # reported by then; Orbax raises it in each thread
-            self._manager.wait_until_finished()
+            if self._writer:
+                self._writer.wait_until_finished()
 
     def check_last_save(self) -> None:
         """Waits; raises CheckpointError if the last save failed."""
@@ -205,10 +253,13 @@ class Checkpoints:
         """Waits for saves under way and frees the threads."""
         self.wait()
         with contextlib.suppress(Exception):  # Orbax raises once more what made a save fail
-            self._manager.close()
+            if self._writer:
+                self._writer.close()
 
-    def _check_shapes(self, step: int, abstract: TrainState) -> None:
-        stored = self._manager.item_metadata(step).state.tree
+    def _check_shapes(
+        self, manager: ocp.CheckpointManager, step: int, abstract: TrainState
+    ) -> None:
+        stored = manager.item_metadata(step).state.tree
         stored = {_name(path): tuple(x.shape) for path, x in jax.tree.leaves_with_path(stored)}
         wanted = {_name(path): tuple(x.shape) for path, x in jax.tree.leaves_with_path(abstract)}
         problems = [
@@ -225,42 +276,68 @@ class Checkpoints:
 
 def load_params(
     workdir: str | pathlib.Path, *, params: str = 'ema'
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The parameters of a workdir's newest checkpoint; nothing else is read or built.
+) -> tuple[dict[str, np.ndarray], SavedRun]:
+    """The parameters of a workdir's newest checkpoint and what it says of its run.
+
+    Nothing else is read or built, and nothing is changed.
 
     Args:
       workdir: the run's folder.
       params: 'ema' or 'online'.
 
     Returns:
-      'image/blocks/...' -> array in host memory, and the run's resolved config.
+      'image/blocks/...' -> array in host memory, and the run.
 
     Raises:
       CheckpointError: if there is no checkpoint, or its files are not those that were saved.
     """
     field = {'ema': 'ema_params', 'online': 'params'}[params]
     folder = _folder(workdir)
-    if not folder.is_dir():
+    step = max(saved_steps(folder), default=None)
+    if step is None:
         raise CheckpointError(f'{workdir} holds no checkpoint')
+    try:
+        integrity.check_files(folder / str(step))
+    except integrity.DamagedCheckpoint as error:
+        raise CheckpointError(f'{folder / str(step)} is damaged: {error}') from None
     with _manager(folder, create=False) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise CheckpointError(f'{workdir} holds no checkpoint')
-        try:
-            integrity.check_files(folder / str(step))
-        except integrity.DamagedCheckpoint as error:
-            raise CheckpointError(f'{folder / str(step)} is damaged: {error}') from None
         wanted = {field: manager.item_metadata(step).state.tree[field]}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        found = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True),
-                config=ocp.args.JsonRestore(),
-            ),
-        )
-    leaves = jax.tree.leaves_with_path(found.state[field])
-    return {_name(path): value for path, value in leaves}, found.config
+        state = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
+        found = manager.restore(step, args=ocp.args.Composite(state=state)).state
+        saved = _read_run(manager, folder, step)
+    leaves = jax.tree.leaves_with_path(found[field])
+    return {_name(path): value for path, value in leaves}, saved
+
+
+def load_run(workdir: str | pathlib.Path) -> SavedRun | None:
+    """What the newest checkpoint that can tell says of its run; None if there is no checkpoint.
+
+    The arrays are left alone. None as well where no checkpoint is whole: restoring says so.
+    """
+    folder = _folder(workdir)
+    for step in sorted(saved_steps(folder), reverse=True):
+        try:
+            integrity.check_files(folder / str(step), items=_RUN_ITEMS)
+            with _manager(folder, create=False) as manager:
+                return _read_run(manager, folder, step)
+        except Exception:  # parsers of damaged files raise anything
+            continue
+    return None
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """The complete steps in a folder of checkpoints, which need not exist; ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def _read_run(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int) -> SavedRun:
+    there = [item for item in _RUN_ITEMS if (folder / str(step) / item).is_dir()]
+    items = {item: ocp.args.JsonRestore() for item in there}
+    found = manager.restore(step, args=ocp.args.Composite(**items))
+    return SavedRun(step, found.config, found.data, found.get('files') or {})
 
 
 def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -272,8 +349,7 @@ def _manager(folder: pathlib.Path, **options: Any) -> ocp.CheckpointManager:
         folder,
         item_handlers={
             'state': ocp.PyTreeCheckpointHandler(),
-            'config': ocp.JsonCheckpointHandler(),
-            'data': ocp.JsonCheckpointHandler(),
+            **{item: ocp.JsonCheckpointHandler() for item in _RUN_ITEMS},
         },
         options=ocp.CheckpointManagerOptions(
             # No file of a step is read before its digests were compared.

@@ -1,7 +1,6 @@
 """Everything that a run is made of, built from its config in one place."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable
@@ -9,19 +8,21 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline, rows, sources
 from semmim_jax.data.lengths import usual_minimum
+from semmim_jax.data.tokenizer import tokenizer_of_files
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training import distributed
-from semmim_jax.training.checkpoint import Checkpoints
+from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
+from semmim_jax.training.fingerprint import data_fingerprint, differences, spread
 from semmim_jax.training.initial import run_tokenizer, start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.ranges import check_ranges
+from semmim_jax.training.run_files import CONFIG, LABELS, config_text, run_files, write_copies
 from semmim_jax.training.sharding import check_batch_sizes, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state, create_state
 
@@ -38,7 +39,7 @@ class Experiment:
       tokenizer: see `data.tokenizer`.
       source: of training records.
       make_row: makes a training row of a record, see `data.rows`.
-      task: see DESIGN section 2, "a task".
+      task: see docs/design.md section 2.
       tx: the optimizer.
       mesh: of devices.
       abstract: shapes and shardings of the state.
@@ -61,10 +62,50 @@ class Experiment:
     fingerprint: dict[str, Any]
 
     def restore_or_create(self) -> TrainState:
-        """The newest good checkpoint's state; where there never was any, one from `config.init`."""
-        state = self.checkpoints.restore(self.abstract, fingerprint=self.fingerprint)
-        if state is not None:
-            return state
+        """The newest good checkpoint's state; where there never was any, one from `config.init`.
+
+        The workdir changes only when every check has passed: then damaged steps are set aside, and
+        its copies of the run's files are made those of the checkpoint, or of this start.
+
+        Raises:
+          CheckpointError: if the run must not go on from its checkpoint.
+        """
+        found = self.checkpoints.restore(self.abstract, check=self._differences)
+        if found:
+            state, (_, config, _, files) = found
+        else:
+            state, config, files = self._create(), json.loads(self.config.to_json()), self.files
+        if jax.process_index() == 0:
+            write_copies(self.workdir, {CONFIG: config_text(config), **files})
+        return state
+
+    def save(self, state: TrainState) -> None:
+        """Saves a checkpoint with all that the run needs, see `Checkpoints.save`."""
+        self.checkpoints.save(
+            state, config=self.config, fingerprint=self.fingerprint, files=self.files
+        )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Of run_files.py."""
+        return run_files(self.tokenizer, self.labels)
+
+    def _differences(self, saved: SavedRun) -> list[str]:
+        """Why the run must not go on from a checkpoint, in words."""
+        tokens = labels = ()
+        if saved.files:
+            origin = f'of checkpoint {saved.step}'
+            tokens = tokenizer_of_files(saved.files, origin=origin).tokens()
+            labels = json.loads(saved.files[LABELS])
+        return differences(
+            saved.data,
+            self.fingerprint,
+            entry=self.source.entry,
+            tokens=(tokens, self.tokenizer.tokens()),
+            labels=(labels, self.labels),
+        )
+
+    def _create(self) -> TrainState:
         state = create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
         init = self.config.init
         if init.weights or init.image or init.text:
@@ -97,7 +138,7 @@ class Experiment:
 
 
 def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experiment:
-    """Builds a run's parts; makes the workdir and writes config.json and the tokeniser into it.
+    """Builds a run's parts and checks that they fit; the workdir is not changed.
 
     Args:
       config: the experiment.
@@ -124,7 +165,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     check_batch_sizes(config, mesh)
     source = sources.make_source(config.data.train, config.data)
     folder = pathlib.Path(workdir)
-    tokenizer = run_tokenizer(config, source, folder)
+    tokenizer = run_tokenizer(config, source, load_run(folder), workdir=folder)
     config = _with_min_length(config, source, tokenizer)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
@@ -140,7 +181,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         task.check_labels(labels)
     make_row = rows.make_row(config.task.name, source, tokenizer, config.data)
     if task.corpus_size:
-        records = _spread(len(source), task.corpus_size)
+        records = spread(len(source), task.corpus_size)
         task.see_corpus([make_row.references_of(source.entry(i)) for i in records])
     tx = make_optimizer(config.optim, train.steps)
     try:
@@ -148,13 +189,8 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     except Exception as error:  # sizes that do not fit each other are found at many places
         said = ' '.join(str(error).split())
         raise ValueError(f'no model can be built from this config: {said}') from error
-    folder.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-        (folder / 'config.json').write_text(config.to_json(indent=1) + '\n')
-        tokenizer.save(folder)
-        (folder / 'labels.json').write_text(json.dumps(labels, ensure_ascii=False) + '\n')
     checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
-    fingerprint = data_fingerprint(config, source, tokenizer)
+    fingerprint = data_fingerprint(config, source, tokenizer, labels)
     distributed.agree({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
     return Experiment(
         config=config,
@@ -180,26 +216,3 @@ def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections
     config = ml_collections.ConfigDict(config)
     config.task.decoding.min_length = min(found, config.task.decoding.max_length)
     return ml_collections.FrozenConfigDict(config)
-
-
-def data_fingerprint(config: Any, source: Any, tokenizer: Any) -> dict[str, Any]:
-    """What the order and content of batches depend on, as far as it is cheap to see.
-
-    Up to 100 records, evenly spread, stand for the content of the source.
-    """
-    digest = hashlib.sha256()
-    for i in _spread(len(source), 100):
-        digest.update(repr(tuple(source.entry(i).values())).encode())
-    words = hashlib.sha256('\n'.join(tokenizer.tokens()).encode())
-    return {
-        'records': len(source),
-        'captions': digest.hexdigest()[:16],
-        'vocabulary': words.hexdigest()[:16],
-        'batch_size': config.train.batch_size,
-        'seed': config.seed,
-    }
-
-
-def _spread(records: int, count: int) -> list[int]:
-    """Up to `count` numbers below `records`, evenly spread."""
-    return np.unique(np.linspace(0, records - 1, count).astype(int)).tolist()

@@ -2,9 +2,9 @@
 
 The count reads StableHLO, what JAX hands to XLA, and multiplies the body of a loop by its trip
 count. XLA's own `cost_analysis()` counts a loop's body once, so it would need the layers unrolled,
-and it adds the element-wise operations; METHOD's arithmetic, like the peak of a chip, is about
-products alone. Of the unrolled full-size step it says 503 GFLOP a sample, this count 497, unrolled
-or not; both take about a second.
+and it adds the element-wise operations; the arithmetic of docs/method.md section 6, like the peak
+of a chip, is about products alone. Of the unrolled full-size step it says 503 GFLOP a sample, this
+count 497, unrolled or not; both take about a second.
 """
 
 import collections

@@ -1,5 +1,6 @@
 """Starting a run from weights that are there already, as `config.init` says."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from semmim_jax.conversion.from_hf import from_hf
 from semmim_jax.conversion.report import Loaded, Report
 from semmim_jax.conversion.weights import fit_weights, read_weights
+from semmim_jax.data.json_files import read_json
 from semmim_jax.data.tokenizer import (
     UNUSED,
     Tokenizer,
@@ -18,16 +20,20 @@ from semmim_jax.data.tokenizer import (
     extend_tokenizer,
     has_tokenizer,
     make_tokenizer,
+    tokenizer_of_files,
     train_tokenizer,
 )
-from semmim_jax.training.checkpoint import load_params
+from semmim_jax.training.checkpoint import SavedRun, load_params
+from semmim_jax.training.run_files import LABELS
 from semmim_jax.training.state import TrainState
 
 
-def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
+def run_tokenizer(
+    config: Any, source: Any, saved: SavedRun | None, *, workdir: pathlib.Path
+) -> Tokenizer:
     """The tokeniser of a run.
 
-    What `data.vocab` names; if that is '', the workdir's own once there is a checkpoint, or that of
+    What `data.vocab` names; if that is '', the checkpoint's once there is one, or that of
     `init.weights`, or else one of the kind `data.vocab_kind`, made from the texts of the source.
     With `data.extend_vocab` the source's words are added to the one of `data.vocab` or
     `init.weights`.
@@ -35,15 +41,20 @@ def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
     Args:
       config: the experiment.
       source: of training records.
+      saved: of the newest checkpoint, None if there is none.
       workdir: the run's folder.
 
     Raises:
       ValueError: if there is no such vocabulary, or it has not the size that the model embeds.
     """
     data, size = config.data, config.model.text.vocab_size
-    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
-    folders = [str(workdir)] * begun + [config.init.weights]
-    vocab = data.vocab or next((f for f in folders if f and has_tokenizer(f)), '')
+    if saved and not data.vocab:
+        tokenizer = saved_tokenizer(saved, workdir)
+        check_vocab_size(tokenizer, size)
+        return tokenizer
+    vocab = data.vocab
+    if not vocab and config.init.weights and has_tokenizer(config.init.weights):
+        vocab = config.init.weights
     if not vocab:
         return train_tokenizer(
             source.vocabulary_texts(),
@@ -55,13 +66,29 @@ def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
             end_token=data.end_token,
         )
     tokenizer = make_tokenizer(vocab, texts=(), size=size, end_token=data.end_token)
-    if data.extend_vocab and vocab != str(workdir):
+    if data.extend_vocab:
         texts = source.vocabulary_texts()
         tokenizer = extend_tokenizer(
             tokenizer, texts=texts, size=size, min_count=data.vocab_min_count
         )
     check_vocab_size(tokenizer, size)
     return tokenizer
+
+
+def saved_tokenizer(saved: SavedRun, workdir: pathlib.Path) -> Tokenizer:
+    """The tokeniser of a checkpoint; of one of commit e475ad3 or before, the workdir's files."""
+    end_token = saved.config['data']['end_token']
+    if saved.files:
+        origin = f'of checkpoint {saved.step} in {workdir}'
+        return tokenizer_of_files(saved.files, origin=origin, end_token=end_token)
+    return make_tokenizer(str(workdir), texts=(), size=0, end_token=end_token)
+
+
+def saved_labels(saved: SavedRun, workdir: pathlib.Path) -> tuple[str, ...]:
+    """What the task of a checkpoint chooses from; of one of e475ad3 or before, the workdir's."""
+    if saved.files:
+        return tuple(json.loads(saved.files[LABELS]))
+    return tuple(read_json(workdir / LABELS))
 
 
 def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[TrainState, Report]:
@@ -96,16 +123,21 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
     if init.weights:
         _check_words(tokenizer, init.weights, extended=config.data.extend_vocab)
         run = (pathlib.Path(init.weights) / 'checkpoints').is_dir()
-        found = load_params(init.weights, params=init.params) if run else read_weights(init.weights)
+        if run:
+            params, saved = load_params(init.weights, params=init.params)
+            config_there = saved.config
+        else:
+            params, config_there = read_weights(init.weights)
         fitted = fit_weights(
-            *found,
+            params,
+            config_there,
             model=config.model,
             shapes=shapes,
             origin=init.weights,
             more_words=config.data.extend_vocab,
         )
         loaded = loaded.with_others(fitted)
-        end = found[1]['data']['end_token']
+        end = config_there['data']['end_token']
         if end != config.data.end_token:
             raise ValueError(f'{init.weights} has its tokens with --config.data.end_token={end}')
     if init.text:

@@ -19,7 +19,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,8 +85,12 @@ def write_digests(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> None
     draft.replace(folder / DIGESTS)
 
 
-def check_files(folder: pathlib.Path) -> bool:
+def check_files(folder: pathlib.Path, *, items: Sequence[str] = ()) -> bool:
     """Compares the files of a step's folder with its digests.
+
+    Args:
+      folder: of the step.
+      items: subfolders to look at; () for all files.
 
     Returns:
       False if there are no digests, and hence nothing to compare with.
@@ -97,6 +101,8 @@ def check_files(folder: pathlib.Path) -> bool:
     expected = _read(folder, 'files')
     if expected is None:
         return False
+    if items:
+        expected = {n: x for n, x in expected.items() if n.split('/')[0] in items}
     here = {name: path for name, path in _files(folder).items() if name in expected}
     for name in expected:
         if name not in here:

@@ -186,7 +186,7 @@ class _Loop:
                     self.writer.scalars(step, 'train', values | speed)
                 if save or stop:
                     self.clock.enter('checkpoint')
-                    run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)
+                    run.save(state)
                 if stop:
                     break
                 if step < train.steps:

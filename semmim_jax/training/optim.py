@@ -1,4 +1,4 @@
-"""AdamW with learning rates by part, and the schedules (METHOD section 7)."""
+"""AdamW with learning rates by part, and the schedules (docs/method.md section 7)."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ import optax
 
 
 def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 to `peak`, then cosine to `config.end_lr` at `steps`."""
+    """Linear warm-up from 0 to `peak`, then cosine to `config.end_lr` at `steps`.
+
+    See docs/method.md section 7.
+    """
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak,
@@ -20,6 +23,8 @@ def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
 
 def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW with a learning rate for each part of the model.
+
+    See docs/method.md section 7.
 
     Image tower (`image_lr`), text tower and fusion encoder (`text_lr`), temperature
     (`temperature_lr`), and decoder and heads (`lr`), which are fresh in many a fine-tuning.
@@ -54,12 +59,15 @@ def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """True for the leaves that weight decay falls on."""
+    """True for the leaves that weight decay falls on (docs/method.md section 7)."""
     names = ('kernel', 'word', 'position', 'type', 'directions')
     return jax.tree.map_with_path(lambda path, _: path[-1].key in names, params)
 
 
 def ema_momentum(config: Any, step: jax.Array, steps: int) -> jax.Array:
-    """Momentum of the teacher at `step`: cosine from `config.ema` to `config.ema_end`."""
+    """Momentum of the teacher at `step`: cosine from `config.ema` to `config.ema_end`.
+
+    See docs/method.md section 1.
+    """
     share = jnp.clip(step / max(steps, 1), 0.0, 1.0)
     return config.ema_end - (config.ema_end - config.ema) * (jnp.cos(jnp.pi * share) + 1) / 2

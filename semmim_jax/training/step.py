@@ -18,9 +18,9 @@ def make_step(
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """The step function of a task, to be jitted with the state donated.
 
-    Order (METHOD section 6): losses and gradient, clipping and AdamW, the task's constraint, EMA of
-    the constrained parameters; the task's own state comes from its loss. All of it is dropped where
-    the loss or the gradient is not finite (guard.py).
+    Order (docs/method.md section 6): losses and gradient, clipping and AdamW, the task's
+    constraint, EMA of the constrained parameters; the task's own state comes from its loss. All of
+    it is dropped where the loss or the gradient is not finite (guard.py).
 
     Args:
       task: gives `loss` and `constrain`.

@@ -1,4 +1,7 @@
-"""Compares every checkpoint of a workdir with its digests. Needs no config."""
+"""Compares checkpoints with their digests, and a workdir's files with its newest checkpoint.
+
+Needs no config.
+"""
 
 import pathlib
 
@@ -7,22 +10,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from semmim_jax.training import integrity
+from semmim_jax.training.checkpoint import load_run, saved_steps
+from semmim_jax.training.run_files import CONFIG, config_text, differing_copies
 
 
 def verify_workdir(workdir: str | pathlib.Path) -> bool:
-    """Prints one line for each checkpoint, oldest first.
+    """Prints one line for each checkpoint, oldest first, and one for each copy that is another.
 
     Returns:
-      Whether there are steps, and none is damaged; one without digests counts as not damaged.
+      Whether there are steps, none is damaged, and no copy is another; a step without digests
+      counts as not damaged.
 
     Raises:
       ValueError: if there is no checkpoint.
     """
     folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    steps = sorted(
-        (path for path in folder.glob('[0-9]*') if path.name.isdecimal()),
-        key=lambda path: int(path.name),
-    )
+    steps = saved_steps(folder)
     aside = len(list((folder / integrity.DAMAGED).glob('*')))
     if not steps and not aside:
         raise ValueError(f'{workdir} holds no checkpoint')
@@ -30,20 +33,37 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
     for step in steps:
         try:
             verdict = 'no digests, not verified'
-            if integrity.check_files(step):
-                count = integrity.check_leaves(step, _read_state(step / 'state'))
+            if integrity.check_files(folder / str(step)):
+                count = integrity.check_leaves(folder / str(step), _read_state(folder / str(step)))
                 verdict = f'good: {count} arrays and every file as they were saved'
         except integrity.DamagedCheckpoint as error:
             verdict, intact = f'DAMAGED: {error}', False
-        print(f'{step}: {verdict}')
+        print(f'{folder / str(step)}: {verdict}')
     if aside:
         print(f'{folder / integrity.DAMAGED}: {aside} set aside earlier')
+    for line in _foreign_copies(folder.parent):
+        intact = False
+        print(line)
     return intact
+
+
+def _foreign_copies(workdir: pathlib.Path) -> list[str]:
+    """A line for each file beside the checkpoints that is not what the newest one holds."""
+    saved = load_run(workdir)
+    if saved is None:
+        return []
+    expected = {CONFIG: config_text(saved.config), **saved.files}
+    return [
+        f'{workdir / name}: FOREIGN: not that of checkpoint {saved.step}, which is used instead; '
+        'training writes it anew'
+        for name in differing_copies(workdir, expected)
+    ]
 
 
 def _read_state(folder: pathlib.Path) -> dict:
     """The arrays of a checkpoint's state in host memory, whatever devices they were saved from."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(folder).item_metadata.tree
+        tree = checkpointer.metadata(folder / 'state').item_metadata.tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        return checkpointer.restore(folder / 'state', args=args)

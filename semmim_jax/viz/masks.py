@@ -1,6 +1,7 @@
 """Text-guided masks over scenes: which patches the caption points at, and which were masked.
 
-Method, section 3: the relevance of a patch to the paired caption decides where the mask falls.
+The relevance of a patch to the paired caption decides where the mask falls (docs/method.md
+section 3).
 """
 
 from collections.abc import Sequence

@@ -69,6 +69,8 @@ def draw_clusters(
 ) -> Path | np.ndarray:
     """Figure 2: for the most used patterns, their highest-scoring patches, at most one per image.
 
+    See docs/method.md section 8.
+
     Each patch is the framed centre of a window of 5 x 5 patches. Above the windows stand the
     pattern, its number of patches and, with labels, its commonest label with the share of patches
     that carry it.
@@ -165,6 +167,8 @@ def draw_layout(
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
     """Figure 3: scene | patterns with text | patterns without text | labels.
+
+    See docs/method.md section 8.
 
     A code has one colour in the whole picture, the same with and without text; the colours of
     labels are unrelated to it. Panels that are not given are left out.

@@ -80,7 +80,7 @@ def save_run(workdir: pathlib.Path, name: str) -> pathlib.Path:
     counts = jnp.int32([7, 0, 0])
     state = TrainState(*counts, params, ema_params, opt_state={}, extra={})
     checkpoints = Checkpoints(workdir, keep=1, async_save=False)
-    checkpoints.save(state, config=config, fingerprint={})
+    checkpoints.save(state, config=config, fingerprint={}, files={})
     checkpoints.close()
     make_tokenizer('', texts=TEXTS, size=config.model.text.vocab_size).save(workdir)
     return workdir

@@ -118,7 +118,8 @@ def workdir(tmp_path):
     ]
     checkpoints = Checkpoints(tmp_path / 'run', keep=1, async_save=False)
     state = TrainState(*jnp.int32([7, 0, 0]), *trees, opt_state={}, extra={})
-    checkpoints.save(state, config=ml_collections.FrozenConfigDict(config), fingerprint={})
+    frozen = ml_collections.FrozenConfigDict(config)
+    checkpoints.save(state, config=frozen, fingerprint={}, files={})
     checkpoints.close()
     write_vocab(tmp_path / 'run')
     return tmp_path / 'run'

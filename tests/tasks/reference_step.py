@@ -1,8 +1,8 @@
-"""The step of METHOD section 6 written plainly, with none of its trims, as a reference for tests.
+"""The step of docs/method.md section 6 written plainly, without its trims: a reference for tests.
 
 Every view, caption and pair is encoded by a call of its own, the fusion encoder runs on all
 positions of all layers and projects its keys and values anew for each pass, the heads run on every
-token and the masks pick afterwards. Losses are written out from METHOD's formulas. Only the random
+token and the masks pick afterwards. Losses are written out from its formulas. Only the random
 choices come from the package (`Plan.draw`, `ops.masking`): both steps have to make the same ones.
 """
 

@@ -1,4 +1,4 @@
-"""The trimmed step equals METHOD section 6 written plainly: losses, gradients, queue, centres."""
+"""The trimmed step equals docs/method.md section 6 written plainly, in all that it returns."""
 
 import jax
 import jax.numpy as jnp

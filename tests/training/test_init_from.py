@@ -26,7 +26,7 @@ def saved(config, workdir):
     """A run's first state, on the disk."""
     run = opened(config, workdir)
     state = run.restore_or_create()
-    run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)
+    run.save(state)
     run.checkpoints.wait()
     return run, state
 
@@ -82,7 +82,7 @@ def test_online_weights_are_taken_if_asked_for(pretrained, tmp_path):
     other = state.replace(
         step=state.step + 1, params=jax.tree.map(lambda x: x + 1, state.ema_params)
     )
-    run.checkpoints.save(other, config=run.config, fingerprint=run.fingerprint)
+    run.save(other)
     run.checkpoints.wait()
     config = generate.get_config('tiny')
     config.init_from = str(workdir)

@@ -55,7 +55,7 @@ def started(folders, tmp_path_factory):
     run = open_experiment(config, str(workdir), Pretrain)
     run.tokenizer.save(text)
     state = run.restore_or_create()
-    run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)
+    run.save(state)
     run.checkpoints.wait()
     return run, state
 
@@ -98,7 +98,8 @@ def config_of(changes):
 
 def test_weights_come_from_a_run_or_a_folder_of_weights(started, tmp_path):
     run, state = started
-    params, config = load_params(run.workdir)
+    params, saved = load_params(run.workdir)
+    config = saved.config
     assert_same(params, flat(state.ema_params))
     assert config == json.loads(run.config.to_json())
     shapes = {path: x.shape for path, x in params.items()}
@@ -138,7 +139,8 @@ def test_a_folder_of_another_project_is_no_weights(folders, started):
 
 def test_names_and_shapes_of_our_own_weights_are_held_to_the_model(started, tmp_path):
     run, state = started
-    params, config = load_params(run.workdir, params='online')
+    params, saved = load_params(run.workdir, params='online')
+    config = saved.config
     shapes = {path: x.shape for path, x in params.items()}
     params |= {'image/new': np.zeros(1), 'other/x': np.zeros(1)}
     params['text/embeddings/word'] = params['text/embeddings/word'][1:]

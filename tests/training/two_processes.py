@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from semmim_jax.drills.corruption import flipped
-from semmim_jax.drills.small_state import FINGERPRINT, abstract, arrays, placed, save
+from semmim_jax.drills.small_state import abstract, arrays, placed, save
 from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.distributed import simulated_devices
 
@@ -34,9 +34,7 @@ def main(port: str, index: int, workdir: pathlib.Path) -> None:
     rows = Mesh(devices.reshape(8), ('data',)), PartitionSpec('data')
     blocks = Mesh(devices.reshape(2, 4), ('a', 'b')), PartitionSpec('b', 'a')
     checkpoints = Checkpoints(workdir, keep=9, async_save=True)
-    restore = lambda mesh: checkpoints.restore(
-        abstract(placed(arrays(0), *mesh)), fingerprint=FINGERPRINT
-    )
+    restore = lambda mesh: checkpoints.restore(abstract(placed(arrays(0), *mesh)))[0]
     check(restore(rows), 1)
     save(checkpoints, placed(arrays(2), *rows))
     checkpoints.check_last_save()

@@ -20,7 +20,7 @@ CHOICES = {
 
 
 class Plan:
-    """A checked `config.task` with what follows from it.
+    """A checked `config.task` with what follows from it (docs/method.md section 2).
 
     Attributes:
       config: `config.task`.

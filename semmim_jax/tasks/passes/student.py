@@ -1,4 +1,7 @@
-"""The student pass: one forward of the online model, and the losses of METHOD sections 2 to 5."""
+"""The student pass: one forward of the online model, and its losses.
+
+The losses are those of docs/method.md sections 2 to 5.
+"""
 
 import functools
 from typing import Any
@@ -24,7 +27,7 @@ def student_pass(
     queue: dict[str, jax.Array],
     alpha: Any,
 ) -> tuple[dict[str, Mean], dict[str, Mean]]:
-    """Runs the student and sums up its losses.
+    """Runs the student and sums up its losses (docs/method.md section 6).
 
     Between the towers and the rest the whole batch meets: in ITC, and for hard negatives.
 
@@ -164,7 +167,7 @@ def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher
 
 
 def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str, jax.Array]:
-    """The text -> image passes that the active losses need, by loss.
+    """The text -> image passes that the active losses need, by loss (docs/method.md section 6).
 
     One call for all layers but the last, which runs on the queries. Keys and values of an image are
     computed once for all its texts: the masked one, the prefix, and ITM's three pairs (own text,
@@ -203,7 +206,7 @@ def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str
 
 
 def _mim_loss(model, plan, tokens, text, draws: Draws, teacher: Teacher) -> Mean:
-    """The loss on masked patches, against whichever target the config names (METHOD section 4)."""
+    """The loss on masked patches, against the config's target (docs/method.md section 4)."""
     mim = plan.config.mim
     told = model.inject(
         mim.inject_student,

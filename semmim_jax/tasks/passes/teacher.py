@@ -32,6 +32,8 @@ def teacher_pass(
 ) -> Teacher:
     """Runs the teacher on view 1, and on view 2 where the agreement asks for it.
 
+    See docs/method.md section 6.
+
     Args:
       model: bound to the EMA parameters.
       plan: of the config.
@@ -101,13 +103,16 @@ def _see(model, plan, views, batch, draws: Draws) -> dict[str, jax.Array | None]
 
 
 def teacher_temperature(config: Any, step: Any) -> jax.Array:
-    """tau_t: linear from `tau_teacher_start` to `tau_teacher_end` over `tau_teacher_steps`."""
+    """tau_t: linear from `tau_teacher_start` to `tau_teacher_end` over `tau_teacher_steps`.
+
+    See docs/method.md section 2.
+    """
     share = jnp.minimum(1.0, step / max(config.tau_teacher_steps, 1))
     return config.tau_teacher_start + share * (config.tau_teacher_end - config.tau_teacher_start)
 
 
 def patch_relevance(model, plan, tokens, text, text_feature, valid, context) -> jax.Array:
-    """Relevance of each patch to the paired text (METHOD section 3).
+    """Relevance of each patch to the paired text (docs/method.md section 3).
 
     Args:
       model, plan: as in `teacher_pass`.
@@ -150,6 +155,8 @@ def choose_patches(plan: Plan, relevance: jax.Array, key: jax.Array) -> jax.Arra
 def _patch_target(model, plan, images, tokens, told, valid, patches) -> jax.Array:
     """What the student has to predict at the masked patches [b, p, ...], logits not yet balanced.
 
+    See docs/method.md section 4.
+
     Args:
       images: [b, s, s, 3], view 1; its tokens [b, n + 1, d].
       told: [b, t, d], the clean caption; its validity [b, t].
@@ -169,7 +176,7 @@ def _patch_target(model, plan, images, tokens, told, valid, patches) -> jax.Arra
 
 
 def _balance(plan: Plan, logits: jax.Array, extra: Any, kind: str, step: Any) -> jax.Array:
-    """The teacher's distribution [r, k] from cosines [r, k] (METHOD section 2)."""
+    """The teacher's distribution [r, k] from cosines [r, k] (docs/method.md section 2)."""
     temperature = teacher_temperature(plan.config, step)
     if plan.config.balance == 'sinkhorn':
         return balance.sinkhorn(
