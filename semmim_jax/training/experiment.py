@@ -210,7 +210,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
 
 def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections.FrozenConfigDict:
     """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
-    if config.task.get('decoding') is None or config.task.decoding.min_length >= 0:
+    if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
         return config
     found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
     config = ml_collections.ConfigDict(config)
