@@ -20,7 +20,7 @@ from semmim_jax.data.replacing import Replacing, UnreadableRecord
 from semmim_jax.data.rows import make_row
 from semmim_jax.data.sources import make_source
 from semmim_jax.data.text import clean_caption
-from semmim_jax.data.tokenizer import ROLES, SPECIAL, make_tokenizer
+from semmim_jax.data.tokenizer import KINDS, ROLES, SPECIAL, make_tokenizer, train_tokenizer
 
 MAX_PIXELS = 10_000
 
@@ -115,7 +115,19 @@ def caption_list(data: st.DataObject, folder: pathlib.Path) -> None:
             assert '\n' not in str(error)
         else:
             assert record['captions'] and record['image'].shape == (20, 24, 3)
-    make_tokenizer('', texts=source.vocabulary_texts(), size=1000)
+    _train(data, source.vocabulary_texts())
+
+
+def _train(data: st.DataObject, texts: list[str]) -> None:
+    kind, size = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from([10, 600, 5000]))
+    options = dict(size=size, min_count=data.draw(st.integers(1, 3)), fill=data.draw(st.booleans()))
+    found = train_tokenizer(texts, kind=kind, strip_accents=data.draw(st.booleans()), **options)
+    assert found.vocab_size == size if options['fill'] else found.vocab_size <= size
+    for text in (*texts, data.draw(st.text(max_size=40))):
+        ids = found.encode(clean_caption(text, max_words=None), 20)
+        found.decode(ids)
+        assert ids.min() >= 0 and ids.max() < size
+        assert kind != 'bpe' or found.unk_id not in ids
 
 
 LISTS = {

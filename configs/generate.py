@@ -28,7 +28,9 @@ def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
     if variant == 'list':
         c = finetune.full_size(lr=3e-5, image_lr=5e-6, steps=10_000)
         c.data.train, c.data.eval = 'jsonl:data/train.jsonl', 'jsonl:data/val.jsonl'
-        return _writing(c, 'captions', 30)
+        c = _writing(c, 'captions', 30)
+        c.task.decoding.min_length = -1
+        return c
     if variant in _EMOJI:
         source, evaluator, words, length, steps = _EMOJI[variant]
         c = finetune.emoji('demo', encoder_lr=1e-4 if variant == 'dialog' else 1e-3)

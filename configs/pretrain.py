@@ -39,7 +39,10 @@ def base() -> ml_collections.ConfigDict:
     data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: data/sources.py
     data.eval = ''  # the same form; '' evaluates nothing
     data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': that of init.weights, if
-    # it has one, else words of the captions
+    # it has one, else one made from the training texts, which the next three fields describe
+    data.vocab_kind = 'wordpiece'  # words and pieces of words; 'bpe': byte-level; 'words': a list
+    data.vocab_min_count = 2  # words and pieces rarer in the texts are no tokens of their own
+    data.strip_accents = False  # True: é is e; of 'words' it always is
     data.extend_vocab = False  # True: adds words of the texts that the vocabulary lacks
     data.image_size = 256  # pixels
     data.patch_size = 16
@@ -214,7 +217,7 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Emoji scenes of 64 px, all six losses, minutes on two cores."""
     c.data.train = 'emoji_scenes:train'
     c.data.eval = 'emoji_scenes:val'
-    c.data.vocab = ''
+    c.data.update(vocab='', vocab_kind='words', vocab_min_count=1)
     c.data.image_size = 64
     c.data.patch_size = 8
     c.data.workers = 0

@@ -12,7 +12,8 @@ from semmim_jax.conversion.albef import ENCODING_HEADS, LINEAR, albef_table
 from semmim_jax.conversion.files import new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
-from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer
+from semmim_jax.data.backends import RULES, word_piece
+from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.initial import saved_tokenizer
 
@@ -27,8 +28,8 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
       params: 'ema' or 'online'.
 
     Raises:
-      ValueError: if the folder exists, there is no checkpoint, or the tokeniser is not BERT's
-        lower-case WordPiece, the only one that the PyTorch module has.
+      ValueError: if the folder exists, there is no checkpoint, or the tokeniser is not a lower-case
+        WordPiece by one of `backends.RULES`, which are those that the PyTorch module has.
     """
     workdir = pathlib.Path(workdir)
     ours, saved = load_params(workdir, params=params)
@@ -44,9 +45,11 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
         results=read_json(results) if results.is_file() else None,
     )
     with new_folder(out) as folder:
-        _save_tokenizer(saved_tokenizer(saved, workdir), folder, origin=str(workdir))
+        tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
+        tokenizer = saved_tokenizer(saved, workdir)
+        tokens['rule'] = _save_tokenizer(tokenizer, folder, origin=str(workdir))
         write_tensors(folder / 'model.safetensors', tensors)
-        _write_json(folder / 'config.json', torch_config(config, tensors))
+        _write_json(folder / 'config.json', torch_config(config, tensors, tokens))
         _write_json(folder / 'preprocessor_config.json', preprocessor_config(config['model']))
         (folder / 'README.md').write_text(card, encoding='utf-8')
         shutil.copyfile(
@@ -54,9 +57,17 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
         )
 
 
-def torch_config(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """config.json of the PyTorch module: sizes, and which optional parts there are."""
-    model, data, task = config['model'], config['data'], config['task']
+def torch_config(
+    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokens: Mapping[str, Any]
+) -> dict[str, Any]:
+    """config.json of the PyTorch module: sizes, which optional parts there are, how words are cut.
+
+    Args:
+      config: of the run.
+      tensors: by their names in the module.
+      tokens: arguments of the module's `WordPiece`.
+    """
+    model, task = config['model'], config['task']
     mim, has = task['mim'], {name.split('.')[0] for name in tensors}
     semantic = task['weights']['mim'] > 0 and mim['target'].startswith('semantic')
     separate = mim['target'] == 'semantic_separate_head'
@@ -81,7 +92,7 @@ def torch_config(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
             'head': ENCODING_HEADS[separate],
             'temperature': task['tau_student'],
         },
-        'tokens': {name: data[name] for name in ('max_tokens', 'max_words', 'end_token')},
+        'tokens': dict(tokens),
     }
 
 
@@ -100,18 +111,17 @@ def preprocessor_config(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path, *, origin: str) -> None:
-    """Saves the run's tokeniser, if it is what the PyTorch module makes of its vocab.txt."""
+def _save_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path, *, origin: str) -> str:
+    """Saves the run's tokeniser, and gives the rule by which the PyTorch module cuts as it does."""
     tokenizer.save(folder)
-    if (folder / 'vocab.txt').is_file():
-        plain = make_tokenizer(str(folder / 'vocab.txt'), texts=(), size=0)
-        found = [json.loads(each.files()['tokenizer.json']) for each in (tokenizer, plain)]
-        wanted = ('normalizer', 'pre_tokenizer', 'model')
-        if all(found[0][name] == found[1][name] for name in wanted):
-            return
+    found = json.loads(tokenizer.files()['tokenizer.json'])
+    for rule in RULES if found['model'].get('type') == 'WordPiece' else ():
+        known = json.loads(word_piece(tokenizer.tokens(), rule=rule).to_str())
+        if all(found[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
+            return rule
     raise ConversionError(
-        f"{origin}: its tokeniser is not BERT's lower-case WordPiece, and the PyTorch module has "
-        'no other'
+        f'{origin}: its tokeniser is not a lower-case WordPiece as runs make them, and the '
+        'PyTorch module has no other'
     )
 
 

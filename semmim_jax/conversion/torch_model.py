@@ -23,7 +23,12 @@ from torch import Tensor, nn
 
 # BERT's Chinese characters, with the one gap that the `tokenizers` library has.
 CJK = '\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f'
-CJK = re.compile(f'[{CJK}\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]')
+CJK += '\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f'
+GAP = re.compile('(?<=[{0}]) (?=[{0}])'.format(CJK + '\u3001-\u30ff\uff01-\uff9f'))
+CJK = re.compile(f'[{CJK}]')
+INVISIBLE = '[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f'
+INVISIBLE = re.compile(INVISIBLE + '\ufeff\ufff9-\ufffd]')
+ACCENTS = re.compile('[\u0300-\u036f]')
 FILES = ('config.json', 'preprocessor_config.json', 'vocab.txt')
 parts = lambda **modules: nn.ModuleDict(modules)  # modules by name
 
@@ -171,9 +176,19 @@ class EncodingHead(nn.Module):
 
 
 class WordPiece:
-    """BERT's lower-case tokeniser after ALBEF's cleaning of captions; fields as in config.data."""
+    """WordPiece after ALBEF's cleaning of captions; fields as in config.data. `rule` for letters:
+    'bert', lower-case and without marks, or lower-case and 'keep_accents' or 'strip_accents'."""
 
-    def __init__(self, vocab: list[str], *, max_tokens: int, max_words: int, end_token: bool):
+    def __init__(
+        self,
+        vocab: list[str],
+        *,
+        max_tokens: int,
+        max_words: int,
+        end_token: bool,
+        rule: str = 'bert',
+    ):
+        self.rule, self.longest = rule, 100 if rule == 'bert' else 1000  # characters of a word
         self.vocab, self.ids = vocab, {token: i for i, token in enumerate(vocab)}
         self.max_tokens, self.max_words, self.end_token = max_tokens, max_words, end_token
         special = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
@@ -186,14 +201,21 @@ class WordPiece:
         return torch.tensor([row + [self.pad] * (self.max_tokens - len(row)) for row in rows])
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text alone: cleaned, without accents, cut into words, marks and pieces."""
+        """Ids of the text alone: cleaned, by the rule for letters, in words, marks and pieces."""
         table = str.maketrans({**dict.fromkeys(',.\'!?"()*#:;~', ''), '-': ' ', '/': ' '})
         text = text.lower().translate(table).replace('<person>', 'person')
         text, kind = ' '.join(text.split()[: self.max_words]), unicodedata.category
-        text = ''.join(' ' if c in '\t\n\r' or kind(c)[0] == 'Z' else c for c in text)
-        text = ''.join(c for c in text if kind(c) not in ('Cc', 'Cf', 'Co') and c != '\ufffd')
-        text = unicodedata.normalize('NFD', CJK.sub(r' \g<0> ', text))
-        text = ''.join(c.lower() for c in text if kind(c) != 'Mn')
+        if self.rule == 'bert':
+            text = ''.join(' ' if c in '\t\n\r' or kind(c)[0] == 'Z' else c for c in text)
+            text = ''.join(c for c in text if kind(c) not in ('Cc', 'Cf', 'Co') and c != '\ufffd')
+            text = unicodedata.normalize('NFD', CJK.sub(r' \g<0> ', text))
+            text = ''.join(c.lower() for c in text if kind(c) != 'Mn')
+        else:
+            text = INVISIBLE.sub('', text)
+            if self.rule == 'strip_accents':
+                text = ACCENTS.sub('', unicodedata.normalize('NFD', text))
+            text = ''.join(c.lower() for c in CJK.sub(r' \g<0> ', text))
+            text = unicodedata.normalize('NFC', text)
         # All of ASCII's marks, though Unicode counts some as symbols ($, +, <).
         is_mark = lambda c: kind(c)[0] == 'P' or ('!' <= c <= '~' and not c.isalnum())
         words = ''.join(f' {c} ' if is_mark(c) else c for c in text).split()
@@ -202,7 +224,7 @@ class WordPiece:
     def pieces(self, word: str) -> list[int]:
         """Ids of the longest pieces from the left; [UNK] if they do not cover the word."""
         found, start = [], 0
-        while start < len(word) <= 100:
+        while start < len(word) <= self.longest:
             sharp, stops = '##' if start else '', range(len(word), start, -1)
             if not (stop := next((s for s in stops if sharp + word[start:s] in self.ids), 0)):
                 return [self.unk]
@@ -212,7 +234,7 @@ class WordPiece:
     def decode(self, ids: list[int]) -> str:
         """Text of ids, without [PAD], [CLS] and [SEP]."""
         shown = [self.vocab[i] for i in ids if i not in (self.pad, self.cls, self.sep)]
-        return ' '.join(shown).replace(' ##', '')
+        return GAP.sub('', ' '.join(shown).replace(' ##', ''))
 
 
 class SemMIM(nn.Module):

@@ -1,4 +1,4 @@
-"""Tokenisers: BERT's WordPiece from a vocabulary file or the captions, any other from a folder.
+"""Tokenisers: from a vocabulary file, from a folder, or trained on the texts of a run.
 
 The `tokenizers` library does the work; `transformers`, which takes a second to import, is loaded
 only for a folder that needs it. Nothing is looked up on a hub.
@@ -8,17 +8,24 @@ import collections
 import json
 import pathlib
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import models, processors
 
-from semmim_jax.data.text import clean_caption
+from semmim_jax.data.backends import byte_pairs, word_piece
+from semmim_jax.data.vocabulary import (
+    SPECIAL,
+    count_words,
+    too_small,
+    train_byte_pairs,
+    train_pieces,
+    word_list,
+)
 
-ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')
-SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')  # BERT's, in the order of ROLES
+KINDS = ('wordpiece', 'bpe', 'words')  # of vocabularies made here
+ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')  # of SPECIAL, in their order
 _OTHER_NAME = {'cls': 'bos', 'sep': 'eos'}
 _GENERIC = 'PreTrainedTokenizerFast'  # transformers' name for "tokenizer.json says it all"
 UNUSED = re.compile(r'\[unused\d+\]')
@@ -110,7 +117,8 @@ class Tokenizer:
     def files(self) -> dict[str, str]:
         """What make_tokenizer and transformers read back: text by file name.
 
-        tokenizer.json and tokenizer_config.json; for WordPiece vocab.txt too, a token a line.
+        tokenizer.json and tokenizer_config.json; for WordPiece vocab.txt too, a token a line, which
+        alone does not say whether accents are kept: whoever reads it as BERT's drops them.
         """
         config = {f'{role}_token': token for role, token in self._special.items()}
         config = {'tokenizer_class': _GENERIC, **config, 'clean_up_tokenization_spaces': False}
@@ -146,11 +154,11 @@ def tokenizer_of_files(
 def make_tokenizer(
     vocab: str, *, texts: Iterable[str], size: int, end_token: bool = True
 ) -> Tokenizer:
-    """The tokeniser that config.data.vocab names.
+    """The tokeniser of a file or a folder.
 
     Args:
-      vocab: path of a vocab.txt or of a Hugging Face tokeniser folder; '' for a whole-word
-        vocabulary made from `texts`.
+      vocab: path of a vocab.txt, which is read as BERT's, or of a Hugging Face tokeniser folder; ''
+        for the list of the words of `texts`, as `train_tokenizer` makes it.
       texts: what the vocabulary is made from, usually source.vocabulary_texts(); read only if
         vocab is ''.
       size: tokens of a vocabulary that is made here. Others have their own size, see
@@ -159,9 +167,17 @@ def make_tokenizer(
 
     Raises ValueError for a missing or malformed vocabulary, or a `size` too small.
     """
-    options = dict(origin=vocab or 'of the captions', end_token=end_token)
     if not vocab:
-        return _word_piece(whole_word_vocab(texts, size=size), **options)
+        return train_tokenizer(
+            texts,
+            kind='words',
+            size=size,
+            min_count=1,
+            strip_accents=True,
+            fill=True,
+            end_token=end_token,
+        )
+    options = dict(origin=vocab, end_token=end_token)
     path = pathlib.Path(vocab)
     if path.is_file():
         return _word_piece(_read_vocab(path), **options)
@@ -170,6 +186,59 @@ def make_tokenizer(
     if has_tokenizer(path):
         return _from_folder(path, **options)
     raise ValueError(f'vocab={vocab!r}: neither tokenizer.json nor vocab.txt in this folder')
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    *,
+    kind: str,
+    size: int,
+    min_count: int,
+    strip_accents: bool,
+    fill: bool,
+    end_token: bool = True,
+) -> Tokenizer:
+    """A tokeniser made from texts; the same for any order of them, in every process.
+
+    Args:
+      texts: usually source.vocabulary_texts(). They are cleaned as captions are.
+      kind: one of KINDS. 'wordpiece': words and pieces of them, each Chinese character a word.
+        'bpe': byte-level pairs, in which nothing is [UNK]. 'words': every word one token, others
+        spelt by characters; BERT's rule for accents and marks.
+      size: the most tokens.
+      min_count: a word or piece that the texts have less often is no token of its own.
+      strip_accents: whether e with an accent is e. 'words' strips them in any case, and the marks
+        of other scripts with them.
+      fill: whether [unusedN] follow, so that there are exactly `size` tokens.
+      end_token: as in `make_tokenizer`.
+
+    Raises:
+      ValueError: for another kind, or a `size` too small; it names the least.
+    """
+    if kind not in KINDS:
+        raise ValueError(f'data.vocab_kind={kind!r} is none of {", ".join(KINDS)}')
+    rule = 'bert' if kind == 'words' else 'strip_accents' if strip_accents else 'keep_accents'
+    limits = dict(size=size, min_count=min_count)
+    if kind == 'bpe':
+        counts = count_words(texts, byte_pairs((), (), rule=rule))
+        vocab, merges = train_byte_pairs(counts, **limits)
+        make = lambda vocab: byte_pairs(vocab, merges, rule=rule)
+    else:
+        make = lambda vocab: word_piece(vocab, rule=rule)
+        counts = count_words(texts, make(SPECIAL))
+        if kind == 'words':
+            vocab = list(dict.fromkeys([*SPECIAL, *word_list(counts, min_count=min_count)]))
+        else:
+            vocab = train_pieces(counts, make(SPECIAL), **limits)
+    if len(vocab) > size:
+        raise ValueError(
+            f'{too_small(size, "the words of the texts", len(vocab))}, or pieces of words by '
+            '--config.data.vocab_kind=wordpiece'
+        )
+    if fill:
+        vocab += _unused(range(size - len(vocab)))
+    special = dict(zip(ROLES, SPECIAL, strict=True))
+    return Tokenizer(make(vocab), special=special, origin='of the texts', end_token=end_token)
 
 
 def has_tokenizer(folder: str | pathlib.Path) -> bool:
@@ -182,59 +251,54 @@ def check_vocab_size(tokenizer: Tokenizer, expected: int) -> None:
     """Raises ValueError unless the tokeniser has exactly the tokens that the model embeds."""
     if tokenizer.vocab_size != expected:
         raise ValueError(
-            f'the tokeniser has {tokenizer.vocab_size} tokens, the model {expected}: '
-            "set the model's vocabulary size, or another data.vocab"
+            f'the tokeniser has {tokenizer.vocab_size} tokens, the model {expected}: use '
+            f'--config.model.text.vocab_size={tokenizer.vocab_size}, or another --config.data.vocab'
         )
 
 
-def extend_tokenizer(tokenizer: Tokenizer, *, texts: Iterable[str], size: int) -> Tokenizer:
-    """A tokeniser that also has every word of the texts as one token; known tokens keep their ids.
+def extend_tokenizer(
+    tokenizer: Tokenizer, *, texts: Iterable[str], size: int, min_count: int = 1
+) -> Tokenizer:
+    """A tokeniser that also has the words of the texts as tokens; known tokens keep their ids.
 
-    New tokens take the places of [unusedN], then follow at the end; the rest of `size` is [unusedN]
-    again. For fine-tuning on words that a lower-case vocabulary of pre-training does not have.
+    Every word that is there `min_count` times is one token, and every character. New tokens take
+    the places of [unusedN], then follow at the end; the rest of `size` is [unusedN] again. For
+    fine-tuning on words that the vocabulary of pre-training does not have.
 
-    Raises ValueError if `size` is too small, naming the smallest that would do.
+    Raises:
+      ValueError: if `size` is too small, naming the least, or the tokeniser is not WordPiece.
     """
+    old = tokenizer._backend
+    if not isinstance(old.model, models.WordPiece):
+        raise ValueError(
+            'only a WordPiece vocabulary takes new words: use --config.data.extend_vocab=False'
+        )
     vocab = tokenizer.tokens()
     free = [i for i, token in enumerate(vocab) if UNUSED.fullmatch(token)]
-    words, pieces = _words_and_pieces(texts)
     known = set(vocab)
-    new = [token for token in dict.fromkeys([*words, *pieces]) if token not in known]
+    words = word_list(count_words(texts, old), min_count=min_count)
+    new = [token for token in words if token not in known]
     need = len(vocab) + max(0, len(new) - len(free))
     if need > size:
-        raise ValueError(f'vocabulary size {size} is too small: with the new words it takes {need}')
+        raise ValueError(too_small(size, 'its tokens and the new words', need))
     for i, token in zip(free, new):
         vocab[i] = token
     vocab += new[len(free) :]
-    vocab += [f'[unused{i}]' for i in range(len(vocab), size)]
-    return _word_piece(vocab, origin='extended by new words', end_token=bool(tokenizer._end))
+    vocab += _unused(range(len(vocab), size))
+    backend = word_piece(vocab, rule='bert')
+    backend.normalizer, backend.pre_tokenizer = old.normalizer, old.pre_tokenizer
+    for name in ('unk_token', 'max_input_chars_per_word'):
+        setattr(backend.model, name, getattr(old.model, name))
+    return Tokenizer(
+        backend,
+        special=tokenizer._special,
+        origin='extended by new words',
+        end_token=bool(tokenizer._end),
+    )
 
 
-def whole_word_vocab(texts: Iterable[str], *, size: int) -> list[str]:
-    """Vocabulary of exactly `size` tokens in which every word of the texts is one token.
-
-    Special tokens ([PAD] first), words by (-count, word), characters and ##characters, so that
-    unseen words spell out, and [unusedN]. The same for any order of the texts.
-
-    Raises ValueError if `size` is too small, naming the smallest that would do.
-    """
-    words, pieces = _words_and_pieces(texts)
-    vocab = list(dict.fromkeys([*SPECIAL, *words, *pieces]))
-    if len(vocab) > size:
-        raise ValueError(f'vocabulary size {size} is too small: the captions need {len(vocab)}')
-    return vocab + [f'[unused{i}]' for i in range(size - len(vocab))]
-
-
-def _words_and_pieces(texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Words of the texts, the commonest first, and single characters that spell any other word."""
-    counts = collections.Counter()
-    normalizer, splitter = _normalizer(), pre_tokenizers.BertPreTokenizer()
-    for text in texts:
-        normal = normalizer.normalize_str(clean_caption(text, max_words=None))
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normal))
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    characters = sorted(set(''.join(words)) | set(string.ascii_lowercase + string.digits))
-    return words, [*characters, *(f'##{character}' for character in characters)]
+def _unused(numbers: Iterable[int]) -> list[str]:
+    return [f'[unused{i}]' for i in numbers]
 
 
 def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokenizer:
@@ -277,22 +341,12 @@ def _roles(get) -> dict[str, str | None]:
 
 
 def _word_piece(vocab: list[str], *, origin: str, end_token: bool) -> Tokenizer:
-    ids = {token: i for i, token in enumerate(vocab)}
-    if len(ids) != len(vocab):
+    if len(set(vocab)) != len(vocab):
         twice = next(token for token, n in collections.Counter(vocab).items() if n > 1)
         raise ValueError(f'vocabulary {origin}: token {twice!r} is there more than once')
-    backend = tokenizers.Tokenizer(
-        models.WordPiece(ids, unk_token='[UNK]', max_input_chars_per_word=100)
-    )
-    backend.normalizer = _normalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(cleanup=False)
     special = dict(zip(ROLES, SPECIAL, strict=True))
+    backend = word_piece(vocab, rule='bert')
     return Tokenizer(backend, special=special, origin=origin, end_token=end_token)
-
-
-def _normalizer() -> normalizers.Normalizer:
-    return normalizers.BertNormalizer(lowercase=True)
 
 
 def _read_vocab(path: pathlib.Path) -> list[str]:

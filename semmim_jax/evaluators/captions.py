@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from semmim_jax.data.text import clean_caption
+from semmim_jax.data.text import clean_caption, part_chinese
 from semmim_jax.evaluators.report import Report
 
 Key = int | str
@@ -48,8 +48,8 @@ def score_captions(
         ) from None
     java = shutil.which('java') is not None if java is None else java
     split = _penn_treebank if java else _plain_words
-    given = split({key: [captions[key]] for key in references})
-    right = split(references)
+    given = split({key: [part_chinese(captions[key])] for key in references})
+    right = split({key: [part_chinese(t) for t in group] for key, group in references.items()})
     bleu, _ = Bleu(4).compute_score(right, given, verbose=0)
     figures = {f'bleu{n}': float(score) for n, score in enumerate(bleu, start=1)}
     figures['rouge_l'] = float(Rouge().compute_score(right, given)[0])

@@ -37,6 +37,7 @@ def beam_search(
     max_length: int,
     length_penalty: float,
     special: SpecialTokens,
+    no_repeat_ngram: int = 0,
 ) -> Beams:
     """Finds texts of high score = log p(words, [SEP]) / (words + 1) ** length_penalty.
 
@@ -44,8 +45,9 @@ def beam_search(
 
     After each word the `beams` likeliest prefixes stay, and each of them with [SEP] is a candidate
     for the result. After `max_length` words only [SEP] may follow, at its own likelihood. [PAD],
-    [CLS] and [MASK] are never written; the other tokens keep the model's likelihood. Ends as soon
-    as no prefix can reach the worst of `beams` results.
+    [CLS] and [MASK] are never written, nor is a word that would end an n-gram that the text has
+    already; the other tokens keep the model's likelihood. Ends as soon as no prefix can reach the
+    worst of `beams` results.
 
     Args:
       next_logits: (inputs [b * k] int32, position, cache) -> (logits [b * k, v] of the next token,
@@ -56,15 +58,17 @@ def beam_search(
       min_length, max_length: words, [SEP] not counted.
       length_penalty: 0 compares log-likelihoods, 1 their mean over tokens; at least 0.
       special: of the tokenizer.
+      no_repeat_ngram: n of the n-grams that no text has twice; 0 allows all.
 
     Raises:
       ValueError: for limits that leave nothing.
     """
     limits = 0 <= min_length <= max_length and max_length >= 1
-    if not limits or beams < 1 or length_penalty < 0:
+    if not limits or beams < 1 or length_penalty < 0 or no_repeat_ngram < 0:
         raise ValueError(
             f'beam search with beams={beams}, min_length={min_length}, max_length={max_length}, '
-            f'length_penalty={length_penalty}: needs beams >= 1, length_penalty >= 0 and '
+            f'length_penalty={length_penalty}, no_repeat_ngram={no_repeat_ngram}: needs '
+            'beams >= 1, length_penalty >= 0, no_repeat_ngram >= 0 and '
             '0 <= min_length <= max_length >= 1'
         )
     never = jnp.array([special.pad, special.cls, special.mask])
@@ -83,6 +87,8 @@ def beam_search(
             beams,
         )
         total = total.at[..., never].set(-jnp.inf).at[..., special.sep].set(-jnp.inf)
+        if no_repeat_ngram:
+            total = _without_repeats(total, alive.ids, i, n=no_repeat_ngram)
         scores, chosen = jax.lax.top_k(total.reshape(rows, -1), beams)  # [b, k]
         parent, word = jnp.divmod(chosen, log_p.shape[-1])
         ids = jnp.take_along_axis(alive.ids, parent[..., None], axis=1)
@@ -108,6 +114,27 @@ def beam_search(
 def _best(ids: jax.Array, scores: jax.Array, count: int) -> Beams:
     scores, chosen = jax.lax.top_k(scores, count)
     return Beams(jnp.take_along_axis(ids, chosen[..., None], axis=1), scores)
+
+
+def _without_repeats(total: jax.Array, ids: jax.Array, words: jax.Array, *, n: int) -> jax.Array:
+    """Scores [b, k, v] of next words, -inf where the last n would be in the prefix already.
+
+    Args:
+      total: scores.
+      ids: [b, k, t]; the prefixes are their first `words`.
+      words: [] int32.
+      n: at least 1.
+    """
+    starts = ids.shape[-1] - n + 1  # of n-grams; [s]
+    if starts < 1:
+        return total
+    last = jax.lax.dynamic_slice_in_dim(ids, words - (n - 1), n - 1, axis=2)  # [b, k, n - 1]
+    repeats = jnp.broadcast_to(jnp.arange(starts) + n <= words, (*ids.shape[:2], starts))
+    for j in range(n - 1):
+        repeats &= ids[..., j : j + starts] == last[..., j, None]
+    word = jnp.where(repeats, ids[..., n - 1 :], total.shape[-1])  # [b, k, s]
+    row, beam = (x[..., None] for x in jnp.indices(ids.shape[:2]))
+    return total.at[row, beam, word].set(-jnp.inf, mode='drop')
 
 
 def _take_rows(leaf: jax.Array, parent: jax.Array) -> jax.Array:

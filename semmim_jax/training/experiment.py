@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline, rows, sources
+from semmim_jax.data.lengths import usual_minimum
 from semmim_jax.data.tokenizer import tokenizer_of_files
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training import distributed
@@ -165,6 +166,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     source = sources.make_source(config.data.train, config.data)
     folder = pathlib.Path(workdir)
     tokenizer = run_tokenizer(config, source, load_run(folder), workdir=folder)
+    config = _with_min_length(config, source, tokenizer)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
         cls=tokenizer.cls_id,
@@ -204,3 +206,13 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         labels=labels,
         fingerprint=fingerprint,
     )
+
+
+def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections.FrozenConfigDict:
+    """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
+    if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
+        return config
+    found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
+    config = ml_collections.ConfigDict(config)
+    config.task.decoding.min_length = min(found, config.task.decoding.max_length)
+    return ml_collections.FrozenConfigDict(config)

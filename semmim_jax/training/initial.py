@@ -21,6 +21,7 @@ from semmim_jax.data.tokenizer import (
     has_tokenizer,
     make_tokenizer,
     tokenizer_of_files,
+    train_tokenizer,
 )
 from semmim_jax.training.checkpoint import SavedRun, load_params
 from semmim_jax.training.run_files import LABELS
@@ -33,8 +34,9 @@ def run_tokenizer(
     """The tokeniser of a run.
 
     What `data.vocab` names; if that is '', the checkpoint's once there is one, or that of
-    `init.weights`, or else the words of the source. With `data.extend_vocab` the source's words are
-    added to the one of `data.vocab` or `init.weights`.
+    `init.weights`, or else one of the kind `data.vocab_kind`, made from the texts of the source.
+    With `data.extend_vocab` the source's words are added to the one of `data.vocab` or
+    `init.weights`.
 
     Args:
       config: the experiment.
@@ -53,11 +55,22 @@ def run_tokenizer(
     vocab = data.vocab
     if not vocab and config.init.weights and has_tokenizer(config.init.weights):
         vocab = config.init.weights
-    extend = data.extend_vocab and vocab != ''
-    texts = source.vocabulary_texts() if extend or not vocab else ()
-    tokenizer = make_tokenizer(vocab, texts=texts, size=size, end_token=data.end_token)
-    if extend:
-        tokenizer = extend_tokenizer(tokenizer, texts=texts, size=size)
+    if not vocab:
+        return train_tokenizer(
+            source.vocabulary_texts(),
+            kind=data.vocab_kind,
+            size=size,
+            min_count=data.vocab_min_count,
+            strip_accents=data.strip_accents,
+            fill=True,
+            end_token=data.end_token,
+        )
+    tokenizer = make_tokenizer(vocab, texts=(), size=size, end_token=data.end_token)
+    if data.extend_vocab:
+        texts = source.vocabulary_texts()
+        tokenizer = extend_tokenizer(
+            tokenizer, texts=texts, size=size, min_count=data.vocab_min_count
+        )
     check_vocab_size(tokenizer, size)
     return tokenizer
 

@@ -24,14 +24,15 @@ TABLE = (
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
         'max_words max_pixels max_masked block_min_patches min_answer_count images beams '
-        'max_length max_skipped_in_a_row samples',
+        'max_length max_skipped_in_a_row samples vocab_min_count',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
-        'ops rank min_length rollbacks references',
+        'ops rank rollbacks references no_repeat_ngram',
     ),
+    ('a whole number from -1 to 2**31 - 1', lambda x: _whole(x, -1, MOST), 'min_length'),
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
     ('from 1 to 1000', lambda x: _whole(x, 1, 1000), 'depth fusion_depth decoder_depth'),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from semmim_jax.conversion.to_torch import to_torch
 from semmim_jax.data.text import clean_caption
-from semmim_jax.data.tokenizer import make_tokenizer
+from semmim_jax.data.tokenizer import make_tokenizer, train_tokenizer
 from semmim_jax.data.transforms import eval_view
 from tests.conversion.random_run import CONFIGS, TEXTS, random_images, save_run, task_of, tree
 
@@ -85,6 +85,55 @@ CHARACTERS = st.one_of(
     st.characters(exclude_categories=['Cs']).filter(of_one_kind_for_long),
     st.sampled_from('abdgot aé中İςΣ\u0301\t\n\u2028\xa0\u200b\ufffd-,.$~<[]#'),
 )
+
+
+TRAINED = {
+    rule: train_tokenizer(
+        (*TEXTS, 'Ünder é 中 犬と猫 $ ~ ?', 'लाल किताब ශ්\u200dරී', 'abcdefgoİςΣ\u0301ª'),
+        kind='wordpiece',
+        size=600,
+        min_count=1,
+        strip_accents=rule == 'strip_accents',
+        fill=False,
+    )
+    for rule in ('keep_accents', 'strip_accents')
+}
+MARKED = st.one_of(CHARACTERS, st.sampled_from('éü中犬と猫लाकित\u093f\u094d\u200c\u200dශ්ර\uff0c'))
+
+
+@pytest.mark.parametrize('rule', TRAINED)
+@hypothesis.given(st.text(MARKED), st.integers(3, 30))
+@hypothesis.example('[CLS] <person> [MASK]', 12)
+@hypothesis.example('d' + 'o' * 120, 140)
+@hypothesis.example('d' + 'o' * 1000, 12)
+@hypothesis.example('e\u200b\u0301 E\u0301 \u1100\u1161 \u212b \ufb01 中犬，中 中a', 30)
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_tokens_of_a_trained_vocabulary_are_those_of_the_training(rule, text, max_tokens):
+    ours = TRAINED[rule]
+    limits = dict(max_tokens=max_tokens, max_words=5, end_token=True)
+    theirs = WordPiece(ours.tokens(), **limits, rule=rule)
+    expected = ours.encode(clean_caption(text, max_words=5), max_tokens)
+    found = theirs([text])[0].tolist()
+    assert found == expected.tolist()
+    assert theirs.decode(found) == ours.decode(expected)
+
+
+@pytest.mark.parametrize('rule', TRAINED)
+def test_the_export_says_by_which_rule_words_are_cut(tmp_path, rule):
+    workdir = save_run(tmp_path / 'run', 'clip')
+    size = CONFIGS['clip']().model.text.vocab_size
+    options = dict(size=size, min_count=1, strip_accents=rule == 'strip_accents', fill=True)
+    tokenizer = train_tokenizer([*TEXTS, 'é'], kind='wordpiece', **options)
+    tokenizer.save(workdir)
+    to_torch(workdir, tmp_path / 'out')
+    model = SemMIM.load(tmp_path / 'out')
+    row = model.tokenizer(['é dog'])[0].tolist()
+    assert row == tokenizer.encode('é dog', len(row)).tolist()
+    assert tokenizer.unk_id not in row
+    options = dict(options, size=600) | {'fill': False}
+    train_tokenizer(TEXTS, kind='bpe', **options).save(workdir)
+    with pytest.raises(ValueError, match='not a lower-case WordPiece'):
+        to_torch(workdir, tmp_path / 'bpe')
 
 
 @hypothesis.given(st.text(CHARACTERS), st.integers(3, 12), st.booleans())

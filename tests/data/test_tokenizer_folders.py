@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from semmim_jax.data.tokenizer import SPECIAL, make_tokenizer
+from semmim_jax.data.tokenizer import SPECIAL, make_tokenizer, train_tokenizer
 
 transformers = pytest.importorskip('transformers')
 
@@ -38,7 +38,7 @@ def test_roberta_as_transformers(tmp_path):
     assert ours.decode(ours.encode('a dog left', 30)) == 'a dog left'
 
 
-@pytest.mark.parametrize('kind', ['roberta', 'cased', 'words'])
+@pytest.mark.parametrize('kind', ['roberta', 'cased', 'words', 'wordpiece', 'bpe'])
 @pytest.mark.parametrize('end_token', [True, False])
 def test_a_saved_tokeniser_is_the_same_to_us_and_to_transformers(kind, end_token, tmp_path):
     folder, run = tmp_path / 'folder', tmp_path / 'run'
@@ -50,20 +50,25 @@ def test_a_saved_tokeniser_is_the_same_to_us_and_to_transformers(kind, end_token
         vocab = [*SPECIAL, 'Cr', '##ème', 'a', 'dog', 'Dog', 'cat', ',']
         vocab = {word: i for i, word in enumerate(vocab)}
         transformers.BertTokenizer(vocab=vocab, do_lower_case=False).save_pretrained(folder)
-    vocab = '' if kind == 'words' else str(folder)
-    ours = make_tokenizer(vocab, texts=TEXTS, size=200, end_token=end_token)
+    if kind in ('wordpiece', 'bpe'):
+        options = dict(size=400, min_count=1, strip_accents=False, fill=True)
+        ours = train_tokenizer(TEXTS, kind=kind, **options, end_token=end_token)
+    else:
+        vocab = '' if kind == 'words' else str(folder)
+        ours = make_tokenizer(vocab, texts=TEXTS, size=200, end_token=end_token)
     ours.save(run)
     again = make_tokenizer(str(run), texts=(), size=0, end_token=end_token)
     pickled = pickle.loads(pickle.dumps(ours))
     theirs = transformers.AutoTokenizer.from_pretrained(run)
     assert theirs.pad_token_id == ours.pad_id and theirs.mask_token_id == ours.mask_id
-    assert (run / 'vocab.txt').exists() == (kind != 'roberta')
+    assert (run / 'vocab.txt').exists() == (kind not in ('roberta', 'bpe'))
     for text in TEXTS:
         row = ours.encode(text, 40)
         assert (row[-1] == ours.pad_id) and (ours.sep_id in row) == end_token
         for other in again, pickled:
             np.testing.assert_array_equal(other.encode(text, 40), row)
         assert theirs(text)['input_ids'] == row[row != ours.pad_id].tolist()
+        assert again.decode(row) == ours.decode(row)
     assert again.tokens() == ours.tokens()
 
 

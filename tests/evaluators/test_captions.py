@@ -68,6 +68,18 @@ def test_figures_are_the_scorers(corpus):
     assert report.chance['cider'] < report.figures['cider'] / 3
 
 
+def test_chinese_captions_are_scored_by_characters(corpus):
+    """As the same captions with a space after every character: no sentence is one word."""
+    signs = dict(zip(WORDS, '一只猫狗的红蓝大小在上有和'))
+    apart = lambda text: ' '.join(signs[word] for word in text.split())
+    captions = {i: apart(caption) for i, caption in corpus[0].items()}
+    references = {i: [apart(r) for r in group] for i, group in corpus[1].items()}
+    joined = {i: caption.replace(' ', '') for i, caption in captions.items()}
+    right = {i: [r.replace(' ', '') for r in group] for i, group in references.items()}
+    expected = Cider().compute_score(references, {i: [c] for i, c in captions.items()})[0]
+    assert score_captions(joined, right, java=False).figures['cider'] == pytest.approx(expected)
+
+
 def test_perfect_captions_and_captions_of_other_images():
     rng = random.Random(1)
     references = {i: [sentence] for i, sentence in enumerate(sentences(rng, 30, 5, 9))}

@@ -45,7 +45,10 @@ class Toy:
         return jax.tree.map(np.asarray, _search(arrays, **options))
 
 
-@functools.partial(jax.jit, static_argnames=('beams', 'min_length', 'max_length', 'length_penalty'))
+LIMITS = ('min_length', 'max_length', 'length_penalty', 'no_repeat_ngram')
+
+
+@functools.partial(jax.jit, static_argnames=('beams', *LIMITS))
 def _search(arrays, *, beams, **limits):
     first, turn, word, out = arrays
 
@@ -86,7 +89,13 @@ def test_with_room_for_every_prefix_it_is_enumeration(min_length, length_penalty
         assert np.isneginf(found.scores[row, count:]).all()
 
 
-def plain_search(toy, row, *, beams, min_length, max_length, length_penalty):
+def repeats(text, n):
+    """Whether an n-gram of the text stands in it twice."""
+    grams = [text[i : i + n] for i in range(len(text) - n + 1)]
+    return n > 0 and len(set(grams)) < len(grams)
+
+
+def plain_search(toy, row, *, beams, min_length, max_length, length_penalty, no_repeat_ngram=0):
     """What the docstring of `beam_search` says, without stopping early."""
     alive, done = {(): 0.0}, {}
     for length in range(max_length + 1):
@@ -95,7 +104,8 @@ def plain_search(toy, row, *, beams, min_length, max_length, length_penalty):
             log_p = toy.log_p(row, text)
             if length >= min_length:
                 done[text] = (score + log_p[SPECIAL.sep]) / (length + 1) ** length_penalty
-            following |= {(*text, word): score + log_p[word] for word in WORDS}
+            texts = {(*text, word): score + log_p[word] for word in WORDS}
+            following |= {t: s for t, s in texts.items() if not repeats(t, no_repeat_ngram)}
         kept = sorted(following, key=following.get, reverse=True)[:beams]
         alive = {text: following[text] for text in kept}
     best = sorted(done, key=done.get, reverse=True)[:beams]
@@ -114,8 +124,45 @@ def test_narrow_beams_are_those_of_a_plain_search(beams, length_penalty):
             np.testing.assert_allclose(found.scores[row], scores, rtol=1e-5)
 
 
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_no_n_gram_is_there_twice(n):
+    """As a plain search that drops such texts; without the block some of them would be found."""
+    limits = dict(beams=4, min_length=1, max_length=6, length_penalty=0.5)
+    needed = 0
+    for seed in range(4):
+        toy = Toy(seed)
+        found = toy.search(**limits, no_repeat_ngram=n)
+        free = toy.search(**limits)
+        for row in range(ROWS):
+            best, scores = plain_search(toy, row, **limits, no_repeat_ngram=n)
+            count = len(best)  # of three words no longer text than three has each once
+            assert [written(ids) for ids in found.ids[row, :count]] == best
+            np.testing.assert_allclose(found.scores[row, :count], scores, rtol=1e-5)
+            assert np.isneginf(found.scores[row, count:]).all()
+            needed += any(repeats(written(ids), n) for ids in free.ids[row])
+    assert needed > 0
+
+
+def test_a_block_that_cannot_apply_changes_no_program():
+    """0 blocks nothing, and 4 words have no two n-grams of 5: neither program has a block."""
+
+    def program(**options):
+        limits = dict(beams=2, min_length=0, max_length=LONGEST, length_penalty=1.0)
+        arrays = (jnp.zeros((ROWS, WIDTH)), jnp.zeros((WIDTH, WIDTH)))
+        arrays += (jnp.zeros((7, WIDTH)), jnp.zeros((WIDTH, 7)))
+        return _search.lower(arrays, **limits, **options).as_text()
+
+    assert program() == program(no_repeat_ngram=0) == program(no_repeat_ngram=5)
+    assert program(no_repeat_ngram=2) != program()
+
+
 def test_limits_that_leave_nothing_are_refused():
-    for wrong in dict(min_length=3, max_length=2), dict(beams=0), dict(length_penalty=-1.0):
+    for wrong in (
+        dict(min_length=3, max_length=2),
+        dict(beams=0),
+        dict(length_penalty=-1.0),
+        dict(no_repeat_ngram=-1),
+    ):
         options = dict(beams=2, min_length=0, max_length=LONGEST, length_penalty=1.0) | wrong
         with pytest.raises(ValueError, match='min_length'):
             Toy(0).search(**options)

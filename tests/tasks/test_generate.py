@@ -89,6 +89,21 @@ def test_beams_have_the_likelihood_of_whole_passes(answering, whole_pass):
         assert_close(found.scores[:, beam], whole, rtol=1e-5)
 
 
+def test_a_config_may_forbid_that_a_token_comes_twice(answering):
+    _, task, params, batch = answering
+    free = jit(task.predict_fns()['generate'])(Params(params), batch).ids
+    config = tiny()
+    config.task.decoding.no_repeat_ngram = 1
+    blocked, _ = make_task(config)
+    found = jit(blocked.predict_fns()['generate'])(Params(params), batch).ids
+    twice = lambda ids: [
+        len(set(words)) < len(words)
+        for text in np.asarray(ids).reshape(-1, ids.shape[-1]).tolist()
+        for words in [[i for i in text if i != SPECIAL.pad]]
+    ]
+    assert any(twice(free)) and not any(twice(found))
+
+
 def test_ranking_has_the_likelihood_of_whole_passes(answering, whole_pass):
     config, task, params, batch = answering
     answers = texts(9, config.data.max_target_tokens, seed=5)[:, 1:]
