@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from semmim_jax.evaluators import patterns
+from semmim_jax.evaluators import pattern_verdict, patterns
 from semmim_jax.evaluators.report import EvalData, Report, spread
 from semmim_jax.training.predictor import to_host
 from semmim_jax.viz.masks import draw_masks
@@ -30,7 +30,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
 
     Figures: `codes`, `used_codes` (with text) and `images`; and with R 'told' or 'untold' (the head
     with and without text) `R_semantic`, 1 or 0: the verdict, and `R_` with each of `HEAD_FIGURES`.
-    What needs patch labels is left out where it is not known. Details: see `patterns.to_dict`.
+    What needs patch labels is left out where it is not known. Details: see `pattern_verdict.to_dict`.
 
     Args:
       predict: 'patterns', see `tasks.predict.pattern_fns`.
@@ -55,13 +55,13 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     chance = {}
     for head in heads:
         values = {key: getattr(head, key) for key in HEAD_FIGURES}
-        figures[f'{head.reading}_semantic'] = int(patterns.is_semantic(rows, head.reading))
+        figures[f'{head.reading}_semantic'] = int(pattern_verdict.is_semantic(rows, head.reading))
         figures |= {f'{head.reading}_{k}': x for k, x in values.items() if not math.isnan(x)}
         if not math.isnan(head.cross_image_chance):
             chance[f'{head.reading}_cross_image'] = head.cross_image_chance
     return Report(
         figures,
-        '\n'.join([patterns.format_table(rows), '', *patterns.verdict(rows)]),
+        '\n'.join([pattern_verdict.format_table(rows), '', *pattern_verdict.verdict(rows)]),
         chance=chance,
         pictures=_draw(found, captions, data)
         | {
@@ -74,7 +74,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
                 attribution=data.attribution,
             )
         },
-        details=patterns.to_dict(rows),
+        details=pattern_verdict.to_dict(rows),
     )
 
 
