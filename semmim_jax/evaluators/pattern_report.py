@@ -30,7 +30,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
 
     Figures: `codes`, `used_codes` (with text) and `images`; and with R 'told' or 'untold' (the head
     with and without text) `R_semantic`, 1 or 0: the verdict, and `R_` with each of `HEAD_FIGURES`.
-    What needs patch labels is left out where it is not known. Details: see `pattern_verdict.to_dict`.
+    What needs patch labels is left out where it is not known. Details: `pattern_verdict.to_dict`.
 
     Args:
       predict: 'patterns', see `tasks.predict.pattern_fns`.

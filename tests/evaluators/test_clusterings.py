@@ -1,4 +1,4 @@
-"""Agreement of codes and labels: numbers come from hand calculation, brute force or scikit-learn."""
+"""Agreement of codes and labels, by hand calculation, brute force and scikit-learn."""
 
 import math
 
