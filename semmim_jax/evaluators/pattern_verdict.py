@@ -93,6 +93,9 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
     for head in (row for row in rows if row.is_head):
         refused = f'{head.name}: not called semantic'
         unknown = [text for key, text in DECIDING_FIGURES.items() if math.isnan(getattr(head, key))]
+        if math.isnan(head.object_nmi):
+            sentences.append(f'{refused}: no labelled object, so nothing was compared.')
+            continue
         if unknown:
             sentences.append(f'{refused}: not known here: {", ".join(unknown)}.')
             continue

@@ -106,3 +106,11 @@ def test_margin_missing_controls_and_other_heads():
     assert not pattern_verdict.is_semantic(rows_with()[:2], 'told')
     foreign = row('feature_kmeans', 'untold', object_nmi=0.9)
     assert len(pattern_verdict.verdict([*rows_with(), foreign])) == 1
+
+
+def test_what_cannot_be_known_is_named():
+    rows = [row('head', cross_image=math.nan), *rows_with()[1:]]
+    assert pattern_verdict.verdict(rows) == [
+        f'{HEAD}: not called semantic: not known here: same label across images minus chance.'
+    ]
+    assert not pattern_verdict.is_semantic(rows, 'told')

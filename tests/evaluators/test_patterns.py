@@ -164,7 +164,9 @@ def test_without_labels_only_codes_and_modal_share_are_known_and_nothing_is_clus
     assert math.isnan(rows[0].object_nmi) and rows[0].modal_share < 1
     report = json.loads(json.dumps(pattern_verdict.to_dict(rows), allow_nan=False))
     assert report['codings']['told/head']['in_image_nmi_gain_other_image'] is None
-    assert all('not called semantic: not known' in sentence for sentence in report['verdict'])
+    assert all(
+        'not called semantic: no labelled object' in sentence for sentence in report['verdict']
+    )
     table = pattern_verdict.format_table(rows)
     assert 'nan' not in table and 'NMI' not in table.splitlines()[0] and 'modal' in table
     assert not pattern_verdict.is_semantic(rows, 'told')
