@@ -1,5 +1,10 @@
 """Agreement of two labellings of the same items: how much a code says about a label.
 
+Beside each measure stands what it gives by chance, of which there are two kinds. `shuffled_mean`
+permutes patches: whatever is constant inside an image stays above it, even a random code per image,
+because an image shows few labels. `other_image_mean` gives every image the codes of another one, so
+that only what a code says about its own image is left.
+
 All functions are invariant to renaming the codes. Entropies are natural logarithms of plain counts;
 NMI is mutual information over the arithmetic mean of the two entropies (scikit-learn's default), so
 1 means that each determines the other. Shapes: i images, n patches, m items.
@@ -106,6 +111,81 @@ def shuffled_mean(
         raise ValueError(f'rounds must be at least 1, got {rounds}')
     rng = np.random.default_rng(seed)
     return float(np.mean([measure(rng.permuted(codes, axis=-1), labels) for _ in range(rounds)]))
+
+
+def other_image_mean(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    codes: np.ndarray,
+    labels: np.ndarray,
+    *,
+    rounds: int,
+    seed: int,
+) -> float:
+    """What `measure(codes, labels)` gives if the codes of an image are those of another image.
+
+    In each round a seeded random cyclic order of the images is drawn, and image a(i) takes over the
+    codes of image a(i - 1), position by position:
+
+        null = mean over rounds of measure(codes[sigma], labels),  sigma without a fixed point
+
+    Kept are the number of codes, how often each occurs, how they lie inside an image, and what a
+    position has in all images. A random code per image is at this null exactly, in expectation.
+
+    Args:
+      measure: takes codes and labels, both [i, n].
+      codes, labels: int [i, n].
+      rounds: cyclic orders over which the mean is taken, at least 1.
+      seed: of the orders.
+
+    Returns:
+      The mean; NaN for a single image, which has no other.
+    """
+    if rounds < 1:
+        raise ValueError(f'rounds must be at least 1, got {rounds}')
+    if len(codes) < 2:
+        return float('nan')
+    rng = np.random.default_rng(seed)
+    return float(
+        np.mean([measure(codes[_derangement(rng, len(codes))], labels) for _ in range(rounds)])
+    )
+
+
+def cross_image_agreement(codes: np.ndarray, labels: np.ndarray, images: np.ndarray) -> float:
+    """Share of same-code pairs of items from different images that have the same label.
+
+    With N_x the number of items that have property x, and c a code, l a label, i an image:
+
+        sum_cl (N_cl^2 - sum_i N_cli^2) / sum_c (N_c^2 - sum_i N_ci^2)
+
+    With one code for all items this is the chance that two items of different images have the same
+    label. Counts alone are used; no pair is ever formed.
+
+    Args:
+      codes, labels, images: int [m], m >= 1; the image of each item in the last.
+
+    Returns:
+      A share; NaN if no two items of different images have the same code.
+    """
+    codes, labels = _paired(codes, labels)
+    pairs = _pairs_across(_indices(codes), images)
+    label_ids = _indices(labels)
+    agreeing = _pairs_across(_indices(codes) * (int(label_ids.max()) + 1) + label_ids, images)
+    return agreeing / pairs if pairs else float('nan')
+
+
+def _pairs_across(groups: np.ndarray, images: np.ndarray) -> int:
+    """Twice the number of pairs of items of one group that come from different images."""
+    owner, _, counts = _count_pairs(groups, images)
+    sizes = np.bincount(owner, counts).astype(np.int64)
+    return int((sizes**2).sum() - (counts.astype(np.int64) ** 2).sum())
+
+
+def _derangement(rng: np.random.Generator, count: int) -> np.ndarray:
+    """A random cyclic permutation of `count` >= 2 items, int [count]: none stays in its place."""
+    order = rng.permutation(count)
+    source = np.empty(count, np.int64)
+    source[order] = np.roll(order, 1)
+    return source
 
 
 def _paired(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

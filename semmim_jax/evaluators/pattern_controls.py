@@ -1,8 +1,8 @@
 """What pattern codes are compared with: codings that explain agreement with labels away.
 
-Each control is given as many used codes as the head has, because NMI and purity grow with the
-number of codes.
-Shapes: i images, n patches, s pixels a side, d width, k encodings, m items.
+Each control is given as many used codes as the head has where that can be chosen, because NMI and
+purity grow with the number of codes.
+Shapes: i images, n patches, s pixels a side, d width, m items.
 """
 
 import warnings
@@ -11,31 +11,6 @@ import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin_min
-
-
-def keep_most_used(codes: np.ndarray, logits: np.ndarray, *, num_codes: int) -> np.ndarray:
-    """Reduces a coding to its `num_codes` most used codes.
-
-    Patches of a dropped code take the kept code with the highest logit; the others keep theirs, so
-    the result uses exactly `num_codes` codes. A coding that uses no more than that is returned as
-    it is. Of two codes used equally often the lower number is kept.
-
-    Args:
-      codes: int [i, n].
-      logits: float [i, n, k], the head's output from which the codes came.
-      num_codes: how many codes may stay, at least 1.
-
-    Returns:
-      int [i, n].
-    """
-    values, counts = np.unique(codes, return_counts=True)
-    if values.size <= num_codes:
-        return codes
-    kept = np.sort(values[np.argsort(-counts, kind='stable')[:num_codes]])
-    dropped = ~np.isin(codes, kept)  # [i, n]
-    reduced = codes.copy()
-    reduced[dropped] = kept[np.argmax(logits[dropped][:, kept], axis=-1)]
-    return reduced
 
 
 def kmeans_codes(features: np.ndarray, *, num_clusters: int, seed: int) -> np.ndarray:
@@ -99,6 +74,15 @@ def broadcast_codes(cls_codes: np.ndarray, *, num_patches: int) -> np.ndarray:
     See docs/method.md section 8.
     """
     return np.repeat(cls_codes[:, None], num_patches, axis=1)
+
+
+def image_codes(num_images: int, num_patches: int, *, num_codes: int, seed: int) -> np.ndarray:
+    """A random code per image, int [i, n]: each of `num_codes` codes for as many images, nearly.
+
+    Uses fewer codes where there are fewer images.
+    """
+    order = np.random.default_rng(seed).permutation(num_images)
+    return broadcast_codes(order % num_codes, num_patches=num_patches)
 
 
 def _assign_without_empty(

@@ -1,7 +1,7 @@
 """What evaluators read and what they give."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ class EvalData:
         """Names of patch labels 1, 2, ...; () where there are none."""
         return getattr(self.source, 'concept_names', ())
 
+    @property
+    def num_images(self) -> int:
+        """How many different images `image_batches` gives."""
+        return len(pipeline.unique_images(self.source))
+
     def image_batches(self):
         """See `pipeline.eval_image_batches`."""
         return pipeline.eval_image_batches(
@@ -66,20 +71,51 @@ class EvalData:
             batch_size=self.settings.batch_size,
         )
 
-    def pair_batches(self):
+    def pair_batches(self, *, images: Sequence[int] | None = None):
         """Each image with one of its captions: image batches with `ids` added, and the captions.
 
         The first image gets its first caption, the second its second, and so on round: a source
         may give its captions in an order of kinds.
+
+        Args:
+          images: positions in the order of `image_batches`, to read these alone.
         """
         texts, image_of_text = self.texts()
         own = [np.flatnonzero(image_of_text == i) for i in range(image_of_text.max() + 1)]
-        captions = [texts[group[i % len(group)]] for i, group in enumerate(own)]
+        chosen = range(len(own)) if images is None else images
+        captions = [texts[own[i][i % len(own[i])]] for i in chosen]
         text_batches = self.text_batches(captions)
-        for number, (images, ids) in enumerate(zip(self.image_batches(), text_batches)):
-            begin = number * self.settings.batch_size
-            shown = captions[begin : begin + self.settings.batch_size]
-            yield {**images, 'ids': ids['ids']}, shown
+        size = self.settings.batch_size
+        source = self.source
+        if images is not None:
+            records = pipeline.unique_images(source)
+            source = _Records(source, [records[i] for i in images])
+        image_batches = pipeline.eval_image_batches(source, self.data, batch_size=size)
+        for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
+            shown = captions[number * size : (number + 1) * size]
+            yield {**batch, 'ids': ids['ids']}, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """Some records of a source, as far as `pipeline.eval_image_batches` asks."""
+
+    source: Any
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.source[self.positions[index]]
+
+    def image_id(self, index: int) -> int:
+        return self.source.image_id(self.positions[index])
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` different positions among `count`, evenly spaced, first and last included."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()
 
 
 @dataclasses.dataclass

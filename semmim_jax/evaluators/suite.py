@@ -1,6 +1,7 @@
 """Runs the evaluators that a task names, and sums them up as a table, JSON and pictures."""
 
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -27,12 +28,12 @@ def run(names: tuple[str, ...], predict: Any, data: EvalData) -> dict[str, Repor
 
 def format_reports(reports: dict[str, Report]) -> str:
     """One table of all figures with chance beside each where it is known, then the texts."""
-    lines = [f'{"figure":42} {"value":>10} {"chance":>8}']
+    lines = [f'{"figure":46} {"value":>10} {"chance":>8}']
     for name, report in reports.items():
         for figure, value in report.figures.items():
             chance = report.chance.get(figure)
             beside = '' if chance is None else f'{chance:8.3f}'
-            lines.append(f'{name + "/" + figure:42} {value:10.4f} {beside:>8}')
+            lines.append(f'{name + "/" + figure:46} {value:10.4f} {beside:>8}')
     texts = [report.text for report in reports.values() if report.text]
     return '\n\n'.join(['\n'.join(lines), *texts])
 
@@ -66,5 +67,29 @@ def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int)
             write_file(folder / name)
             written.append(str(folder / name))
     if 'training' in reports and reports['training'].details:  # none where nothing was trained
-        written.append(str(draw_curves(folder / 'metrics.jsonl', path=folder / 'curves.png')))
+        codes = reports['patterns'].figures['codes'] if 'patterns' in reports else None
+        curves = draw_curves(
+            folder / 'metrics.jsonl',
+            num_codes=codes,
+            chance=training_chance(reports),
+            path=folder / 'curves.png',
+        )
+        written.append(str(curves))
     return written
+
+
+def training_chance(reports: dict[str, Report]) -> dict[str, float]:
+    """What a guess would reach, for the accuracies and losses of training where that is known.
+
+    Beside what 'losses' knows: ITM's cross-entropy for a guess by the share of matches, and log K,
+    that of even guesses among the K codes of agreement and MIM.
+    """
+    chance = dict(reports['losses'].chance) if 'losses' in reports else {}
+    if 'itm_accuracy' in chance:
+        no_match = chance['itm_accuracy']
+        shares = no_match, 1 - no_match
+        chance['loss_itm'] = -sum(share * math.log(share) for share in shares)
+    if 'patterns' in reports:
+        even = math.log(reports['patterns'].figures['codes'])
+        chance |= {'loss_agreement': even, 'loss_mim': even}
+    return chance

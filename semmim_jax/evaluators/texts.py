@@ -14,7 +14,7 @@ import numpy as np
 
 from semmim_jax.data.text import clean_caption
 from semmim_jax.evaluators import answers, captions
-from semmim_jax.evaluators.report import EvalData, Report
+from semmim_jax.evaluators.report import EvalData, Report, spread
 from semmim_jax.training.predictor import to_host
 from semmim_jax.viz.predictions import Prediction, draw_predictions
 
@@ -93,7 +93,7 @@ def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]
         # On the device, since the predictor splits the rows of numpy arrays over devices.
         choices = jnp.asarray(np.stack(rows))  # [a, t]: words, [SEP], padding
     texts, images = [], {}
-    chosen = set(np.linspace(0, len(entries) - 1, _DRAWN).astype(int).tolist())
+    chosen = set(spread(len(entries), _DRAWN))
     for batch in data.record_batches():
         valid = batch.pop('valid')
         pixels = batch['images'] if 'images' in batch else batch['image'][:, None]

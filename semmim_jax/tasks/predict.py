@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from semmim_jax.models.heads import EncodingHead
@@ -54,10 +55,12 @@ def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     """Functions for the quality of patterns (docs/method.md section 8) and the picture of the mask.
 
     Returns:
-      patterns: images [b, s, s, 3], ids [b, t], key -> a dict of
+      patterns: images [b, s, s, 3], ids [b, t], key of the mask -> a dict of
         codes_with_text, codes_without_text int32 [b, n], scores [b, n] (of the former),
-        cls_codes int32 [b], random_logits [b, n, k] (a fresh head on the same tokens),
-        features [b, n, d] (of the image tower), relevance [b, n], masked bool [b, n].
+        random_codes_with_text, random_codes_without_text int32 [b, n], of one head with random
+        weights, the same at every call, on the same tokens; cls_codes int32 [b],
+        features [b, n, d] (of the image tower), features_with_text [b, n, d'] (what the heads read
+        with text), relevance [b, n], masked bool [b, n], num_codes int32 [b] (k, in each row).
     """
     mim, separate = plan.config.mim, plan.config.mim.target == 'semantic_separate_head'
 
@@ -71,8 +74,7 @@ def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
         told, untold = inject(mim.inject_teacher), inject('none')
         with_text = model.encode_patches(told, separate=separate)  # [b, n, k]
         without_text = model.encode_patches(untold, separate=separate)
-        random_head = EncodingHead(dtype=jnp.float32, parent=None, **model.config.encoding)
-        random_logits, _ = random_head.init_with_output(key, told.astype(jnp.float32))
+        random_codes = _random_head(model, told.shape[-1])
         context = model.image_context(tokens)
         feature = model.project_text(text[:, 0])
         relevance = patch_relevance(model, plan, tokens, text, feature, valid, context)
@@ -84,14 +86,27 @@ def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
             'codes_with_text': with_text.argmax(-1),
             'codes_without_text': without_text.argmax(-1),
             'scores': with_text.max(-1),
+            'random_codes_with_text': random_codes(told),
+            'random_codes_without_text': random_codes(untold),
             'cls_codes': model.encoding_head(model.to_fusion(tokens[:, 0])).argmax(-1),
-            'random_logits': random_logits,
             'features': tokens[:, 1:].astype(jnp.float32),
+            'features_with_text': told.astype(jnp.float32),
             'relevance': relevance,
             'masked': masked,
+            'num_codes': jnp.full(len(ids), with_text.shape[-1]),
         }
 
     return {'patterns': _applied(patterns, model)}
+
+
+def _random_head(model: SemMIM, width: int) -> Callable[[jax.Array], jax.Array]:
+    """Codes of the encoding head with random weights: tokens [..., width] -> int32 [...].
+
+    Its key is fixed: with one of the batch, each batch would be coded by another head.
+    """
+    head = EncodingHead(dtype=jnp.float32, parent=None, **model.config.encoding)
+    variables = head.init(jax.random.key(0), jnp.zeros((1, width)))
+    return lambda tokens: head.apply(variables, tokens.astype(jnp.float32)).argmax(-1)
 
 
 def caption_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:

@@ -5,7 +5,9 @@ One JSON object a line: {"step": 10, "train/loss_itc": 1.2, ...}.
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +15,10 @@ from matplotlib.axes import Axes
 from semmim_jax.viz import figure, palette
 
 WIDTH, HEIGHT = 2.7, 1.7  # inches, a panel
+HEAD = figure.text_height(1, figure.TEXT_SIZE) + 0.03  # its heading
 LEFT, BELOW, GAP = 0.45, 0.38, 0.2  # room for tick labels, for the step axis, between panels
+LEGEND_LINE = 0.4  # inches between a panel and the names of its legend
+HELD_OUT = {'linestyle': '--', 'linewidth': 1, 'marker': 'o', 'markersize': 5, 'mec': 'white'}
 LOSS_PREFIX = 'train/loss'
 # What a line raises that is no JSON object with a step, or has numbers beyond those of the machine.
 _BROKEN = (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
@@ -75,6 +80,7 @@ def draw_curves(
     metrics: str | Path,
     *,
     num_codes: int | None = None,
+    chance: Mapping[str, float] = MappingProxyType({}),
     columns: int = 3,
     title: str = 'Training',
     attribution: str = '',
@@ -82,15 +88,16 @@ def draw_curves(
 ) -> Path | np.ndarray:
     """A panel for each key with prefix "train/loss", then one for accuracies, one for entropies.
 
-    Only keys with prefix "train/" are drawn: an evaluation is a single point. Thin lines are the
-    logged values, thick ones their moving average over a fiftieth of the run. Accuracies are the
-    keys with the word "acc" or "accuracy" (train/itm_accuracy), entropies those that contain
-    "entropy"; a group without keys has no panel.
+    Thin lines are the logged values, thick ones their moving average over a fiftieth of the run.
+    Points with dashes between them are the same figure on the held-out set: "eval_losses/NAME" (of
+    any evaluator) beside "train/NAME". Accuracies are the keys with the word "acc" or "accuracy"
+    (train/itm_accuracy), entropies those that contain "entropy"; a group without keys has no panel.
 
     Args:
       metrics: the metrics.jsonl.
       num_codes: size of the codebook; its logarithm, the entropy of even use, is then drawn.
-      columns: panels side by side.
+      chance: NAME -> what a guess would reach, drawn as a dotted line in the colour of the curve.
+      columns: losses side by side.
       attribution: a footer.
       path: a .png to write.
 
@@ -100,53 +107,78 @@ def draw_curves(
     Raises:
       ValueError: a line cannot be read (`read_metrics`), or there is nothing to draw.
     """
-    series = {k: v for k, v in read_metrics(metrics).items() if k.startswith('train/')}
-    panels = {key: [key] for key in series if key.startswith(LOSS_PREFIX)}
-    panels['accuracy'] = [key for key in series if _is_accuracy(key)]
-    panels['entropy of the codes, nat'] = [key for key in series if 'entropy' in key]
-    panels = {name: keys for name, keys in panels.items() if keys}
-    if not panels:
+    everything = read_metrics(metrics)
+    series = {_name(k): x for k, x in everything.items() if k.startswith('train/')}
+    held_out = {
+        _name(k): x for k, x in everything.items() if k.startswith('eval_') and _name(k) in series
+    }
+    losses = [name for name in series if name.startswith(_name(LOSS_PREFIX))]
+    groups = {
+        'accuracy': [name for name in series if _is_accuracy(name)],
+        'entropy of the codes, nat': [name for name in series if 'entropy' in name],
+    }
+    groups = {title: names for title, names in groups.items() if names}
+    if not losses and not groups:
         raise ValueError(
             f'{metrics}: no key starts with {LOSS_PREFIX}, none is an accuracy or entropy'
         )
-    columns = min(columns, len(panels))
-    head = figure.text_height(1, figure.TEXT_SIZE) + 0.03
-    step_height = head + HEIGHT + BELOW + 0.1
-    last_step = max(int(steps[-1]) for steps, _ in series.values())
+    legend = max(
+        (figure.text_width(name, figure.SMALL_SIZE) for names in groups.values() for name in names),
+        default=0.0,
+    )
+    legend += LEGEND_LINE
+    places, width, height = _places(len(losses), len(groups), columns, legend)
+    last_step = max(int(steps[-1]) for steps, _ in [*series.values(), *held_out.values()])
     sheet = figure.Sheet(
-        width=2 * figure.MARGIN + columns * (LEFT + WIDTH) + (columns - 1) * GAP,
-        body_height=-(-len(panels) // columns) * step_height - 0.1,
+        width=2 * figure.MARGIN + width,
+        body_height=height,
         title=title,
-        note=f'To step {last_step:,}. Thin: as logged. Thick: average over a fiftieth of the run.',
+        note=f'To step {last_step:,}. Thin: as logged. Thick: average over a fiftieth of the run.'
+        + (' Points: on the held-out set.' if held_out else '')
+        + (' Dotted: chance.' if chance.keys() & series.keys() else ''),
         attribution=attribution,
     )
-    for index, (name, keys) in enumerate(panels.items()):
-        row, column = divmod(index, columns)
-        left = figure.MARGIN + LEFT + column * (LEFT + WIDTH + GAP)
-        top = sheet.top + row * step_height
-        axes = sheet.panel(left=left, top=top + head, width=WIDTH, height=HEIGHT)
+    panels = [(name, [name]) for name in losses] + list(groups.items())
+    for (left, top), (heading, names) in zip(places, panels, strict=True):
+        left, top = figure.MARGIN + LEFT + left, sheet.top + top
+        axes = sheet.panel(left=left, top=top + HEAD, width=WIDTH, height=HEIGHT)
         gaps = 0
-        for place, key in enumerate(keys):
-            steps, values = series[key]
+        for number, name in enumerate(names):
+            steps, values = series[name]
             gaps += int((~np.isfinite(values)).sum())
-            _draw_series(axes, steps, values, key, palette.distinct_colours(place + 1)[place])
-        if num_codes is not None and 'entropy' in name:
-            axes.axhline(math.log(num_codes), color=figure.FAINT, linewidth=0.8, linestyle='--')
-            axes.annotate(
-                f'log {num_codes}',
-                (1, math.log(num_codes)),
-                xycoords=('axes fraction', 'data'),
-                textcoords='offset points',
-                xytext=(0, 2),
-                ha='right',
-                va='bottom',
-                size=figure.SMALL_SIZE,
-                color=figure.FAINT,
-            )
-        _finish_axes(axes, last_step, legend=len(keys) > 1 or name != keys[0])
-        shown = name.removeprefix('train/') + (f' ({gaps} not finite)' if gaps else '')
+            colour = palette.distinct_colours(number + 1)[number]
+            _draw_series(axes, steps, values, name, colour)
+            if name in held_out:
+                axes.plot(*held_out[name], color=colour, clip_on=False, **HELD_OUT)
+            if name in chance:
+                axes.axhline(chance[name], color=colour, linewidth=1, linestyle=':')
+        if num_codes is not None and 'entropy' in heading:
+            _draw_even_use(axes, num_codes)
+        _finish_axes(axes, last_step, legend=heading in groups)
+        shown = heading + (f' ({gaps} not finite)' if gaps else '')
         sheet.text(shown, left=left, top=top, weight='bold')
     return figure.finish(sheet.figure, path)
+
+
+def _name(key: str) -> str:
+    """'loss_itc' of 'train/loss_itc' and of 'eval_losses/loss_itc'."""
+    return key.partition('/')[2]
+
+
+def _places(losses: int, groups: int, columns: int, legend: float):
+    """Where panels stand: (left, top) of each, then the width and height of all, in inches.
+
+    Losses fill rows of `columns`; groups stand in rows of their own, with their legends beside
+    them.
+    """
+    columns = max(1, min(columns, losses))
+    step, wide, down = LEFT + WIDTH + GAP, LEFT + WIDTH + GAP + legend, HEAD + HEIGHT + BELOW + 0.1
+    beside = max(1, int((columns * step + 1e-6) // wide))  # groups in a row
+    loss_rows, group_rows = -(-losses // columns), -(-groups // beside)
+    places = [(i % columns * step, i // columns * down) for i in range(losses)]
+    places += [(i % beside * wide, (loss_rows + i // beside) * down) for i in range(groups)]
+    width = max(columns * step if losses else 0, min(beside, groups) * wide)
+    return places, width, (loss_rows + group_rows) * down - 0.1
 
 
 def _is_accuracy(key: str) -> bool:
@@ -154,15 +186,26 @@ def _is_accuracy(key: str) -> bool:
     return 'acc' in words or 'accuracy' in words
 
 
-def _draw_series(axes: Axes, steps, values, key: str, colour) -> None:
+def _draw_series(axes: Axes, steps, values, name: str, colour) -> None:
     shown = np.where(np.isfinite(values), values, np.nan)
     axes.plot(steps, shown, color=colour, alpha=0.35, linewidth=0.7)
-    axes.plot(
-        steps,
-        smooth(values, span=len(values) / 50),
-        color=colour,
-        linewidth=1.6,
-        label=key.removeprefix('train/'),
+    average = smooth(values, span=len(values) / 50)
+    axes.plot(steps, average, color=colour, linewidth=1.6, label=name)
+
+
+def _draw_even_use(axes: Axes, num_codes: int) -> None:
+    """A line at the entropy of codes that are used evenly."""
+    axes.axhline(math.log(num_codes), color=figure.FAINT, linewidth=0.8, linestyle='--')
+    axes.annotate(
+        f'log {num_codes}',
+        (1, math.log(num_codes)),
+        xycoords=('axes fraction', 'data'),
+        textcoords='offset points',
+        xytext=(0, 2),
+        ha='right',
+        va='bottom',
+        size=figure.SMALL_SIZE,
+        color=figure.FAINT,
     )
 
 
@@ -177,10 +220,10 @@ def _finish_axes(axes: Axes, last_step: int, *, legend: bool) -> None:
     axes.set_xlabel('step', size=figure.SMALL_SIZE, labelpad=2)
     if legend:
         axes.legend(
-            frameon=True,
-            framealpha=0.85,
-            edgecolor='none',
+            loc='upper left',
+            bbox_to_anchor=(1.03, 1.0),  # beside the curves, not over them
+            frameon=False,
             fontsize=figure.SMALL_SIZE,
             handlelength=1.2,
-            borderpad=0.2,
+            borderaxespad=0,
         )

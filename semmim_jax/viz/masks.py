@@ -1,7 +1,6 @@
-"""Text-guided masks over scenes: which patches the caption points at, and which were masked.
+"""Text-guided masks over images: which patches the caption points at, and which were masked.
 
-The relevance of a patch to the paired caption decides where the mask falls (docs/method.md
-section 3).
+docs/method.md section 3: the relevance of a patch to the caption decides where the mask falls.
 """
 
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ import numpy as np
 
 from semmim_jax.viz import figure, patches
 
-SIDE = 1.6  # inches, a scene
-GAP = 0.08  # between the panels of a scene
-GUTTER = 0.4  # between scenes
+SIDE = 1.6  # inches, an image
+GAP = 0.08  # between the panels of an image
+GUTTER = 0.4  # between images
 CAPTION_LINES = 3
 MASK_GREYS = (0.75, 0.85)  # stripes, so that a mask is not taken for a grey object
 
@@ -31,7 +30,7 @@ def draw_masks(
     attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
-    """For each image: scene | relevance to the caption | masked scene, and the caption beneath.
+    """For each image: itself | relevance to the caption | masked, and the caption beneath.
 
     The relevance of each image is drawn from its own least to its own greatest value, which are
     written under it.
@@ -84,7 +83,7 @@ def draw_masks(
         attribution=attribution,
     )
     for column in range(columns):
-        for panel, name in enumerate(('scene', 'relevance', 'masked scene')):
+        for panel, name in enumerate(('image', 'relevance', 'masked image')):
             left = figure.MARGIN + column * (block + GUTTER) + panel * (SIDE + GAP)
             sheet.text(name, left=left, top=sheet.top, size=figure.TEXT_SIZE, weight='bold')
     for index in range(len(images)):

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from semmim_jax.viz import figure, palette, patches
 
-SIDE = 1.35  # inches, a scene in the layout
+SIDE = 1.35  # inches, an image in the layout
 GAP = 0.08
 LEGEND = 1.35  # names of the labels, beside them
 GUTTER = 0.4
@@ -166,7 +166,7 @@ def draw_layout(
     attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
-    """Figure 3: scene | patterns with text | patterns without text | labels.
+    """Figure 3: image | patterns with text | patterns without text | labels.
 
     See docs/method.md section 8.
 
@@ -202,7 +202,7 @@ def draw_layout(
     codings = {'with text': codes_with_text, 'without text': codes_without_text}
     codings = {name: codes for name, codes in codings.items() if codes is not None}
     colours = palette.code_colours(*codings.values())
-    names = ['scene', *codings, *(['labels'] if labels is not None else [])]
+    names = ['image', *codings, *(['labels'] if labels is not None else [])]
     columns = min(columns, len(images))
     block = len(names) * SIDE + (len(names) - 1) * GAP
     block += 0 if labels is None else GAP + LEGEND
@@ -238,7 +238,7 @@ def draw_layout(
         for panel, name in enumerate(names):
             place = {'left': left + panel * (SIDE + GAP), 'top': top, 'width': SIDE, 'height': SIDE}
             note = ''
-            if name == 'scene':
+            if name == 'image':
                 sheet.picture(images[index], smooth=True, **place)
             elif name == 'labels':
                 cells = palette.paint(regions, label_colours)

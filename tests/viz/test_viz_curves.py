@@ -70,6 +70,62 @@ def test_curves_are_drawn(tmp_path):
     assert curves.draw_curves(only_losses).shape[1] < curves.draw_curves(path).shape[1]
 
 
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Draws a run with two evaluations and gives the Matplotlib figure, and its axes by heading."""
+    monkeypatch.setattr(curves.figure, 'finish', lambda figure, path: figure)
+    train = [
+        {
+            'step': step,
+            'train/loss_itc': 5 / step,
+            'train/itm_accuracy': 0.7,
+            'train/mlm_accuracy': step / 40,
+            'train/a_teacher_with_a_long_name_mean_entropy': 3.0,
+        }
+        for step in range(1, 21)
+    ]
+    held_out = [
+        {'step': 10, 'eval_losses/loss_itc': 2.5, 'eval_losses/mlm_accuracy': 0.2},
+        {'step': 20, 'eval_losses/loss_itc': 2.25, 'eval_retrieval/tr@1_itc': 0.9},
+    ]
+    path = write(tmp_path / 'm.jsonl', *train, *held_out)
+    figure = curves.draw_curves(path, num_codes=64, chance={'mlm_accuracy': 0.125, 'guidance': 1})
+    figure.canvas.draw()
+    return figure, dict(zip(['loss_itc', 'accuracy', 'entropy'], figure.axes, strict=True))
+
+
+def lines_of(axes):
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+
+
+def test_held_out_figures_are_drawn_beside_their_training(drawn):
+    _, axes = drawn
+    assert ([10, 20], [2.5, 2.25]) in lines_of(axes['loss_itc'])
+    assert ([10], [0.2]) in lines_of(axes['accuracy'])
+    assert 0.9 not in [y for a in axes.values() for _, ys in lines_of(a) for y in ys]
+    assert ([10], [0.2]) not in lines_of(axes['loss_itc'])
+
+
+def test_chance_is_drawn_where_its_curve_is(drawn):
+    _, axes = drawn
+    level = {name: [ys[0] for xs, ys in lines_of(a) if xs == [0, 1]] for name, a in axes.items()}
+    assert level == {'loss_itc': [], 'accuracy': [0.125], 'entropy': [np.log(64)]}
+    accuracy = {line.get_label(): line for line in axes['accuracy'].lines}
+    dotted = next(line for line in axes['accuracy'].lines if line.get_linestyle() == ':')
+    assert tuple(dotted.get_color()) == tuple(accuracy['mlm_accuracy'].get_color())
+
+
+def test_legends_stand_beside_the_curves_and_on_the_sheet(drawn):
+    figure, axes = drawn
+    assert axes['loss_itc'].get_legend() is None
+    taken = [a.bbox for a in axes.values()]
+    for name in ('accuracy', 'entropy'):
+        legend = axes[name].get_legend().get_window_extent()
+        assert not any(legend.overlaps(other) for other in taken)
+        assert figure.bbox.x0 < legend.x0 and legend.x1 < figure.bbox.x1
+        taken.append(legend)
+
+
 def test_nothing_to_draw_is_an_error(tmp_path):
     path = write(tmp_path / 'metrics.jsonl', {'step': 1, 'lr': 0.1})
     with pytest.raises(ValueError, match='train/loss'):

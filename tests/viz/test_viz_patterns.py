@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semmim_jax.viz import palette, patches, patterns
+from semmim_jax.viz import figure, masks, palette, patches, patterns
 
 
 def scenes(images=6, grid=4, cell=4, seed=0):
@@ -106,6 +106,27 @@ def test_layout_leaves_out_what_is_not_given(parts):
     chosen = {key: arrays.get(key, value) for key, value in parts.items()}
     shown = patterns.draw_layout(data['images'], data['codes'], **chosen)
     assert shown.std() > 0
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The texts that drawing writes on a sheet."""
+    texts = []
+    monkeypatch.setattr(figure.Sheet, 'text', lambda self, text, **place: texts.append(text))
+    return texts
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_panels_are_named_and_labels_have_one_only_where_they_are_given(written, labelled):
+    data = scenes(images=1)
+    labels = data['labels'] if labelled else None
+    patterns.draw_layout(data['images'], data['codes'], labels=labels)
+    mask = data['codes'] == 0
+    masks.draw_masks(data['images'], ['a sun'], data['scores'], mask, labels=labels)
+    panels = [text for text in written if text in ('image', 'masked image', 'with text', 'labels')]
+    assert panels == ['image', 'with text', *['labels'] * labelled, 'image', 'masked image']
+    assert not any('scene' in text for text in written)
+    assert any('labelled objects' in text for text in written) == labelled
 
 
 def test_bad_shapes_are_named():

@@ -1,0 +1,194 @@
+"""Pattern codes as a model gives them, and the report on an evaluation set."""
+
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.pretrain import get_config
+from semmim_jax.data.sources import make_source
+from semmim_jax.data.tokenizer import make_tokenizer
+from semmim_jax.evaluators import pattern_controls, pattern_report
+from semmim_jax.evaluators.report import EvalData, spread
+from semmim_jax.models.heads import EncodingHead
+from semmim_jax.tasks.pretrain import Pretrain
+
+PATCHES, CODES = 16, 32  # of pretrain.py:tiny
+LABELLED = ('semantic', 'object_nmi_gain_other_image', 'cross_image')
+
+
+@pytest.fixture(scope='module')
+def model(special):
+    """The tiny model with random weights: the task, its parameters and `patterns`, jitted."""
+    task = Pretrain(get_config('tiny'), special)
+    shapes = nn.meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+
+    def weights(path, shape):
+        if path[-1].key in ('scale', 'bias'):
+            return jnp.full(shape.shape, float(path[-1].key == 'scale'))
+        return jnp.asarray(rng.normal(size=shape.shape) / 5, jnp.float32)  # 1 / 5: a caption shows
+
+    params = jax.tree_util.tree_map_with_path(weights, shapes)
+    variables = types.SimpleNamespace(params=params)
+    run = jax.jit(lambda *inputs: task.predict_fns()['patterns'](variables, *inputs))
+    return task, params, run
+
+
+def inputs(rows=4, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (rows, 32, 32, 3), np.uint8)
+    ids = np.concatenate([np.full((rows, 1), 2), rng.integers(5, 90, (rows, 7))], axis=1)
+    return images, ids.astype(np.int32)
+
+
+def test_the_random_head_is_the_same_for_every_batch(model):
+    images, ids = inputs()
+    first, second = (model[2](images, ids, jax.random.key(n)) for n in (0, 1))
+    assert (first['masked'] != second['masked']).any()  # the key does something
+    for name in ('random_codes_with_text', 'random_codes_without_text'):
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_random_heads_read_what_the_heads_read(model):
+    task, params, run = model
+    images, ids = inputs()
+    other = inputs(seed=1)[1]
+    key = jax.random.key(0)
+    found, retold = run(images, ids, key), run(images, other, key)
+    for head in ('codes', 'random_codes'):
+        same = [
+            np.array_equal(found[f'{head}_{x}_text'], retold[f'{head}_{x}_text'])
+            for x in ('with', 'without')
+        ]
+        assert same == [False, True]  # only what reads the text changes with it
+    # One head with random weights on both, by Flax alone.
+    tokens = nn.apply(lambda m, x: m.to_fusion(m.encode_image(x))[:, 1:], task.model)(
+        {'params': params}, images
+    )
+    head = EncodingHead(dtype=jnp.float32, **task.model.config.encoding)
+    weights = head.init(jax.random.key(0), tokens)
+    read = lambda x: head.apply(weights, x).argmax(-1)
+    np.testing.assert_array_equal(found['random_codes_without_text'], read(tokens))
+    told = found['features_with_text']
+    np.testing.assert_array_equal(found['random_codes_with_text'], read(told))
+    assert found['num_codes'].tolist() == [CODES] * len(images)
+
+
+class Coding:
+    """A predictor whose codes are random, and that counts the images it has seen."""
+
+    def __init__(self):
+        self.rng, self.seen = np.random.default_rng(0), 0
+
+    def __call__(self, name, images, ids, key):
+        self.seen += len(images)
+        shape = len(images), PATCHES
+        codes = ('codes_with_text', 'codes_without_text')
+        found = {x: self.rng.integers(0, 9, shape) for x in codes}
+        found |= {f'random_{x}': self.rng.integers(0, CODES, shape) for x in codes}
+        features = ('features', 'features_with_text')
+        return found | {
+            **{x: self.rng.random((*shape, 3)) for x in features},
+            'scores': self.rng.random(shape),
+            'relevance': self.rng.random(shape),
+            'masked': self.rng.random(shape) < 0.4,
+            'cls_codes': self.rng.integers(0, CODES, len(images)),
+            'num_codes': np.full(len(images), CODES),
+        }
+
+
+class Unlabelled:
+    """A source without patch labels, and with several records of an image, as lists have."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return 2 * len(self.source)
+
+    def __getitem__(self, index):
+        return {k: v for k, v in self.source[index // 2].items() if k != 'labels'}
+
+    def image_id(self, index):
+        return self.source.image_id(index // 2)
+
+    def captions(self, index):
+        return self.source.captions(index // 2)[index % 2 :][:1]
+
+
+def opened(*, images, labelled=True):
+    config = get_config('tiny')
+    config.data.emoji_scenes.eval_size = images
+    source = make_source(config.data.eval, config.data)
+    size = config.model.text.vocab_size
+    tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
+    return EvalData(source if labelled else Unlabelled(source), tokenizer, config.data, config.eval)
+
+
+def test_the_report_has_figures_with_chance_and_pictures():
+    data = opened(images=20)
+    report = pattern_report.evaluate(Coding(), data)
+    assert set(report.pictures) == {'masks', 'layout', 'patterns'}
+    figures = report.figures
+    assert (figures['images'], figures['codes'], figures['used_codes']) == (20, CODES, 9)
+    head = report.details['codings']['untold/head']
+    for name in pattern_report.HEAD_FIGURES:
+        assert figures[f'untold_{name}'] == head[name]
+    assert figures['told_semantic'] == figures['untold_semantic'] == 0  # codes are random
+    assert report.chance['told_cross_image'] == head['cross_image_chance']
+    assert 'random head' in report.text
+
+
+def test_without_labels_nothing_is_clustered_and_their_figures_are_left_out(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError('k-means without labels')
+
+    monkeypatch.setattr(pattern_controls, 'kmeans_codes', refuse)
+    report = pattern_report.evaluate(Coding(), opened(images=9, labelled=False))
+    assert report.figures['told_semantic'] == 0 and report.figures['told_modal_share'] < 1
+    known = {'codes', 'used_codes', 'images'}
+    known |= {f'{x}_{y}' for x in ('told', 'untold') for y in ('semantic', 'modal_share')}
+    assert set(report.figures) == known and not report.chance
+
+
+@pytest.mark.parametrize('images', [1, 2])
+def test_the_smallest_sets_are_reported(images):
+    report = pattern_report.evaluate(Coding(), opened(images=images))
+    assert report.figures['images'] == images and report.pictures['layout'].std() > 0
+    assert not any(np.isnan(value) for value in report.figures.values())
+
+
+def test_spread_covers_the_set():
+    assert spread(500, 8) == [0, 71, 143, 214, 285, 356, 428, 499]  # 499 / 7 = 71.29 apart
+    assert spread(8, 8) == list(range(8)) and spread(3, 8) == [0, 1, 2] and spread(1, 8) == [0]
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_some_images_come_with_their_own_captions(labelled):
+    data = opened(images=20, labelled=labelled)
+    joined = lambda batches: [
+        (image.tolist(), ids.tolist(), text)
+        for batch, texts in batches
+        for image, ids, text in zip(batch['image'], batch['ids'], texts)  # valid rows come first
+    ]
+    everything, wanted = joined(data.pair_batches()), [0, 7, 13, 19]
+    assert joined(data.pair_batches(images=wanted)) == [everything[i] for i in wanted]
+    assert data.num_images == len(everything) == 20
+
+
+def test_pictures_show_images_from_the_whole_set(monkeypatch):
+    data, shown = opened(images=20), []
+    keep = lambda images, captions, *rest, **options: shown.append(captions)
+    monkeypatch.setattr(pattern_report, 'draw_masks', keep)
+    monkeypatch.setattr(pattern_report, 'draw_layout', lambda *args, **options: None)
+    captions = [text for _, texts in data.pair_batches() for text in texts]
+    predictor = Coding()
+    pattern_report.draw(predictor, data)  # while training: no other image is encoded
+    assert predictor.seen == data.settings.batch_size == 8
+    pattern_report.evaluate(Coding(), data)
+    # 19 / 7 = 2.71 apart: 0, 2.7, 5.4, 8.1, 10.9, 13.6, 16.3, 19.
+    assert shown == [[captions[i] for i in (0, 3, 5, 8, 11, 14, 16, 19)]] * 2
