@@ -123,6 +123,8 @@ def other_image_mean(
 ) -> float:
     """What `measure(codes, labels)` gives if the codes of an image are those of another image.
 
+    See docs/method.md section 8.
+
     In each round a seeded random cyclic order of the images is drawn, and image a(i) takes over the
     codes of image a(i - 1), position by position:
 
@@ -152,6 +154,8 @@ def other_image_mean(
 
 def cross_image_agreement(codes: np.ndarray, labels: np.ndarray, images: np.ndarray) -> float:
     """Share of same-code pairs of items from different images that have the same label.
+
+    See docs/method.md section 8.
 
     With N_x the number of items that have property x, and c a code, l a label, i an image:
 

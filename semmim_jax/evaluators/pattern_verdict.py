@@ -72,6 +72,8 @@ def unbeaten(
 def is_semantic(rows: list[PatternRow], reading: str, *, margin: float = 0.0) -> bool:
     """Whether a head's patterns may be called semantic.
 
+    See docs/method.md section 8.
+
     Semantic means: above the CLS broadcast and above k-means on the encoder's own features, by more
     than `margin`, on every figure of `DECIDING_FIGURES`. Object NMI minus shuffled patches is none
     of them: a random code per image has as much of it as the CLS broadcast.
@@ -83,6 +85,8 @@ def is_semantic(rows: list[PatternRow], reading: str, *, margin: float = 0.0) ->
 
 def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
     """Says for each head whether its patterns may be called semantic, and what they do not beat.
+
+    See docs/method.md section 8.
 
     See `is_semantic`. The controls that do not decide are named where they are not beaten.
 

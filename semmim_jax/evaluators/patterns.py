@@ -186,6 +186,8 @@ class PatternRow:
 def evaluate_patterns(data: PatchCodes, *, rounds: int = 5, seed: int = 0) -> list[PatternRow]:
     """The protocol of figures 2 and 3: one row a coding, each head followed by its own controls.
 
+    See docs/method.md section 8.
+
     The controls of a head have its number of used codes where that can be chosen: k-means with as
     many clusters, on the pixels and on the features of all patches, background included, and a
     random code per image. The random head, which reads the same tokens as the head, and the CLS

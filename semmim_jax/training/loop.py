@@ -76,9 +76,7 @@ def train_and_evaluate(
             f'{jax.devices()[0].platform} device(s), workdir {run.workdir}',
         )
         if first < train.steps:
-            _say(
-                main, 'compiling the training step: once a start, a minute or more for large models'
-            )
+            _say(main, 'compiling the training step (minutes for a large model)')
         if main:
             clock.open(run.workdir / 'ledger.jsonl', step=first)
         loop = _Loop(

@@ -33,11 +33,12 @@ def describe_data(source: Any, tokenizer: Any, config: Any) -> list[str]:
     texts = captions or [text for entry in entries for text in entry.get('targets', ())]
     if texts:
         lengths = np.array([tokenizer.length(text) for text in texts])
-        used = len({i for text in texts for i in tokenizer.encode(text, lengths.max()).tolist()})
+        used = {i for text in texts for i in tokenizer.encode(text, lengths.max()).tolist()}
+        used -= {tokenizer.pad_id}
         writes = 'max_target_tokens' in config.data
         limit = config.data.max_target_tokens if writes else config.data.max_tokens
         lines.append(
-            f'text: {used:,} of {tokenizer.vocab_size:,} tokens used; texts have '
+            f'text: {len(used):,} of {tokenizer.vocab_size:,} tokens used; texts have '
             f'{np.median(lengths):.0f} tokens in the median, {lengths.max()} at most; '
             f'{(lengths > limit).mean():.1%} are longer than {limit} and are cut{some}'
         )
