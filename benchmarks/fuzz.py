@@ -216,6 +216,8 @@ def main() -> None:
         fuzz_by_coverage(flags.coverage, examples=flags.examples, seed=flags.seed)
     from benchmarks.fuzz_targets import TARGETS
 
+    if wrong := set(flags.targets) - TARGETS.keys():
+        parser.error(f'no target {", ".join(wrong)}: there are {", ".join(TARGETS)}')
     names = flags.targets or list(TARGETS)
     total = sum(TARGETS[name].share for name in names)
     print(

@@ -3,6 +3,7 @@
 python -m benchmarks.model_size       # from the root of the project; nothing is allocated
 """
 
+import argparse
 import collections
 
 import jax
@@ -40,6 +41,7 @@ def parameters() -> collections.Counter[str]:
 
 def main() -> None:
     """Prints the table."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     counts = parameters()
     towers = {tower: sum(counts[name] for name in names) for tower, names in TOWERS.items()}
     assert sum(towers.values()) == counts.total(), 'a part of the model has no row'

@@ -6,6 +6,7 @@ Prints a line an option: the override as one types it, and the losses of the fir
 Exits with 1 if a loss is not finite.
 """
 
+import argparse
 import json
 import math
 import pathlib
@@ -48,6 +49,7 @@ def first_and_last(key: str, value: object) -> list[dict[str, float]]:
 
 def main() -> None:
     """Runs all options and prints the table."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows = []
     for key, value in overrides():
         rows.append((f'--config.{key}={value}', first_and_last(key, value)))

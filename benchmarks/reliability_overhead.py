@@ -9,12 +9,12 @@ the rounds' own ratios, since neighbours share the state of the machine. A save 
 until it is on disk, spread over train.save_every steps.
 """
 
+import argparse
 import collections
 import itertools
 import logging
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from unittest import mock
@@ -87,8 +87,11 @@ class Bench:
             self.full_save()
 
 
-def main(rounds: int) -> None:
+def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('rounds', nargs='?', type=int, default=40)
+    rounds = parser.parse_args().rounds
     logging.getLogger('absl').setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(folder)
@@ -118,4 +121,4 @@ def main(rounds: int) -> None:
 
 
 if __name__ == '__main__':
-    main(int(sys.argv[1]) if sys.argv[1:] else 40)
+    main()

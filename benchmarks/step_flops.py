@@ -8,6 +8,7 @@ step (`training/flops.py`), whose products carry the names of the model's method
 student and teacher, backward is the student's alone and costs twice its forward pass.
 """
 
+import argparse
 import collections
 import re
 from typing import Any, NamedTuple
@@ -203,6 +204,7 @@ def report(name: str, weights: dict[str, float]) -> str:
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for name, weights in OPTIONS.items():
         print(report(name, weights), flush=True)
 

@@ -9,30 +9,27 @@ to-torch WORKDIR OUT [--params=online]    a run as a folder that PyTorch reads w
 OUT is a new folder; after an error there is none. docs/weights.md says more.
 """
 
+import functools
 import json
 import logging
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
 
-import flax
-import jax
 from absl import app, flags
-from flax.core import meta
-from ml_collections import config_flags
 
-from semmim_jax.cli.parser import parse
-from semmim_jax.conversion import files, from_hf, from_torch, report, to_hf, to_torch, weights
-from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
-from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.tasks.catalogue import find_task
-from semmim_jax.training.checkpoint import load_params
-from semmim_jax.training.initial import saved_tokenizer
+from semmim_jax.cli.parser import define_config, parse
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'from-*: the experiment to convert for')
+if TYPE_CHECKING:
+    from semmim_jax.conversion.report import Loaded
+
+# Packages that take seconds to import are imported in the functions below: by then the flags, the
+# config and the folders are known to be right.
+
+_CONFIG = define_config(None, 'from-*: the experiment to convert for')
 _PART = flags.DEFINE_enum('part', '', ['', 'image', 'text'], 'from-hf: what DIR has to hold')
 _PARAMS = flags.DEFINE_enum('params', 'ema', ['ema', 'online'], 'which parameters of a run')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
@@ -40,6 +37,8 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 
 def convert_from_hf(source: str, out: str) -> None:
     """Our weights from a Hugging Face folder; prints the report."""
+    from semmim_jax.conversion import from_hf
+
     config, shapes = _wanted()
     loaded = from_hf.from_hf(
         source,
@@ -54,6 +53,8 @@ def convert_from_hf(source: str, out: str) -> None:
 
 def convert_from_torch(source: str, out: str) -> None:
     """Our weights from an ALBEF checkpoint or a folder of to-torch; prints the report."""
+    from semmim_jax.conversion import from_torch
+
     config, shapes = _wanted()
     loaded = from_torch.from_torch(source, model=config.model, shapes=shapes)
     config.data.end_token = from_torch.end_token(source)
@@ -62,9 +63,14 @@ def convert_from_torch(source: str, out: str) -> None:
 
 def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
     """The experiment of --config, and the shapes of its model's parameters."""
+    import flax
+    import jax
+    from flax.core import meta
+
+    from semmim_jax.ops.masking import SpecialTokens
+    from semmim_jax.tasks.catalogue import find_task
+
     config = _CONFIG.value
-    if config is None:
-        raise ValueError('--config=FILE is needed: the model that the weights are for')
     special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing
     task = find_task(config)(config, special)
     params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
@@ -72,8 +78,11 @@ def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
     return config, {path: x.shape for path, x in flat.items()}
 
 
-def _write(out: str, loaded: report.Loaded, *, config: Any, shapes: Any, source: str) -> None:
+def _write(out: str, loaded: 'Loaded', *, config: Any, shapes: Any, source: str) -> None:
     """A folder of our weights, with the source's tokeniser if it has one."""
+    from semmim_jax.conversion import files, report, weights
+    from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
+
     tokenizer = None
     if 'text/embeddings/word' in loaded.params and has_tokenizer(source):
         tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
@@ -88,6 +97,10 @@ def _write(out: str, loaded: report.Loaded, *, config: Any, shapes: Any, source:
 
 def convert_to_hf(workdir: str, out: str) -> None:
     """A run's towers as Hugging Face folders."""
+    from semmim_jax.conversion import files, to_hf
+    from semmim_jax.training.checkpoint import load_params
+    from semmim_jax.training.initial import saved_tokenizer
+
     params, saved = load_params(workdir, params=_PARAMS.value)
     tokenizer, model = saved_tokenizer(saved, pathlib.Path(workdir)), saved.config['model']
     with files.new_folder(out) as folder:
@@ -101,6 +114,8 @@ def convert_to_hf(workdir: str, out: str) -> None:
 
 def convert_to_torch(workdir: str, out: str) -> None:
     """A run as a folder for PyTorch."""
+    from semmim_jax.conversion import to_torch
+
     to_torch.to_torch(workdir, out, params=_PARAMS.value)
 
 
@@ -110,16 +125,20 @@ COMMANDS = {
     'from-torch': convert_from_torch,
     'to-torch': convert_to_torch,
 }
+WORDS = {'COMMAND': tuple(COMMANDS), 'FROM': (), 'OUT': ()}
 
 
 def main(argv: list[str]) -> None:
     """Runs a command; a mistake ends in one line, not in a traceback."""
     logging.getLogger().setLevel(logging.WARNING)
+    _, command, source, out = argv
     try:
-        if len(argv) != 4 or argv[1] not in COMMANDS:
-            raise ValueError(f'usage: {"|".join(COMMANDS)} FROM OUT; see --help')
-        COMMANDS[argv[1]](*argv[2:])
-        print(f'wrote {pathlib.Path(argv[3])}')
+        if command.startswith('from-') and _CONFIG.value is None:
+            raise ValueError('--config=FILE is needed: the model that the weights are for')
+        if pathlib.Path(out).exists():
+            raise ValueError(f'{out} exists already: name a new folder')
+        COMMANDS[command](source, out)
+        print(f'wrote {pathlib.Path(out)}')
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
@@ -127,4 +146,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=functools.partial(parse, words=WORDS))

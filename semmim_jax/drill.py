@@ -8,26 +8,42 @@ choose the experiment, which is shrunk (drills/ground.py). It takes about an hou
 cores, prints a line as each drill ends and the table of all, and exits with 1 if one failed. Linux.
 """
 
+import functools
 import logging
 import os
 import pathlib
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from semmim_jax.cli.parser import parse
-from semmim_jax.drills import corruption, full_disk, kills, numbers, signals, stuck
-from semmim_jax.drills.ground import Ground
-from semmim_jax.drills.outcome import Outcome, table
+from semmim_jax.cli.parser import define_config, parse
+
+if TYPE_CHECKING:  # they import for seconds: later, when the flags are known to be right
+    from semmim_jax.drills.ground import Ground
+    from semmim_jax.drills.outcome import Outcome
+
+NAMES = ('kill9', 'sigterm', 'nan', 'stuck', 'full_disk', 'corruption')
 
 
-def _corruption(ground: Ground) -> Iterator[Outcome]:
+def _drills() -> dict[str, Callable[['Ground'], Iterator['Outcome']]]:
+    """The drills by name."""
+    from semmim_jax.drills import full_disk, kills, numbers, signals, stuck
+
+    every = (kills, signals, numbers, stuck, full_disk)
+    drills = (*(module.drill for module in every), _corruption)
+    return dict(zip(NAMES, drills, strict=True))
+
+
+def _corruption(ground: 'Ground') -> Iterator['Outcome']:
+    from semmim_jax.drills import corruption
+    from semmim_jax.drills.outcome import Outcome
+
     workdir = str(ground.folder / 'corruption')
     found = corruption.drill(ground.config, workdir, flips=200, truncations=50)
     done = f'200 flipped bits, 50 cut files: {found.detected} detected, {found.harmless} harmless'
@@ -35,16 +51,7 @@ def _corruption(ground: Ground) -> Iterator[Outcome]:
     yield Outcome('corruption', done, lost, found.seconds, tuple(found.missed))
 
 
-DRILLS = {
-    'kill9': kills.drill,
-    'sigterm': signals.drill,
-    'nan': numbers.drill,
-    'stuck': stuck.drill,
-    'full_disk': full_disk.drill,
-    'corruption': _corruption,
-}
-
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/pretrain.py:demo', 'experiment')
+_CONFIG = define_config('configs/pretrain.py:demo', 'experiment')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'new folder for the runs of the drills')
 _KILLS = flags.DEFINE_integer('kills', 20, 'of each kill9 drill', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'of random times and places')
@@ -52,19 +59,20 @@ _SEED = flags.DEFINE_integer('seed', 0, 'of random times and places')
 
 def main(argv: list[str]) -> None:
     """Runs the named drills and prints their table."""
-    names = list(DRILLS) if argv[1:] == ['all'] else argv[1:]
-    unknown = [name for name in names if name not in DRILLS]
-    if unknown or not names:
-        sys.exit(f'error: {" ".join(unknown) or "no drill"}: name all, or {", ".join(DRILLS)}')
+    names = NAMES if 'all' in argv[1:] else argv[1:]
     folder = pathlib.Path(_WORKDIR.value).absolute()
-    if folder.exists() and any(folder.iterdir()):
-        sys.exit(f'error: --workdir={folder} is not empty: name a new folder')
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        sys.exit(f'error: --workdir={folder} is no empty folder: name a new one')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by SIGTERM'))  # and so do its runs
     # Every start compiles the same step.
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder / 'compiled'))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax tells of each checkpoint read
+    from semmim_jax.drills.ground import Ground
+    from semmim_jax.drills.outcome import Outcome, table
+
+    drills = _drills()
     ground = Ground(
         name=flags.FLAGS['config'].config_filename,
         overrides=dict(flags.FLAGS['config'].override_values),
@@ -76,7 +84,7 @@ def main(argv: list[str]) -> None:
     outcomes = []
     for name in names:
         try:
-            for outcome in DRILLS[name](ground):
+            for outcome in drills[name](ground):
                 print('\n'.join([str(outcome), *outcome.failures]), flush=True)
                 outcomes.append(outcome)
         except Exception as error:  # the others are still of interest
@@ -88,4 +96,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
     flags.mark_flag_as_required('workdir')
-    app.run(main, flags_parser=parse)
+    words = {'DRILL...': ('all', *NAMES)}
+    app.run(main, flags_parser=functools.partial(parse, words=words))

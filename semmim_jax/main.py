@@ -12,20 +12,11 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
 
-import jax
 from absl import app, flags
-from ml_collections import config_flags
 
-from semmim_jax.cli.parser import parse
-from semmim_jax.tasks.catalogue import find_task
-from semmim_jax.training import distributed
-from semmim_jax.training.ledger import process_start
-from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
-from semmim_jax.training.verify import verify_workdir
+from semmim_jax.cli.parser import define_config, parse
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'experiment, e.g. configs/pretrain.py:demo'
-)
+_CONFIG = define_config(None, 'experiment, e.g. configs/pretrain.py:demo')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run; what it holds is continued')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 _PROFILE = flags.DEFINE_string(
@@ -48,6 +39,15 @@ _TIMEOUT = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say; a user's mistake ends in one line, not in a traceback."""
+    # Seconds of imports: flags and config are known to be right before they begin.
+    import jax
+
+    from semmim_jax.tasks.catalogue import find_task
+    from semmim_jax.training import distributed
+    from semmim_jax.training.ledger import process_start
+    from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
+    from semmim_jax.training.verify import verify_workdir
+
     logging.getLogger().setLevel(logging.WARNING)
     if not _DEBUG.value:
         _hush_failed_saves()

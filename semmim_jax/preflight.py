@@ -17,14 +17,11 @@ import sys
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from semmim_jax.cli.parser import parse
-from semmim_jax.planning import report
-from semmim_jax.planning.topologies import open_machine
-from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.cli.outputs import check_output
+from semmim_jax.cli.parser import define_config, parse
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'experiment, e.g. configs/pretrain.py')
+_CONFIG = define_config(None, 'experiment, e.g. configs/pretrain.py')
 _TOPOLOGY = flags.DEFINE_string(
     'topology', None, 'machine: v5e:16x16, v5p:4x4x8, h100:8, ... or local'
 )
@@ -37,6 +34,13 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     config = _CONFIG.value
     try:
+        if _JSON.value:
+            check_output('--json', _JSON.value, overwrite=True)
+        # Seconds of imports: what the user typed is known to be right before they begin.
+        from semmim_jax.planning import report
+        from semmim_jax.planning.topologies import open_machine
+        from semmim_jax.tasks.catalogue import find_task
+
         figures = report.preflight(config, find_task(config), open_machine(_TOPOLOGY.value))
         if _JSON.value:
             command = {'command': ' '.join(sys.argv[1:])}

@@ -12,11 +12,11 @@ import sys
 import textwrap
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from semmim_jax.data import emoji_art, sources, transforms
+from semmim_jax.cli.outputs import check_output
+from semmim_jax.cli.parser import define_config, parse
 
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/pretrain.py:demo')
+_CONFIG = define_config('configs/pretrain.py:demo', 'experiment, of which the scenes are drawn')
 _SPLIT = flags.DEFINE_string('split', 'train', 'split of the emoji scenes')
 _START = flags.DEFINE_integer('start', 0, 'index of the first scene', lower_bound=0)
 _COUNT = flags.DEFINE_integer('count', 24, 'number of scenes', lower_bound=1)
@@ -29,7 +29,13 @@ _LINE = 40  # characters of a caption line
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    """Writes the sheet; a user's mistake ends in one line, not in a traceback."""
+    try:
+        check_output('--out', _OUT.value, overwrite=True)
+    except ValueError as error:
+        sys.exit(f'error: {error}')
+    from semmim_jax.data import emoji_art, sources  # Grain comes with them, which takes seconds
+
     data = _CONFIG.value.data
     indices = range(_START.value, _START.value + _COUNT.value)
     try:
@@ -86,6 +92,8 @@ def _outline_patches(axes, labels, patch_size: int) -> None:
     import matplotlib
     from matplotlib.patches import Rectangle
 
+    from semmim_jax.data import transforms
+
     patches = transforms.patch_labels(labels, patch_size)
     across = labels.shape[1] // patch_size
     colours = {
@@ -114,4 +122,4 @@ def _outline_patches(axes, labels, patch_size: int) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse)

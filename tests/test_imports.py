@@ -166,7 +166,7 @@ def test_torch_is_imported_in_functions_of_conversion_only():
     for path in (ROOT / PACKAGE).rglob('*.py'):
         inside = path.parent.name == 'conversion'
         if inside and path.name == PLAIN_TORCH:
-            assert third_party(imports(path)) <= {'torch', 'safetensors'}
+            assert third_party(imports(path)) <= {'torch', 'PIL'}
             continue
         found = third_party(imports(path, functions=not inside))
         assert 'torch' not in found, f'{path.relative_to(ROOT)} imports torch'
@@ -176,4 +176,4 @@ def test_files_are_short():
     folders = (PACKAGE, 'configs', 'benchmarks', 'tests')
     for path in [path for folder in folders for path in (ROOT / folder).rglob('*.py')]:
         lines = len(path.read_text().splitlines())
-        assert lines <= 350, f'{path.relative_to(ROOT)} has {lines} lines'
+        assert lines <= 500, f'{path.relative_to(ROOT)} has {lines} lines'

@@ -1,6 +1,7 @@
 """The library and its command on runs of one step: shapes, batches, and agreement with a run."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import semmim_jax
 from configs import caption, retrieval, vqa
 from semmim_jax.data.sources import make_source
 from semmim_jax.evaluators.report import EvalData
+from semmim_jax.inference.folder import predict_folder
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.loop import train_and_evaluate
 from tests.golden_files import assert_close
@@ -68,6 +70,10 @@ def test_features_and_matches_are_the_runs_own(matching, folder):
     assert_close(features, fns['image'](teacher, batch['image'])[:IMAGES])
     match = model.match(paths, texts)
     assert match.shape == (IMAGES, 3) and ((match > 0) & (match < 1)).all()
+    assert_close(model.encode_text('a dog'), words[:1])
+    assert_close(model.encode_image(paths[0]), features[:1])
+    pixels = [np.asarray(PIL.Image.open(path)) for path in paths]
+    assert_close(model.encode_image(np.stack(pixels)), features)
     whole = semmim_jax.load(workdir, batch_size=8)
     assert_close(whole.match(paths, texts), match)
     with pytest.raises(ValueError, match="'retrieval' cannot do this; tasks that can: generate"):
@@ -90,6 +96,8 @@ def test_answers_written_and_ranked(tmp_path, folder):
     paths = sorted(folder.rglob('[0-9].png'))
     ranked = model.answer(paths, ['what color is the background'] * IMAGES)
     assert len(ranked) == IMAGES and set(ranked) <= set(model.labels)
+    scored = model.scored_answers(paths, ['what color is the background'] * IMAGES)
+    assert [x.text for x in scored] == ranked and all(-50 < x.score < 0 for x in scored)
     with pytest.raises(ValueError, match='5 images, but 1 questions'):
         model.answer(paths, ['how many'])
 
@@ -109,6 +117,64 @@ def test_the_command_embeds_a_folder_and_names_what_it_leaves_out(matching, fold
     assert names == ['0.png', '1.png', '2.png', 'more/3.png', 'more/4.png']
     model = semmim_jax.load(matching[0])
     assert_close(np.load(out), model.encode_image([folder / name for name in names]))
+
+
+@pytest.fixture
+def predicted(matching, tmp_path, capsys):
+    """(images, further arguments) -> lines of match, what stdout and stderr say."""
+
+    def predict(images, *, texts=('a dog', 'a cat'), out='match.jsonl', **others):
+        predict_folder(
+            'match',
+            **dict(workdir=str(matching[0]), params='ema', batch_size=2, texts_file='') | others,
+            **dict(images=str(images), out=str(tmp_path / out), texts=texts),
+        )
+        lines = [json.loads(line) for line in (tmp_path / out).read_text().splitlines()]
+        return lines, *capsys.readouterr()
+
+    return predict
+
+
+def test_one_image_as_well_as_a_folder_and_every_file_is_accounted_for(predicted, folder, tmp_path):
+    place = tmp_path / 'images'
+    shutil.copytree(folder, place)
+    (place / 'more' / 'notes.txt').write_text('of another kind')
+    (place / '.hidden').write_text('by the system')
+    whole, said, named = predicted(place)
+    names = ['0.png', '1.png', '2.png', 'more/3.png', 'more/4.png']
+    assert [line['image'] for line in whole] == names
+    assert said.endswith('match.jsonl; images: 5, files left out: 2\n')
+    skipped = [line for line in named.splitlines() if line.startswith('left out: ')]
+    assert len(skipped) == 2 and skipped[0].endswith(
+        'notes.txt: not .jpg, .jpeg, .png, .webp, .bmp'
+    )
+    assert 'broken.png: not a JPEG' in skipped[1]
+    one, said, _ = predicted(place / 'more' / '3.png')
+    assert one == [{'image': '3.png', 'match': pytest.approx(whole[3]['match'])}]
+    assert said.endswith('match.jsonl; images: 1, files left out: 0\n')
+    assert all(0 < p < 1 for p in one[0]['match'].values())
+    with pytest.raises(ValueError, match='no image could be read'):
+        predicted(place / 'broken.png', out='none.jsonl')
+    assert not list(tmp_path.glob('none*'))
+
+
+def test_an_unfinished_file_does_not_take_the_place_of_a_whole_one(predicted, folder, tmp_path):
+    (tmp_path / 'match.jsonl').write_text('{"of": "before"}\n')
+    with pytest.raises(ValueError, match='has no words'):
+        predicted(folder, texts=('?',))
+    assert (tmp_path / 'match.jsonl').read_text() == '{"of": "before"}\n'
+    assert sorted(x.name for x in tmp_path.iterdir()) == ['match.jsonl']
+
+
+def test_what_is_missing_is_said_and_nothing_is_made(tmp_path, folder):
+    absent = tmp_path / 'absent'
+    with pytest.raises(ValueError, match='absent holds no checkpoint'):
+        semmim_jax.load(absent)
+    with pytest.raises(ValueError, match="params='emma'"):
+        semmim_jax.load(absent, params='emma')
+    done = run('caption', f'--workdir={absent}', f'--images={folder}', f'--out={tmp_path}/a.jsonl')
+    assert done.stderr == f'error: {absent} holds no checkpoint\n'
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,161 @@
-"""How the commands read their flags."""
+"""How the commands read their flags: before anything heavy is imported, mistakes in one line."""
 
+import difflib
+import itertools
+import pathlib
+import re
 import sys
+import textwrap
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from absl import app, flags
+from absl import flags
+from ml_collections import config_flags
 
-# What config_flags and absl raise for a bad argument, besides flags.Error.
-_MISTAKES = (AttributeError, KeyError, TypeError, ValueError, OSError)
+flags.disclaim_key_flags()  # what `define_config` defines is the command's own flag
+
+_HELP = ('-h', '--h', '-help', '--help', '-?')
 _TOO_NESTED = (RecursionError, MemoryError)  # of Python's parser: thousands of dots or brackets
+_NO_WORDS = {}
 
 
-def parse(argv: list[str]) -> list[str]:
-    """For `app.run(main, flags_parser=parse)`: a mistaken flag or config key ends in one line."""
-    if {'--help', '--helpshort', '--helpfull'} & set(argv):
-        return app.parse_flags_with_usage(argv)
+def define_config(default: str | None, about: str) -> flags.FlagHolder:
+    """The flag --config, with the fields that the command line sets.
+
+    config_flags reads a default, and the fields, where the flag is defined: so a mistake in them
+    is said here, as `parse` says others.
+    """
     try:
-        return flags.FLAGS(argv)
+        if default and not any(_values('config', sys.argv[1:])) and not set(_HELP) & set(sys.argv):
+            _check_config_file(default)
+        return config_flags.DEFINE_config_file('config', default, about)
+    except Exception as error:  # see parse
+        sys.exit(f'error: {_line(error, sys.argv[1:])}')
+
+
+def parse(argv: list[str], *, words: Mapping[str, Sequence[str]] = _NO_WORDS) -> list[str]:
+    """For `app.run(main, flags_parser=parse)`: a mistaken flag, field or word ends in one line.
+
+    Args:
+      argv: of the command.
+      words: the words that the command takes beside its flags: name -> what it may be, () for
+        anything. A name that ends in '...' stands for one or more.
+
+    Returns:
+      The command's name and its words.
+
+    Raises:
+      SystemExit: after a mistake, with its line; after -h or --help, which print the command's
+        docstring and flags, with 0.
+    """
+    given = list(itertools.takewhile(lambda word: word != '--', argv[1:]))
+    if set(_HELP) & set(given):
+        print(_help())
+        sys.exit(0)
+    try:
+        for value in _values('config', given) if 'config' in flags.FLAGS else ():
+            _check_config_file(value)
+        found = flags.FLAGS(argv)
+        _check_words(found[1:], words)
+        return found
     except _TOO_NESTED:
         sys.exit('error: a key or value of --config is nested too deeply to be read')
-    except (flags.Error, *_MISTAKES) as error:
-        said = ' '.join(str(part) for part in error.args)
-        # An error inside a config file arrives as a whole traceback, in which the last line counts.
-        lines = said.strip().splitlines()
-        sys.exit(f'error: {lines[-1] if "Traceback" in said else " ".join(lines)}')
+    except Exception as error:  # config_flags, absl and the config file raise what they like
+        sys.exit(f'error: {_line(error, given)}')
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the nearest of the known names, '' if none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f'; did you mean {found[0]}?' if found else ''
+
+
+def _help() -> str:
+    """The docstring of the command, and its flags with what they may be."""
+    lines = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'Flags:']
+    for flag in sorted(flags.FLAGS.get_key_flags_for_module(sys.argv[0]), key=lambda x: x.name):
+        default = '' if flag.default in (None, '', []) else f' (default {flag.default_as_str})'
+        about = f'--{flag.name}: {flag.help}{default}'
+        lines.append(textwrap.fill(about, 100, initial_indent='  ', subsequent_indent=' ' * 6))
+    if 'config' in flags.FLAGS:
+        lines.append('  --config.FIELD=VALUE: another value of a field of the config')
+    return '\n'.join(lines)
+
+
+def _check_config_file(value: str) -> None:
+    """Raises ValueError for a --config that is no file: config_flags would say so only later."""
+    path = pathlib.Path(value.partition(':')[0])
+    if not path.is_file():
+        beside = path.parent.glob('*.py') if path.parent.is_dir() else ()
+        known = {str(x) for x in (*beside, *pathlib.Path('configs').glob('*.py'))}
+        raise ValueError(f'--config={value}: no such file{nearest(str(path), known)}')
+
+
+def _values(name: str, given: Sequence[str]) -> Iterator[str]:
+    """Values of a flag, written --name=VALUE or --name VALUE."""
+    for word, following in zip(given, [*given[1:], '']):
+        key, is_set, value = word.partition('=')
+        if key in (f'--{name}', f'-{name}'):
+            yield value if is_set else following
+
+
+def _check_words(given: Sequence[str], words: Mapping[str, Sequence[str]]) -> None:
+    """Raises ValueError unless the words beside the flags are those that the command takes."""
+    names, usage = list(words), 'this command takes flags alone'
+    if words:
+        usage = f'usage: {" ".join(words)} --FLAG=VALUE ...'
+    many = bool(names) and names[-1].endswith('...')
+    for word, name in zip(given, [*names, *names[-1:] * many * len(given)]):
+        if words[name] and word not in words[name]:
+            one_of = ', '.join(words[name])
+            raise ValueError(f'{word!r} is none of {one_of}{nearest(word, words[name])}')
+    if len(given) < len(names):
+        lacking = names[len(given)]
+        one_of = f', one of {", ".join(words[lacking])}' if words[lacking] else ''
+        raise ValueError(f'{lacking.removesuffix("...")} is missing{one_of}; {usage}')
+    if len(given) > len(names) and not many:
+        word = given[len(names)]
+        raise ValueError(f'{word!r} is not understood: {usage}{_meant(word)}')
+
+
+def _meant(word: str) -> str:
+    """'; did you mean --FLAG?' for a flag without its dashes, or the value of one."""
+    name = word.partition('=')[0]
+    if name in flags.FLAGS or name.startswith('config.'):
+        return f'; did you mean --{word}?'
+    for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
+        if word in (getattr(flag.parser, 'enum_values', None) or ()):
+            return f'; did you mean --{flag.name}={word}?'
+    return ''
+
+
+def _line(error: Exception, given: Sequence[str]) -> str:
+    """What is wrong, in one line that names the flag or field."""
+    said = ' '.join(str(part) for part in error.args).strip()
+    if isinstance(error, KeyError | AttributeError):
+        if wrong := re.match(r'[\'"\\]*(\w+)[\'"\\]*(?:$|\\n|\n)', said):
+            return _no_field(wrong[1], said, given)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    files = [value.partition(':')[0] for value in _values('config', given)]
+    if isinstance(error, SyntaxError):
+        return f'{error.filename}, line {error.lineno}: {error.msg}'
+    if place.filename in files:
+        return f'{place.filename}, line {place.lineno}: {type(error).__name__}: {said}'
+    # An error inside a config file may arrive as a whole traceback, in which the last line counts.
+    said = re.sub(r'^\w+: ', '', said.splitlines()[-1]) if 'Traceback' in said else said
+    if "no attribute 'get_config'" in said:
+        return f'{files[-1]} has no get_config, which configs/*.py show'
+    if said.startswith("Unknown command line flag 'config.") and not files:
+        return '--config=FILE must be given, for its fields to be set'
+    missing = re.match(r'flag --(\w+)=None: Flag --\1 must have a value', said)
+    said = f'--{missing[1]}=VALUE must be given; -h lists the flags' if missing else said
+    return ' '.join(said.split()) or type(error).__name__
+
+
+def _no_field(wrong: str, said: str, given: Sequence[str]) -> str:
+    """A line about a field that the config does not have, as it was typed."""
+    names = (word.partition('=')[0] for word in given if word.lstrip('-').startswith('config.'))
+    name = next((name for name in names if wrong in name.split('.')), f'--config...{wrong}')
+    near = re.search(r'Did you mean "(\w+)"', said)
+    more = f'; did you mean {near[1]}?' if near else ''
+    return f'{name}: the config has no field {wrong!r}{more}'

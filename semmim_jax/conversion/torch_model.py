@@ -1,12 +1,15 @@
 """SemMIM in PyTorch: this one file, torch and the standard library. Copy it where you need it.
 
     model = SemMIM.load('folder')                            # of `semmim_jax.convert to-torch`
-    images = torch.stack([model.preprocess(image)])          # image: uint8 [h, w, 3]
-    model.encode_image(images).feature @ model.encode_text(['a dog']).feature.T
-    model.match(images, ['a dog']).softmax(-1)[:, 1]         # how well each pair fits
+    images = model.encode_image(['dog.jpg', 'cat.jpg'])      # or PIL images, uint8 [h, w, 3], ...
+    images.feature @ model.encode_text('a dog').feature.T
+    model.match(images, ['a dog', 'a cat']).softmax(-1)[:, 1]  # how well each pair fits
     model.caption(images)
-    model.patterns(images, ['a dog'])[1].argmax(-1)          # code of each patch
+    model.patterns(images)[1].argmax(-1)                     # code of each patch
 
+An image is a path (which needs Pillow; alpha is dropped, as in training), a PIL image (upright by
+EXIF), or an array or tensor of uint8: RGB [h, w, 3], grey [h, w] or [h, w, 1], RGB and alpha
+[h, w, 4]. Alpha of arrays and PIL images is laid over white. One, a list, or a batch [b, h, w, c].
 Modules and parameters have ALBEF's names (2107.07651); what ALBEF lacks has names of its own.
 Letters in shapes: b batch, n patches, t tokens, d width, e embedding, k encodings, v vocabulary.
 """
@@ -29,6 +32,12 @@ CJK = re.compile(f'[{CJK}]')
 INVISIBLE = '[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f'
 INVISIBLE = re.compile(INVISIBLE + '\ufeff\ufff9-\ufffd]')
 ACCENTS = re.compile('[\u0300-\u036f]')
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
+NOTHING = 'nothing to do: no images, or no texts'
+NOT_UINT8 = (
+    'the levels of an image are uint8, 0 to 255, not {}; '
+    'of floats from 0 to 1 give (255 * x).round() as uint8'
+)
 FILES = ('config.json', 'preprocessor_config.json', 'vocab.txt')
 parts = lambda **modules: nn.ModuleDict(modules)  # modules by name
 
@@ -271,52 +280,61 @@ class SemMIM(nn.Module):
         model.load_state_dict(read_safetensors(f'{folder}/model.safetensors'), assign=True)
         return model.train(False)
 
-    def preprocess(self, image: Tensor) -> Tensor:
-        """Resizes uint8 [h, w, 3] to uint8 [s, s, 3]: averages to shrink, bicubic to grow."""
-        size = self.config['image']['image_size']
+    def preprocess(self, image: Any) -> Tensor:
+        """Resizes an image to uint8 [s, s, 3]: averages to shrink, bicubic to grow."""
+        image, size = as_pixels(image), self.config['image']['image_size']
+        if image.shape[:2] == (size, size):
+            return image
+        image = image.cpu()
         rows, columns = (area_weights(old, min(old, size)) for old in image.shape[:2])
         x = (rows @ image.permute(2, 0, 1).float() @ columns.T).round()  # [3, h, w]
         x = F.interpolate(x[None], (size, size), mode='bicubic', align_corners=False)[0]
         return x.round().clamp(0, 255).byte().permute(1, 2, 0)
 
-    def encode_image(self, images: Tensor | Encoded) -> Encoded:
-        """Encodes images [b, s, s, 3]: uint8 pixels, or float ones, normalised already."""
+    def encode_image(self, images: Any) -> Encoded:
+        """Encodes an image, several, or what is encoded. (Normalised pixels [b, 3, s, s], to
+        differentiate by, go into `visual_encoder`.)"""
         if isinstance(images, Encoded):
             return images
-        size = self.config['image']['image_size']
-        if images.shape[1:] != (size, size, 3):
-            raise ValueError(f'images are {list(images.shape)}, not [b, {size}, {size}, 3]')
-        if images.dtype == torch.uint8:
-            mean, std = (torch.tensor(x).to(images.device) * 255 for x in self.config['pixels'])
-            images = (images - mean) / std
-        tokens = self.visual_encoder(images.permute(0, 3, 1, 2).to(self.temp))
+        found = [self.preprocess(image).to(self.temp.device) for image in as_images(images)]
+        if not found:
+            raise ValueError(NOTHING)
+        mean, std = (torch.tensor(x).to(self.temp.device) * 255 for x in self.config['pixels'])
+        pixels = (torch.stack(found) - mean) / std
+        tokens = self.visual_encoder(pixels.permute(0, 3, 1, 2).to(self.temp))
         feature = unit(self.vision_proj(tokens[:, 0]))
         bridged = 'bridge' in self.config['linear']
         return Encoded(feature, self.bridge_norm(self.bridge(tokens)) if bridged else tokens)
 
-    def encode_text(self, texts: list[str] | Tensor | Encoded) -> Encoded:
-        """Encodes texts, or their ids [b, t]."""
+    def encode_text(self, texts: str | list[str] | Tensor | Encoded) -> Encoded:
+        """Encodes a text, several, or their ids [b, t]; a text needs words."""
         if isinstance(texts, Encoded):
             return texts
+        if not isinstance(texts, Tensor):
+            if not (texts := as_texts(texts)):
+                raise ValueError(NOTHING)
+            for number, text in enumerate(texts):
+                if not self.tokenizer.encode(text):
+                    raise ValueError(f'text {number} is {text!r:.60}, which has no words')
         ids = texts if isinstance(texts, Tensor) else self.tokenizer(texts)
         mask = (ids := ids.to(self.temp.device)) != self.tokenizer.pad
         tokens = self.text_encoder.layers(self.text_encoder.embed(ids), 0, self.depth, mask)
         return Encoded(unit(self.text_proj(tokens[:, 0])), tokens, mask)
 
-    def fuse(self, images: Tensor | Encoded, texts: list[str] | Tensor | Encoded) -> Tensor:
+    def fuse(self, images: Any, texts: str | list[str] | Tensor | Encoded) -> Tensor:
         """The texts' tokens [b, t, d] after they have read the images; takes what is encoded."""
         image, text = self.encode_image(images), self.encode_text(texts)
         return self.text_encoder.layers(text.tokens, self.depth, None, text.mask, image.tokens)
 
-    def match(self, images: Tensor | Encoded, texts: list[str] | Tensor | Encoded) -> Tensor:
+    def match(self, images: Any, texts: str | list[str] | Tensor | Encoded) -> Tensor:
         """ITM logits [b, 2] of pairs; class 1 is a match."""
         return self.itm_head(self.fuse(images, texts)[:, 0])
 
-    def predict_words(self, images: Tensor | Encoded, ids: Tensor) -> Tensor:
+    def predict_words(self, images: Any, ids: Tensor) -> Tensor:
         """MLM logits [b, t, v] at all of ids [b, t], some of them [MASK]."""
         return self.text_encoder.predict(self.fuse(images, ids))
 
-    def patterns(self, images: Tensor | Encoded, texts=None) -> tuple[Tensor, Tensor]:
+    def patterns(self, images: Any, texts=None) -> tuple[Tensor, Tensor]:
         """Distributions over the encoding space: of CLS [b, k], and of patches [b, n, k], which
         have read the texts, if there are any, as they did in training."""
         c, tokens = self.config['patterns'], self.encode_image(images).tokens
@@ -330,9 +348,11 @@ class SemMIM(nn.Module):
         return (cls / c['temperature']).softmax(-1), (patches / c['temperature']).softmax(-1)
 
     @torch.no_grad()
-    def caption(self, images: Tensor | Encoded, prompt: str = '') -> list[str]:
+    def caption(self, images: Any, prompt: str = '') -> list[str]:
         """Captions by the likeliest next word. In training a caption's beginning is read, its rest
         written: `prompt` takes the beginning's place; '' is [CLS] alone, one of no words."""
+        if not isinstance(prompt, str):
+            raise ValueError(f'the prompt is a string, not {type(prompt).__name__}')
         image, tokenizer, decoder = self.encode_image(images), self.tokenizer, self.text_decoder
         words = tokenizer.encode(prompt)[: tokenizer.max_tokens - 2]
         prefix = torch.tensor([[tokenizer.cls, *words]] * len(image.tokens)).to(self.temp.device)
@@ -343,6 +363,79 @@ class SemMIM(nn.Module):
             word = decoder.predict(x[:, -1]).argmax(-1).masked_fill(ended, tokenizer.pad)
             ids, ended = torch.cat([ids, word[:, None]], 1), ended | (word == tokenizer.sep)
         return [tokenizer.decode([*words, *row]) for row in ids.tolist()]
+
+
+def as_texts(texts: str | list[str]) -> list[str]:
+    """The texts; a string is one. ValueError for anything else."""
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, list | tuple):
+        raise ValueError(f'texts are a string or a list of strings, not {type(texts).__name__}')
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f'text {number} is {text!r:.60}, not a string')
+    return list(texts)
+
+
+def as_images(images: Any) -> Any:
+    """The images one by one; one image, an array [h, w, ...] too, is a list of one."""
+    batch = isinstance(images, list | tuple) or len(getattr(images, 'shape', ())) > 3
+    return images if batch else [images]
+
+
+def as_pixels(image: Any) -> Tensor:
+    """uint8 [h, w, 3] of one image, see the head of this file; ValueError for anything else."""
+    if isinstance(image, str | pathlib.Path):
+        image = read_image(image)
+    if hasattr(image, 'getexif'):  # PIL's
+        image = pil_levels(image)
+    if not hasattr(image, '__array__'):
+        name = type(image).__name__
+        raise ValueError(f'an image is a path, a PIL image or an array of uint8, not {name}')
+    if (dtype := str(image.dtype).removeprefix('torch.')) != 'uint8':
+        raise ValueError(NOT_UINT8.format(dtype))
+    levels = torch.as_tensor(image)
+    shape, levels = list(levels.shape), levels[..., None] if levels.ndim == 2 else levels
+    if levels.ndim != 3 or levels.shape[-1] not in (1, 3, 4) or not levels.numel():
+        raise ValueError(
+            f'an image is [h, w, 3], [h, w], [h, w, 1] or [h, w, 4], not {shape}; channels go last'
+        )
+    if levels.shape[-1] == 4:
+        colour, alpha = levels[..., :3].int(), levels[..., 3:].int()
+        levels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).byte()
+    return levels.expand(*levels.shape[:2], 3)
+
+
+def read_image(path: str | pathlib.Path) -> Any:
+    """The RGB PIL image of a file."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise ValueError(f'{path}: a path needs Pillow (pip install pillow)') from None
+    try:
+        image = Image.open(path, formats=FORMATS)
+        image.load()
+    except UnidentifiedImageError:
+        raise ValueError(f'{path}: not a {", ".join(FORMATS)} image') from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f'{path}: {getattr(error, "strerror", None) or error}') from None
+    return image if image.mode[0] in 'IF' else upright(image).convert('RGB')
+
+
+def pil_levels(image: Any) -> Tensor:
+    """uint8 [h, w, 3], or [h, w, 4] with alpha, of a PIL image."""
+    if image.mode[0] in 'IF':
+        raise ValueError(NOT_UINT8.format(f'of the PIL mode {image.mode}'))
+    image = upright(image).convert('RGBA' if image.has_transparency_data else 'RGB')
+    levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return levels.view(image.height, image.width, -1)
+
+
+def upright(image: Any) -> Any:
+    """A PIL image as its EXIF orientation wants it."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def area_weights(old: int, new: int) -> Tensor:

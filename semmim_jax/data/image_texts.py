@@ -77,6 +77,10 @@ class ImageTexts:
                 entry[name] = list(value) if isinstance(value, tuple) else value
         return entry
 
+    def files(self, index: int) -> tuple[str, ...]:
+        """The image files of record `index`."""
+        return self._records[index].images
+
     def captions(self, index: int) -> list[str]:
         """The captions of record `index`, without reading its image."""
         return list(self._records[index].captions)

@@ -9,6 +9,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -84,9 +85,11 @@ def evaluate_labels(predict: Any, data: EvalData) -> Report:
 def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]:
     """The entry of each record, the text that the task gives, and the pictures of a few records.
 
-    Pictures: index -> uint8 [i, s, s, 3].
+    Pictures: index -> uint8 [i, s, s, 3]. Entries gain the score of the text and, of records that
+    are files, their `files`.
     """
-    entries = [data.source.entry(i) for i in range(len(data.source))]
+    files = getattr(data.source, 'files', lambda index: ())
+    entries = [{'files': files(i), **data.source.entry(i)} for i in range(len(data.source))]
     if 'rank' in predict:
         encode = functools.partial(data.tokenizer.encode, ended=True)
         rows = [encode(label, data.data.max_target_tokens)[1:] for label in data.labels]
@@ -100,15 +103,20 @@ def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]
         first = len(texts)
         images |= {first + r: x for r, x in enumerate(pixels) if first + r in chosen}
         if 'classify' in predict:
-            numbers = to_host(predict('classify', batch)).argmax(-1)
-            shown = [data.labels[n] for n in numbers]
+            shares = np.asarray(jax.nn.softmax(to_host(predict('classify', batch))))  # [b, c]
+            shown, scores = [data.labels[n] for n in shares.argmax(-1)], shares.max(-1)
         elif 'rank' in predict:
-            numbers = to_host(predict('rank', batch, choices)['index'])[:, 0]
-            shown = [data.labels[n] for n in numbers]
+            best = to_host(predict('rank', batch, choices))
+            shown = [data.labels[n] for n in best['index'][:, 0]]
+            scores = best['scores'][:, 0]
         else:
-            ids = to_host(predict('generate', batch).ids)[:, 0]  # [b, t], the best of each
-            shown = [data.tokenizer.decode(row) for row in ids]
-        texts += [text for text, ok in zip(shown, valid, strict=True) if ok]
+            best = to_host(predict('generate', batch))
+            shown = [data.tokenizer.decode(row) for row in best.ids[:, 0]]
+            scores = best.scores[:, 0]
+        for text, score, ok in zip(shown, scores.tolist(), valid, strict=True):
+            if ok:
+                entries[len(texts)]['score'] = score
+                texts.append(text)
     return entries, texts, images
 
 
@@ -131,12 +139,23 @@ def _drawn(entries, texts, images, data: EvalData, *, right) -> dict[str, np.nda
 
 
 def _listed(entries: list[dict], texts: list[str]) -> dict[str, Any]:
-    """predictions.jsonl: a line a record, with its ids, prompt and text."""
-    kept = ('image_id', 'question_id', 'prompt')
-    lines = [
-        {**{k: entry[k] for k in kept if k in entry}, 'text': text}
-        for entry, text in zip(entries, texts, strict=True)
-    ]
+    """predictions.jsonl: a line a record, with its files, ids, prompt, text, score and truth.
+
+    The score is, of a label, its share in the softmax over all labels; of a ranked answer its
+    log-probability; of a written text its log-probability over (words + 1) **
+    task.decoding.length_penalty. The truth is the label, or the list of captions or answers; a
+    record without truth has none.
+    """
+    lines = []
+    for entry, text in zip(entries, texts, strict=True):
+        line = {k: entry[k] for k in ('image_id', 'question_id', 'prompt') if k in entry}
+        if entry['files']:
+            line = {'files': entry['files'], **line}
+        line |= {'text': text, 'score': round(entry['score'], 6)}
+        for name in ('captions', 'targets', 'label'):  # of which a record has one, or none
+            if name in entry:
+                line['truth'] = entry[name]
+        lines.append(line)
     write = lambda path: pathlib.Path(path).write_text(
         ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
     )

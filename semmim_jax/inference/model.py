@@ -1,4 +1,4 @@
-"""A trained model for use: pictures and texts in, arrays and texts out."""
+"""A trained model for use: images and texts in, arrays and texts out."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from semmim_jax.data.images import read_image
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
+from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
@@ -21,7 +21,14 @@ from semmim_jax.training.initial import saved_labels, saved_tokenizer
 from semmim_jax.training.predictor import Predictor, to_host
 from semmim_jax.training.sharding import make_mesh, replicated
 
-Picture = str | pathlib.Path | np.ndarray  # a file, or uint8 [h, w, 3] RGB
+_NOTHING = 'nothing to do: no images, or no texts'
+
+
+class Written(NamedTuple):
+    """What a task writes or chooses, and how sure it is."""
+
+    text: str
+    score: float | None  # see Model
 
 
 class _Variables(NamedTuple):
@@ -30,6 +37,8 @@ class _Variables(NamedTuple):
 
 def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model':
     """See `semmim_jax.load`."""
+    if params not in ('ema', 'online') or batch_size < 1:
+        raise ValueError(f"params={params!r}, batch_size={batch_size}: 'ema' or 'online', from 1")
     workdir = pathlib.Path(workdir)
     flat, saved = load_params(workdir, params=params)
     config = ml_collections.FrozenConfigDict(saved.config)
@@ -53,8 +62,12 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
 class Model:
     """What the task of a run can do; the rest raises a ValueError that names the tasks that can.
 
-    Pictures are paths or uint8 arrays [h, w, 3], for a task of two images pairs of them. They are
-    read and run `batch_size` at a time.
+    Images and texts are what inputs.py says, one or a list of them; for a task of two images a list
+    of pairs. They are read and run `batch_size` at a time.
+
+    Scores: of a label its probability; of an answer ranked in a list its log-probability; of a text
+    that is written its log-probability over (words + 1) ** task.decoding.length_penalty. Captions
+    of pre-training have none.
 
     Attributes:
       config: of the run.
@@ -78,27 +91,38 @@ class Model:
         self.batch_size = batch_size
         self._predict = predict
 
-    def encode_image(self, images: Sequence[Picture]) -> np.ndarray:
+    def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
         self._need('image', tasks='pretrain, retrieval')
+        images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit features [t, e]."""
+    def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
+        """Unit features [t, e] of texts that have words."""
         return self._encoded(texts)['feature']
 
-    def match(self, images: Sequence[Picture], texts: Sequence[str]) -> np.ndarray:
+    def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
         """Probability that image i and text t belong together, by the ITM head: [i, t]."""
         self._need('match', tasks='pretrain, retrieval')
+        images = as_images(images)
         text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
+        if not len(images):
+            raise ValueError(_NOTHING)
         chunks = (images[start : start + self.batch_size] for start in starts)
         return np.concatenate([self._match(self._pixels(chunk), text) for chunk in chunks])
 
-    def caption(self, images: Sequence[Picture], prompt: str = '') -> list[str]:
+    def caption(self, images: Images, prompt: str = '') -> list[str]:
         """A text about each image; of a task that reads prompts, the one that `prompt` asks for.
 
         Of pre-training, `prompt` is how the caption begins, and what follows is taken greedily.
         """
+        return [written.text for written in self.scored_captions(images, prompt)]
+
+    def scored_captions(self, images: Images, prompt: str = '') -> list[Written]:
+        """The texts of `caption` with their scores."""
+        if not isinstance(prompt, str):
+            raise ValueError(f'the prompt is a string, not {type(prompt).__name__}')
+        images = as_images(images)
         if 'caption' in self._predict:
             start = self._ids([prompt], self.config.data.max_tokens)
             start[start == self.tokenizer.sep_id] = self.tokenizer.pad_id
@@ -107,16 +131,25 @@ class Model:
                 start.repeat(len(pixels), 0),
             )
             ids = self._map('caption', len(images), given)
-            return [f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in ids]
+            texts = (f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in ids)
+            return [Written(text, None) for text in texts]
         return self._write(images, [prompt] * len(images))
 
-    def answer(self, images: Sequence[Picture], questions: Sequence[str]) -> list[str]:
-        """The answer to question i about image i: written, ranked, or a label."""
+    def answer(self, images: Images, questions: str | Sequence[str]) -> list[str]:
+        """The answer to question i about image i: written, ranked, or a label.
+
+        A task whose labels are of the image alone takes '' as question.
+        """
+        return [written.text for written in self.scored_answers(images, questions)]
+
+    def scored_answers(self, images: Images, questions: str | Sequence[str]) -> list[Written]:
+        """The answers of `answer` with their scores."""
+        images, questions = as_images(images), as_texts(questions)
         if len(images) != len(questions):
             raise ValueError(f'{len(images)} images, but {len(questions)} questions')
         return self._write(images, questions)
 
-    def _write(self, images: Sequence[Picture], prompts: Sequence[str]) -> list[str]:
+    def _write(self, images: Sequence[Any], prompts: Sequence[str]) -> list[Written]:
         self._need('generate', 'classify', tasks='generate, classify; pretrain writes captions')
         data = self.config.data
         if 'classify' in self._predict:
@@ -126,17 +159,21 @@ class Model:
                 pixels = self._pixels(images[part])
                 return ({'images' if pixels.ndim == 5 else 'image': pixels, 'ids': ids[part]},)
 
-            numbers = self._map('classify', len(images), given).argmax(-1)
-            return [self.labels[n] for n in numbers]
+            logits = self._map('classify', len(images), given)  # [i, c]
+            shares = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}[self.config.task.loss]
+            best = zip(logits.argmax(-1), np.asarray(shares(logits)).max(-1).tolist(), strict=True)
+            return [Written(self.labels[n], probability) for n, probability in best]
         ids = self._ids(prompts, data.max_prompt_tokens, keep_end=True)
         given = lambda part: {'image': self._pixels(images[part]), 'prompt': ids[part]}
         if 'rank' in self._predict:
             words = self._ids(self.labels, data.max_target_tokens, ended=True)[:, 1:]
             choices = jnp.asarray(words)  # on the device, hence passed whole
             found = self._map('rank', len(images), lambda part: (given(part), choices))
-            return [self.labels[n] for n in found['index'][:, 0]]
+            best = zip(found['index'][:, 0], found['scores'][:, 0].tolist(), strict=True)
+            return [Written(self.labels[n], score) for n, score in best]
         beams = self._map('generate', len(images), lambda part: (given(part),))
-        return [self.tokenizer.decode(ids) for ids in beams.ids[:, 0]]
+        best = zip(beams.ids[:, 0], beams.scores[:, 0].tolist(), strict=True)
+        return [Written(self.tokenizer.decode(row), score) for row, score in best]
 
     def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
         """[i, t] of images that fill at most one batch: their keys and values are computed once."""
@@ -151,30 +188,43 @@ class Model:
         odds = self._map('match', row.size, pairs).reshape(shape)
         return 1 / (1 + np.exp(-odds))
 
-    def _encoded(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
         self._need('text', tasks='pretrain, retrieval')
+        texts = as_texts(texts)
         ids = self._ids(texts, self.config.data.max_tokens)
+        marks = (self.tokenizer.pad_id, self.tokenizer.cls_id, self.tokenizer.sep_id)
+        for number in np.flatnonzero(np.isin(ids, marks).all(axis=1)):
+            raise ValueError(f'text {number} is {texts[number]!r:.60}, which has no words')
         return self._map('text', len(texts), lambda part: (ids[part],))
 
     def _ids(self, texts: Sequence[str], length: int, **options) -> np.ndarray:
+        if not texts:
+            raise ValueError(_NOTHING)
         cleaned = (clean_caption(text, max_words=None) for text in texts)
         return np.stack([self.tokenizer.encode(text, length, **options) for text in cleaned])
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
-        """uint8 [i, s, s, 3], or [i, 2, s, s, 3] of pairs."""
-        if isinstance(images[0], tuple | list):
-            return np.stack([self._pixels(pair) for pair in images])
-        data, found = self.config.data, []
+        """uint8 [i, s, s, 3], or [i, 2, s, s, 3] for a task of pairs."""
+        if 'classify' not in self._predict or self.config.task.images == 1:
+            return np.stack([self._view(image) for image in images])
+        count = self.config.task.images
         for image in images:
-            if not isinstance(image, np.ndarray):
-                image = read_image(image, decoder=data.decoder, max_pixels=data.max_pixels)
-            found.append(eval_view(image, None, size=data.image_size)[0])
-        return np.stack(found)
+            if not isinstance(image, list | tuple | np.ndarray) or len(image) != count:
+                raise ValueError(
+                    f'this run looks at {count} images at once: give a list of groups of {count}'
+                )
+        return np.stack([[self._view(image) for image in group] for group in images])
+
+    def _view(self, image: Any) -> np.ndarray:
+        """uint8 [s, s, 3] of one image."""
+        data = self.config.data
+        pixels = as_pixels(image, decoder=data.decoder, max_pixels=data.max_pixels)
+        return eval_view(pixels, None, size=data.image_size)[0]
 
     def _map(self, name: str, count: int, given: Callable[[slice], tuple]) -> Any:
         """Outputs of a predict function for `count` rows; `given` has the inputs of some."""
         if not count:
-            raise ValueError('nothing to do: no images, or no texts')
+            raise ValueError(_NOTHING)
         found = []
         for first in range(0, count, self.batch_size):
             inputs = given(slice(first, first + self.batch_size))

@@ -13,6 +13,7 @@ Order of a step, and why:
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -232,8 +233,12 @@ def evaluate_workdir(config: Any, workdir: str, make_task: MakeTask) -> None:
     """Evaluates the newest checkpoint of a workdir.
 
     Raises:
-      ValueError: if there is no checkpoint, or no evaluation set in the config.
+      ValueError: if there is no checkpoint, before anything is created, or no evaluation set in
+        the config.
     """
+    steps = pathlib.Path(workdir, 'checkpoints').glob('*')
+    if not any(path.name.isdecimal() for path in steps):
+        raise ValueError(f'{workdir} holds no checkpoint to evaluate')
     run = open_experiment(config, workdir, make_task)
     if run.checkpoints.latest_step() is None:
         raise ValueError(f'{workdir} holds no checkpoint to evaluate')

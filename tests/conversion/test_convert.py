@@ -31,12 +31,13 @@ DRIVER = """
 import json, sys
 from absl import flags
 from semmim_jax import convert
+from semmim_jax.cli.parser import parse
 lines = json.loads(sys.argv.pop())
 flags.FLAGS(sys.argv)
 said = []
 for line in lines:
     try:
-        said.append(convert.main(flags.FLAGS(['convert', *line])))
+        said.append(convert.main(parse(['convert', *line], words=convert.WORDS)))
     except SystemExit as stop:
         said.append(stop.code)
 print(json.dumps(said))
@@ -89,7 +90,11 @@ def test_from_hf_writes_a_folder_or_nothing(tmp_path):
     )
     for (_, expected), message in zip(refused, said):
         assert expected in message and '\n' not in message
-    assert said[3] is None and 'exists already' in said[4] and 'usage: from-hf' in said[5]
+    assert (
+        said[3] is None
+        and 'exists already' in said[4]
+        and "'from-hg' is none of from-hf" in said[5]
+    )
     assert {path.name for path in tmp_path.iterdir()} == before | {'out'}
     assert 'fresh in a loaded part: fusion/blocks/layers/cross_attn' in printed
 

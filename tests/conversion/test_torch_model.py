@@ -10,6 +10,7 @@ import venv
 
 import hypothesis
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import strategies as st
 
@@ -62,16 +63,50 @@ def test_greedy_captions_are_those_of_jax(exported):
     assert len(lengths) > 3, 'captions are to end at different places'
 
 
-def test_float_images_are_taken_as_normalised(exported):
+def test_normalised_pixels_go_into_the_tower_and_are_no_images(exported):
     name, _, _, model = exported
     images, config = random_images(name), CONFIGS[name]().model
     normalised = (images / 255 - np.array(config.pixel_mean)) / np.array(config.pixel_std)
+    pixels = torch.from_numpy(normalised).permute(0, 3, 1, 2).float().requires_grad_()
+    tokens = model.visual_encoder(pixels)
     with torch.no_grad():
-        expected = model.encode_image(torch.from_numpy(images)).feature
-        found = model.encode_image(torch.from_numpy(normalised)).feature
+        expected = model.encode_image(images).feature
+        found = torch_model.unit(model.vision_proj(tokens[:, 0]))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(ValueError, match=r'\[1, 8, 8, 3\]'):
-        model.encode_image(torch.zeros(1, 8, 8, 3))
+    tokens.sum().backward()
+    assert pixels.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match=r'uint8, 0 to 255, not float64; .*\(255 \* x\)'):
+        model.encode_image(torch.from_numpy(normalised))
+
+
+@ONCE
+@torch.no_grad()
+def test_one_text_one_image_and_a_list_of_them(exported, tmp_path):
+    name, _, _, model = exported
+    images = random_images(name)
+    one, many = (
+        model.encode_text('a big dog').feature,
+        model.encode_text(['a big dog', 'two boats']),
+    )
+    assert one.shape == (1, many.feature.shape[1])
+    np.testing.assert_allclose(many.feature[:1], one, atol=1e-6)
+    path = tmp_path / 'image.png'
+    PIL.Image.fromarray(images[0]).save(path)
+    expected = model.encode_image(torch.from_numpy(images[:1])).feature
+    for image in (path, str(path), PIL.Image.open(path), images[0], [images[0]], [path]):
+        assert torch.equal(model.encode_image(image).feature, expected)
+    larger = images.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(
+        model.encode_image(larger).feature, model.encode_image(images).feature, atol=1e-5
+    )
+    for text, said in (['!', 'no words'], ['', 'no words'], [['a', 3], 'text 1 is 3, not a str']):
+        with pytest.raises(ValueError, match=said):
+            model.encode_text(text)
+    for call in (model.encode_text, model.encode_image):
+        with pytest.raises(ValueError, match='nothing to do'):
+            call([])
+    with pytest.raises(ValueError, match='the prompt is a string, not list'):
+        model.caption(images, ['a'])
 
 
 def of_one_kind_for_long(character: str) -> bool:

@@ -1,7 +1,9 @@
 """What a task writes: figures, files and the picture, by predictors that know the truth."""
 
+import dataclasses
 import json
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,7 +30,8 @@ class Knowing:
         count = len(batch['image_id'])
         index = np.arange(self.seen, self.seen + count) % len(self.rows)
         self.seen += count
-        return self.rows[index] if name == 'classify' else Beams(self.rows[index][:, None], None)
+        rows = self.rows[index]
+        return rows if name == 'classify' else Beams(rows[:, None], -0.1 * index[:, None])
 
 
 def opened(config):
@@ -52,11 +55,14 @@ def test_labels(tmp_path):
     truth = [data.source.entry(i)['label'] for i in range(20)]
     numbers = np.array([data.labels.index(label) for label in truth])
     numbers[0] = 1 - numbers[0]
-    report = texts.evaluate_labels(Knowing('classify', np.eye(2)[numbers]), data)
+    logits = np.log(3) * np.eye(2)[numbers]
+    report = texts.evaluate_labels(Knowing('classify', logits), data)
     assert report.figures['accuracy'] == pytest.approx(19 / 20)
     written = lines(report, tmp_path)
     assert [line['text'] for line in written[1:]] == truth[1:]
     assert written[0]['text'] != truth[0] and 'prompt' in written[0]
+    assert [line['truth'] for line in written] == truth
+    assert [line['score'] for line in written] == [0.75] * 20
     assert report.pictures['predictions'].dtype == np.uint8
 
 
@@ -66,10 +72,30 @@ def test_answers(tmp_path):
     ids = np.stack([data.tokenizer.encode(t, 12, ended=True) for t in ['what', *truth[1:]]])
     report = texts.evaluate_answers(Knowing('generate', jnp.asarray(ids)), data)
     assert report.figures['accuracy'] == pytest.approx(19 / 20)
-    assert [line['text'] for line in lines(report, tmp_path)[1:]] == truth[1:]
+    written = lines(report, tmp_path)
+    assert [line['text'] for line in written[1:]] == truth[1:]
+    assert [line['truth'] for line in written] == [
+        data.source.entry(i)['targets'] for i in range(20)
+    ]
+    assert [line['score'] for line in written] == pytest.approx([-0.1 * i for i in range(20)])
     report.files['vqa_results.json'](tmp_path / 'v.json')
     results = json.loads((tmp_path / 'v.json').read_text())
     assert results[1] == {'question_id': 1, 'answer': truth[1]}
+
+
+def test_a_prediction_names_its_file_and_only_a_truth_that_there_is(tmp_path):
+    for name in 'ab':
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.zeros((8, 8, 3), np.uint8))
+    entries = [{'image': 'a.png', 'targets': ['yes']}, {'image': 'b.png'}]
+    listed = tmp_path / 'list.jsonl'
+    listed.write_text(''.join(json.dumps(entry | {'prompt': 'a dog'}) + '\n' for entry in entries))
+    data = opened(vqa.get_config('tiny'))
+    data = dataclasses.replace(data, source=make_source(f'jsonl:{listed}', data.data))
+    ids = np.stack([data.tokenizer.encode('yes', 12, ended=True)] * 2)
+    report = texts.evaluate_answers(Knowing('generate', ids), data)
+    first, second = lines(report, tmp_path)
+    assert first['files'] == [str(tmp_path / 'a.png')] and first['truth'] == ['yes']
+    assert second['files'] == [str(tmp_path / 'b.png')] and 'truth' not in second
 
 
 def test_the_picture_names_its_artwork():

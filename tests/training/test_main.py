@@ -120,12 +120,14 @@ def test_own_pictures_and_captions_train_and_evaluate(tmp_path):
         (['--config.data.vocab=absent.txt'], 'absent.txt'),
         (['--config.model.text.vocab_size=9'], 'too small'),
         (['--config.task.name=pretrian'], 'pretrain'),
-        (['--mode=eval'], 'no checkpoint'),
+        (['--mode=eval'], 'run holds no checkpoint'),
+        (['--mode=verify'], 'run holds no checkpoint'),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(tmp_path, flags, said):
     result = run(tmp_path / 'run', *flags)
     assert result.returncode != 0
+    assert '--mode' not in flags[0] or not (tmp_path / 'run').exists()
     last = result.stderr.strip().splitlines()[-1]
     assert said in last, result.stderr[-1500:]
     assert 'Traceback' not in result.stderr, result.stderr[-1500:]
