@@ -17,10 +17,12 @@ from semmim_jax.data import pipeline, rows, sources
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training import distributed
 from semmim_jax.training.checkpoint import Checkpoints
+from semmim_jax.training.data_checks import check_data
 from semmim_jax.training.initial import run_tokenizer, start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.ranges import check_ranges
+from semmim_jax.training.resolve import resolve
 from semmim_jax.training.sharding import check_batch_sizes, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state, create_state
 
@@ -106,7 +108,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     Raises:
       ValueError: for whatever in the config does not fit; the message names the key.
     """
-    config = ml_collections.FrozenConfigDict(config)
+    config = resolve(config, workdir)
     check_ranges(config)
     train = config.train
     text = config.model.text
@@ -132,6 +134,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         vocab_size=text.vocab_size,
     )
     task = make_task(config, special)
+    check_data(config, source, task.evaluators)
     labels = ()
     if task.chooses:
         labels = source.label_names(min_count=config.data.min_answer_count)

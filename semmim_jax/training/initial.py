@@ -23,6 +23,18 @@ from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.state import TrainState
 
 
+def begun(workdir: pathlib.Path) -> bool:
+    """Whether a folder is the workdir of a run that has saved a checkpoint."""
+    return any((workdir / 'checkpoints').glob('[0-9]*'))
+
+
+def named_vocabulary(config: Any, workdir: pathlib.Path) -> str:
+    """The file or folder that a run has its vocabulary from, '' for one made of the source's words;
+    arguments as of `run_tokenizer`."""
+    folders = [str(workdir)] * begun(workdir) + [config.init.weights]
+    return config.data.vocab or next((f for f in folders if f and has_tokenizer(f)), '')
+
+
 def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
     """The tokeniser of a run.
 
@@ -39,9 +51,7 @@ def run_tokenizer(config: Any, source: Any, workdir: pathlib.Path) -> Tokenizer:
       ValueError: if there is no such vocabulary, or it has not the size that the model embeds.
     """
     data, size = config.data, config.model.text.vocab_size
-    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
-    folders = [str(workdir)] * begun + [config.init.weights]
-    vocab = data.vocab or next((f for f in folders if f and has_tokenizer(f)), '')
+    vocab = named_vocabulary(config, workdir)
     extend = data.extend_vocab and vocab not in ('', str(workdir))
     texts = source.vocabulary_texts() if extend or not vocab else ()
     tokenizer = make_tokenizer(vocab, texts=texts, size=size, end_token=data.end_token)

@@ -1,0 +1,193 @@
+"""Values of a config that the weights a run starts from, and its data, have to give.
+
+A field that is left open has a value that says so: 0, or init.sizes='weights'. configs/pretrain.py
+and configs/finetune.py say so beside the field. Whatever comes after `resolve` sees numbers.
+"""
+
+import math
+import pathlib
+from typing import Any
+
+import flax
+import jax
+import ml_collections
+
+from semmim_jax.data import sources
+from semmim_jax.data.image_texts import ImageTexts
+from semmim_jax.data.json_files import field, read_json
+from semmim_jax.data.text import clean_caption
+from semmim_jax.data.tokenizer import UNUSED, Tokenizer, make_tokenizer
+from semmim_jax.training.initial import begun, named_vocabulary, run_tokenizer
+from semmim_jax.training.ranges import check_ranges
+
+# Fields that 0 leaves open. Not every experiment has all of them.
+_OPEN = (
+    'data.image_size',
+    'model.image.image_size',  # the same field
+    'data.max_tokens',
+    'data.max_prompt_tokens',
+    'data.max_target_tokens',
+    'task.decoding.max_length',
+    'model.text.vocab_size',
+    'task.classes',
+)
+# Shares of train.steps, and the fields that they give where they are above 0.
+_SHARES = {
+    'optim.warmup_share': 'optim.warmup_steps',
+    'task.alpha_ramp_share': 'task.alpha_ramp_steps',
+    'task.tau_teacher_share': 'task.tau_teacher_steps',
+}
+SIZES = ('config', 'weights')  # of init.sizes
+# What of config.model weights do not settle: sizes that may differ, and how it is computed.
+_NOT_OF_WEIGHTS = (
+    'image.image_size',
+    'text.vocab_size',
+    'temperature',
+    'dtype',
+    'attention',
+    'remat',
+    'scan',
+)
+_SAMPLE = 1000
+
+
+def resolve(config: Any, workdir: str) -> ml_collections.FrozenConfigDict:
+    """The config with every open field filled in; one without comes back as it is.
+
+    Process 0 prints one line: what came from the weights and what from the data.
+
+    Args:
+      config: the experiment.
+      workdir: the run's folder. Once it holds a checkpoint, its own sizes and vocabulary go before
+        those of `init.weights`.
+
+    Raises:
+      ValueError: for a field that nothing gives, or a value out of range.
+    """
+    frozen = ml_collections.FrozenConfigDict(config)
+    flat = _flat(frozen.to_dict())
+    if frozen.init.sizes not in SIZES:
+        raise ValueError(f'init.sizes={frozen.init.sizes!r} is none of {", ".join(SIZES)}')
+    left_open = {key for key in _OPEN if flat.get(key) == 0}
+    by_weights = frozen.init.sizes == 'weights'
+    by_steps = flat['train.epochs'] or any(flat.get(key) for key in _SHARES)
+    if not (left_open or by_weights or by_steps):
+        return frozen
+    filled = {key: value for key, value in flat.items() if key not in left_open}
+    check_ranges(flax.traverse_util.unflatten_dict(filled, sep='.'))
+    config, said = ml_collections.ConfigDict(frozen), []
+    folder = pathlib.Path(workdir)
+    origin = str(folder) if begun(folder) else config.init.weights
+    if by_weights and origin:
+        said.append(_fill(config, _of_weights(config, origin), giver=origin))
+    if config.data.image_size == 0:
+        raise ValueError(
+            'data.image_size=0 is that of the weights that a run starts from: name their folder by '
+            '--config.init_from=RUN, or give a size'
+        )
+    source = sources.make_source(config.data.train, config.data)
+    said.append(_fill(config, _of_data(config, source, folder, left_open), giver='the data'))
+    if jax.process_index() == 0 and any(said):
+        print('; '.join(filter(None, said)), flush=True)
+    return ml_collections.FrozenConfigDict(config)
+
+
+def _of_weights(config: Any, origin: str) -> dict[str, Any]:
+    """Fields that a run, or a folder of weights, settles: 'model.image.width' -> value."""
+    path = pathlib.Path(origin) / 'config.json'
+    theirs = read_json(path)
+    model, data = (field(theirs, key, dict, str(path)) for key in ('model', 'data'))
+    given = _flat(model)
+    found = {
+        f'model.{key}': given[key]
+        for key in _flat(config.model.to_dict())
+        if key not in _NOT_OF_WEIGHTS and key in given
+    }
+    names = ['patch_size', 'end_token']
+    names += [name for name in ('image_size', 'max_tokens') if config.data[name] == 0]
+    return found | {f'data.{name}': data[name] for name in names}
+
+
+def _of_data(
+    config: Any, source: Any, workdir: pathlib.Path, left_open: set[str]
+) -> dict[str, Any]:
+    """Open fields that the training records settle, the steps, and what is a share of them."""
+    found, flat, train = {}, _flat(config.to_dict()), config.train
+    if left_open:
+        tokenizer, found['model.text.vocab_size'] = _vocabulary(config, source, workdir)
+        found |= _lengths(config, source, tokenizer)
+        found = {key: value for key, value in found.items() if key in left_open}
+    if 'task.classes' in left_open:
+        labels = source.label_names(min_count=config.data.min_answer_count)
+        found['task.classes'] = len(labels)
+    if 'task.decoding.max_length' in left_open:  # [CLS] and [SEP] are not written
+        found['task.decoding.max_length'] = (flat | found)['data.max_target_tokens'] - 2
+    steps = train.steps
+    if train.epochs:
+        steps = found['train.steps'] = math.ceil(train.epochs * len(source) / train.batch_size)
+    for share, counted in _SHARES.items():
+        if flat.get(share):
+            found[counted] = round(flat[share] * steps)
+    return found
+
+
+def _vocabulary(config: Any, source: Any, workdir: pathlib.Path) -> tuple[Tokenizer, int]:
+    """The tokeniser that the run will have, and its size where that is left open.
+
+    One that is made here may end in unused places; they are not counted.
+    """
+    size = config.model.text.vocab_size
+    if size:
+        return run_tokenizer(config, source, workdir), size
+    data, vocab, least = config.data, named_vocabulary(config, workdir), 0
+    if vocab:
+        tokenizer = make_tokenizer(vocab, texts=(), size=0, end_token=data.end_token)
+        least = tokenizer.vocab_size
+        if not data.extend_vocab or vocab == str(workdir):
+            return tokenizer, least
+    roomy = ml_collections.ConfigDict(config)
+    roomy.model.text.vocab_size = max(data.vocab_limit, least)
+    try:
+        tokenizer = run_tokenizer(roomy, source, workdir)
+    except ValueError as error:
+        raise ValueError(f'data.vocab_limit={data.vocab_limit}: {error}') from None
+    used = [i for i, token in enumerate(tokenizer.tokens()) if not UNUSED.fullmatch(token)]
+    return tokenizer, max(least, used[-1] + 1)
+
+
+def _lengths(config: Any, source: Any, tokenizer: Tokenizer) -> dict[str, int]:
+    """Lengths that hold every text of the source, as far as the position table has rows.
+
+    A longer caption or prompt is cut, a longer target refused, see data/rows.py.
+    """
+    data, text = config.data, config.model.text
+    captions, prompts, targets = set(), set(), set()
+    # Of a list every record; scenes are drawn one by one, from a few patterns of words.
+    records = len(source) if isinstance(source, ImageTexts) else min(len(source), _SAMPLE)
+    for entry in map(source.entry, range(records)):
+        captions |= {clean_caption(t, max_words=data.max_words) for t in entry.get('captions', ())}
+        prompts.add(clean_caption(entry.get('prompt', ''), max_words=None))
+        targets.update(entry.get('targets', ()), filter(None, [entry.get('label')]))
+    longest = lambda texts: max(map(tokenizer.length, texts), default=0)
+    rows = text.max_positions - text.position_offset
+    return {
+        'data.max_tokens': min(rows, max(3, data.max_tokens, longest(captions | prompts))),
+        'data.max_prompt_tokens': min(rows, longest(prompts)),
+        'data.max_target_tokens': min(rows, max(3, longest(captions | targets))),
+    }
+
+
+def _fill(config: Any, values: dict[str, Any], *, giver: str) -> str:
+    """Sets fields; returns what changed: 'from GIVER: KEY=VALUE, ...', '' if nothing did."""
+    flat, changed = _flat(config.to_dict()), []
+    for key, value in values.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if flat[key] != value:
+            changed.append(f'{key}={value}')
+        config.update_from_flattened_dict({key: value})
+    return f'from {giver}: {", ".join(changed)}' if changed else ''
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """{'model': {'image': {'width': 1}}} -> {'model.image.width': 1}."""
+    return flax.traverse_util.flatten_dict(tree, sep='.')
