@@ -35,9 +35,21 @@ def emoji(variant: str, *, lr: float = 1e-3, encoder_lr: float = 1e-3) -> ml_col
     return _for_all_tasks(c)
 
 
+def own(*, epochs: float, lr: float = 5e-4, encoder_lr: float = 2e-4) -> ml_collections.ConfigDict:
+    """configs/pretrain.py:own, from a workdir of that run (docs/own_data.md)."""
+    c = pretrain.get_config('own')
+    c.data.image_size = 0  # that of init_from
+    c.data.augment.update(crop_scale=(0.7, 1.0))
+    c.optim.update(lr=lr, text_lr=encoder_lr, image_lr=encoder_lr)
+    c.train.update(epochs=epochs)
+    c = _for_all_tasks(c)
+    c.data.update(max_prompt_tokens=0, max_target_tokens=0)
+    return c
+
+
 def _for_all_tasks(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    c.data.max_prompt_tokens = 32  # [CLS] and [SEP] included
-    c.data.max_target_tokens = 12
+    c.data.max_prompt_tokens = 32  # [CLS] and [SEP] included; 0: the longest prompt's
+    c.data.max_target_tokens = 12  # 0: the longest caption's or target's
     c.data.references = 0  # right texts of a record that a row holds, for a reward
     c.data.min_answer_count = 1  # answers rarer in training are not on the list to choose from
     return c
@@ -53,7 +65,7 @@ def generate(c: ml_collections.ConfigDict, *, context: str, evaluators: tuple[st
     task.decoding = dict(
         beams=5,
         min_length=1,  # tokens, [SEP] not counted; -1: 99 in 100 training texts have as many
-        max_length=10,
+        max_length=10,  # 0: data.max_target_tokens without [CLS] and [SEP]
         length_penalty=1.0,  # 0 compares log-likelihoods, 1 their means over tokens
         no_repeat_ngram=0,  # tokens of a sequence that a text may not have twice; 0: it may
     )
@@ -76,7 +88,7 @@ def classify(
     """Makes `c.task` that of choosing a label (semmim_jax/tasks/classify.py)."""
     c.task = task = ml_collections.ConfigDict()
     task.name = 'classify'
-    task.classes = classes
+    task.classes = classes  # 0: the labels of the training source
     task.images = images  # of a record
     task.hidden = 2 * c.model.text.width  # of the classifier's MLP
     task.loss = 'softmax'  # or 'sigmoid', for answers that are right in part

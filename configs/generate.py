@@ -7,7 +7,8 @@ Command:   python -m semmim_jax.main --config=configs/generate.py:german --workd
 Hardware:  list: a TPU or GPU node; the others: a laptop.
 Expect:    docs/downstream.md. list: not run.
 
-Variants (`configs/generate.py:NAME`): list, question_generation, german, french, dialog, tiny.
+Variants (`configs/generate.py:NAME`): list, question_generation, german, french, dialog, own,
+tiny.
 """
 
 import ml_collections
@@ -40,17 +41,21 @@ def get_config(variant: str = 'list') -> ml_collections.ConfigDict:
             c.data.emoji_scenes.concepts = 30  # as in configs/vqa.py
         c.train.update(steps=steps)
         return _writing(c, evaluator, length)
+    if variant == 'own':
+        c = finetune.own(epochs=60)
+        c.data.train, c.data.eval = 'jsonl:data/train.jsonl', 'jsonl:data/val.jsonl'
+        return _writing(c, 'captions', 0)
     if variant == 'tiny':
         c = finetune.emoji('tiny')
         c.data.train, c.data.eval = 'emoji_asking:train', 'emoji_asking:val'
         return _writing(c, 'captions', 10)
     raise ValueError(
-        f'no variant {variant!r} of configs/generate.py: use list, {", ".join(_EMOJI)} or tiny'
+        f'no variant {variant!r} of configs/generate.py: use list, {", ".join(_EMOJI)}, own or tiny'
     )
 
 
 def _writing(c: ml_collections.ConfigDict, evaluator: str, length: int):
     finetune.generate(c, context='image_and_prompt', evaluators=(evaluator,))
-    c.data.max_target_tokens = length + 2
+    c.data.max_target_tokens = length + 2 if length else 0
     c.task.decoding.max_length = length
     return c

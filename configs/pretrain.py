@@ -4,11 +4,14 @@ Paper:     semantics-enhanced cross-modal masked image modelling; docs/method.md
            the paper's, which is a public sibling's and which is ours.
 Command:   python -m semmim_jax.main --config=configs/pretrain.py --workdir=RUN
            python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=runs/demo
+           python -m semmim_jax.main --config=configs/pretrain.py:own --workdir=RUN
+           --config.data.train=captions:LIST.json (docs/own_data.md)
 Hardware:  base, large: a TPU slice or a GPU node, docs/scaling.md says which (ViT-B/16 or ViT-L/16
-           at 256 px, BERT 6 + 6, decoder 12); demo, tiny: a laptop.
+           at 256 px, BERT 6 + 6, decoder 12); demo, own, tiny: a laptop.
 Expect:    demo: the table in the README. base, large: not run.
 
-Variants (`configs/pretrain.py:NAME`): base, large (ViT-L/16), demo, tiny (for tests: seconds).
+Variants (`configs/pretrain.py:NAME`): base, large (ViT-L/16), demo, own (your own pictures, small),
+tiny (for tests: seconds).
 """
 
 import ml_collections
@@ -23,15 +26,21 @@ def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
         return large(config)
     if variant == 'demo':
         return demo(config)
+    if variant == 'own':
+        return own(config)
     if variant == 'tiny':
         return tiny(demo(config))
     raise ValueError(
-        f'no variant {variant!r} of configs/pretrain.py: use base, large, demo or tiny'
+        f'no variant {variant!r} of configs/pretrain.py: use base, large, demo, own or tiny'
     )
 
 
 def base() -> ml_collections.ConfigDict:
-    """Full size: 4M images, ViT-B/16, BERT-base."""
+    """Full size: 4M images, ViT-B/16, BERT-base.
+
+    A 0 of the fields that say so is replaced when a run starts, by what its data or the weights it
+    starts from have; the run prints what, and config.json has it (semmim_jax/training/resolve.py).
+    """
     c = ml_collections.ConfigDict()
     c.seed = 0
 
@@ -44,14 +53,15 @@ def base() -> ml_collections.ConfigDict:
     data.vocab_min_count = 2  # words and pieces rarer in the texts are no tokens of their own
     data.strip_accents = False  # True: é is e; of 'words' it always is
     data.extend_vocab = False  # True: adds words of the texts that the vocabulary lacks
-    data.image_size = 256  # pixels
+    data.vocab_limit = 8192  # most tokens of a vocabulary made here where its size is left open
+    data.image_size = 256  # pixels; 0: that of init.weights
     data.patch_size = 16
-    data.max_tokens = 25  # [CLS] and [SEP] included
+    data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init.weights
     data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
     data.decoder = 'opencv'  # or 'pillow'
     data.max_pixels = 50_000_000  # larger images are refused before decoding
-    data.max_replaced = 0.01  # share of unreadable records that stops the run
+    data.max_replaced = 0.01  # share of unreadable records, or empty captions, that stops the run
     data.workers = 8  # processes; 0 reads in threads of this process
     data.prefetch = 2  # batches
     data.captions = ml_collections.ConfigDict()
@@ -94,7 +104,7 @@ def base() -> ml_collections.ConfigDict:
         distilled=False,  # True: with DeiT's distillation token
     )
     model.text = dict(
-        vocab_size=30522,
+        vocab_size=30522,  # 0: as many as the vocabulary has
         max_positions=512,  # rows of the table
         position_offset=0,  # row of the first token; RoBERTa: 2
         types=2,  # RoBERTa: 1
@@ -124,6 +134,7 @@ def base() -> ml_collections.ConfigDict:
         decoder=True,  # whether the text checkpoint fills the decoder as well
         weights=c.get_ref('init_from'),  # folder of `semmim_jax.convert`, or the workdir of a run
         params='ema',  # or 'online': of a workdir
+        sizes='config',  # 'weights': config.model's, patch size and end_token are those of weights
     )
 
     c.task = task = ml_collections.ConfigDict()
@@ -132,6 +143,7 @@ def base() -> ml_collections.ConfigDict:
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
     task.alpha_ramp_steps = 4883  # one epoch
+    task.alpha_ramp_share = 0.0  # of train.steps; 0: the steps above
     task.mlm_probability = 0.15
     task.max_masked = 8  # tokens
     task.views = 'crossed'  # or 'same'
@@ -140,6 +152,7 @@ def base() -> ml_collections.ConfigDict:
     task.tau_teacher_start = 0.04
     task.tau_teacher_end = 0.07
     task.tau_teacher_steps = 48_830  # ten epochs
+    task.tau_teacher_share = 0.0  # of train.steps; 0: the steps above
     task.balance = 'sinkhorn'  # or 'centring'
     task.sinkhorn_iterations = 3
     task.centre_momentum = 0.9
@@ -162,6 +175,7 @@ def base() -> ml_collections.ConfigDict:
     optim.temperature_lr = 1e-4  # of ITC's learned temperature
     optim.end_lr = 1e-6
     optim.warmup_steps = 1000
+    optim.warmup_share = 0.0  # of train.steps; 0: the steps above
     optim.b1 = 0.9
     optim.b2 = 0.999
     optim.eps = 1e-8
@@ -175,6 +189,7 @@ def base() -> ml_collections.ConfigDict:
     train.batch_size = 1024  # global
     train.accumulate = 1  # slices that a batch goes through the model in; losses stay global
     train.steps = 146_490  # 30 epochs of 5M pairs
+    train.epochs = 0.0  # steps = epochs * records / batch size, rounded up; 0: the steps above
     train.log_every = 50
     train.save_every = 2000
     train.keep = 2  # checkpoints
@@ -244,6 +259,29 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     )
     c.train.update(batch_size=64, steps=750, log_every=10, save_every=100, images_every=100)
     c.eval.update(batch_size=50, k_test=32)
+    return c
+
+
+def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Your own pictures with captions, some hundred to some ten thousand: the demo's kind of model.
+
+    A few hundred take minutes on two cores. What depends on the data is taken from it.
+    """
+    c = demo(c)
+    c.data.train = 'captions:data/train.json'
+    c.data.eval = 'captions:data/val.json'
+    c.data.extend_vocab = True  # of init.weights, where a run starts from them
+    c.data.image_size = 96
+    c.data.patch_size = 12
+    c.data.max_tokens = 0
+    c.data.augment.update(crop_scale=(0.5, 1.0))
+    c.model.image.update(width=128, mlp_width=512)
+    c.model.text.update(vocab_size=0, max_positions=64, width=128, mlp_width=512)
+    c.init.sizes = 'weights'
+    c.task.update(queue_size=32, alpha_ramp_share=0.4, tau_teacher_share=0.4)
+    c.optim.update(lr=1e-3, text_lr=1e-3, image_lr=1e-3, warmup_share=0.1)
+    c.train.update(batch_size=32, steps=0, epochs=60.0, images_every=0)
+    c.eval.update(batch_size=16, k_test=16)
     return c
 
 

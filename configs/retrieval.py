@@ -3,10 +3,10 @@
 Paper:     ALBEF's form (arXiv 2107.07651), which SemMIM's evaluation follows.
 Command:   python -m semmim_jax.main --config=configs/retrieval.py:coco --workdir=RUN
            --config.init_from=PRETRAINED
-Hardware:  coco, flickr30k: a TPU or GPU node; emoji: a laptop.
+Hardware:  coco, flickr30k: a TPU or GPU node; emoji, own: a laptop.
 Expect:    docs/downstream.md. coco, flickr30k: not run.
 
-Variants (`configs/retrieval.py:NAME`): coco, flickr30k, emoji, tiny.
+Variants (`configs/retrieval.py:NAME`): coco, flickr30k, emoji, own, tiny.
 """
 
 import ml_collections
@@ -26,12 +26,14 @@ def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
         c.task.update(queue_size=64, alpha_ramp_steps=100)
         c.train.update(steps=300)
         return c
+    if variant == 'own':
+        return _retrieval(finetune.own(epochs=20))
     if variant == 'tiny':
         c = _retrieval(finetune.emoji('tiny'))
         c.task.update(queue_size=32)
         return c
     raise ValueError(
-        f'no variant {variant!r} of configs/retrieval.py: use coco, flickr30k, emoji or tiny'
+        f'no variant {variant!r} of configs/retrieval.py: use coco, flickr30k, emoji, own or tiny'
     )
 
 

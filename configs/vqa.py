@@ -4,10 +4,10 @@ Paper:     mPLUG's form (arXiv 2205.12005): the decoder reads image and question
            answers; 'classifier' is SCL's (arXiv 2211.13437): 3,129 answers to choose from.
 Command:   python -m semmim_jax.main --config=configs/vqa.py:vqa2 --workdir=RUN
            --config.init_from=PRETRAINED
-Hardware:  vqa2, classifier: a TPU or GPU node; emoji, easy: a laptop.
+Hardware:  vqa2, classifier: a TPU or GPU node; emoji, easy, own: a laptop.
 Expect:    docs/downstream.md. vqa2, classifier: not run.
 
-Variants (`configs/vqa.py:NAME`): vqa2, classifier, emoji, easy, tiny.
+Variants (`configs/vqa.py:NAME`): vqa2, classifier, emoji, easy, own, tiny.
 """
 
 import ml_collections
@@ -42,13 +42,19 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         # Colours it knows; what tells a circle from a rectangle, the image tower has to learn.
         c.optim.update(text_lr=1e-4, image_lr=2e-3)
         return c
+    if variant == 'own':
+        c = finetune.own(epochs=60)
+        c.data.train, c.data.eval = 'jsonl:data/train.jsonl', 'jsonl:data/val.jsonl'
+        _answer(c)
+        c.task.decoding.max_length = 0
+        return c
     if variant == 'tiny':
         c = finetune.emoji('tiny')
         c.data.train, c.data.eval = 'emoji_questions:train', 'emoji_questions:val'
         _answer(c)
         return c
     raise ValueError(
-        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, easy or tiny'
+        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, easy, own or tiny'
     )
 
 

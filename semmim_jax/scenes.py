@@ -1,16 +1,21 @@
-"""Draws a contact sheet of emoji scenes with their captions.
+"""Draws a contact sheet of emoji scenes with their captions, or writes them as files.
 
     python -m semmim_jax.scenes --split=train --count=24 --out=scenes.png
     python -m semmim_jax.scenes --split=held_out_style --patches --out=scenes.png
+    python -m semmim_jax.scenes --export=FOLDER --count=300
 
 Options of the scenes come from the config and can be set as in training, for example
 --config.data.emoji_scenes.max_objects=3. With --patches, patches that an object covers are outlined
-in the colour of the object, as the patch labels have them.
+in the colour of the object, as the patch labels have them. --export writes pictures/*.png and the
+lists captions.json, questions.jsonl and labels.jsonl (docs/own_data.md) into a new folder.
 """
 
+import json
+import pathlib
 import sys
 import textwrap
 
+import PIL.Image
 from absl import app, flags
 
 from semmim_jax.cli.outputs import check_output
@@ -22,6 +27,7 @@ _START = flags.DEFINE_integer('start', 0, 'index of the first scene', lower_boun
 _COUNT = flags.DEFINE_integer('count', 24, 'number of scenes', lower_bound=1)
 _PATCHES = flags.DEFINE_bool('patches', False, 'outline the patches that objects cover')
 _OUT = flags.DEFINE_string('out', 'scenes.png', 'picture to write')
+_EXPORT = flags.DEFINE_string('export', '', 'new folder for pictures and lists, instead of --out')
 
 _COLUMNS = 6
 _CELL = (2.0, 2.6)  # inches
@@ -40,6 +46,10 @@ def main(argv: list[str]) -> None:
     indices = range(_START.value, _START.value + _COUNT.value)
     try:
         source = sources.make_source(f'emoji_scenes:{_SPLIT.value}', data)
+        if _EXPORT.value:
+            export(source, indices, pathlib.Path(_EXPORT.value))
+            print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {_EXPORT.value}')
+            return
         styles = {thing.style for i in indices for thing in source.scene(i).objects}
         figure = contact_sheet(
             [source[i] for i in indices],
@@ -50,6 +60,30 @@ def main(argv: list[str]) -> None:
     except (ValueError, IndexError, OSError, emoji_art.ArtMissing) as e:
         sys.exit(f'error: {e}')
     print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {_OUT.value}')
+
+
+def export(source, indices: range, folder: pathlib.Path) -> None:
+    """Writes scenes as own data: pictures, captions, a question and the background as a label each.
+
+    Raises FileExistsError for a folder that is there already.
+    """
+    (folder / 'pictures').mkdir(parents=True)
+    captions, questions, labels = [], [], []
+    from semmim_jax.data.emoji_questions import EmojiQuestions
+
+    asked = EmojiQuestions(source)
+    for i in indices:
+        image = f'pictures/{i:06d}.png'
+        PIL.Image.fromarray(source[i]['image']).save(folder / image)
+        captions.append({'image': image, 'captions': source.captions(i)})
+        question = asked.entry(i)
+        kept = {key: question[key] for key in ('prompt', 'targets')}
+        questions.append({'image': image, **kept, 'type': question['question_type']})
+        labels.append({'image': image, 'label': source.scene(i).background})
+    (folder / 'captions.json').write_text(json.dumps(captions, indent=1) + '\n')
+    for name, lines in (('questions', questions), ('labels', labels)):
+        text = ''.join(json.dumps(line) + '\n' for line in lines)
+        (folder / f'{name}.jsonl').write_text(text)
 
 
 def contact_sheet(records: list[dict], *, footer: str, patch_size: int | None):

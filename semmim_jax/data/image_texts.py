@@ -1,11 +1,15 @@
 """Records of image files with texts, read from any kind of list, and the source over them."""
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from semmim_jax.data import images
 from semmim_jax.data.answers import normalise_answer
+from semmim_jax.data.json_files import shown
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,7 @@ class ImageText:
 class ImageTexts:
     """Source over image files: stateless, random access, picklable.
 
-    Images are decoded when a record is read, so a missing one is found then.
+    Images are decoded when a record is read; `missing_files` looks for them before that.
 
     Args:
       records: of one reader or of several.
@@ -88,6 +92,24 @@ class ImageTexts:
     def image_id(self, index: int) -> int:
         """The image id of record `index`, without reading its image."""
         return self._image_ids[index]
+
+    def missing_files(self, *, most: int | None = None) -> tuple[list[str], int]:
+        """Which images are not there: a stat of each file, none is opened.
+
+        Args:
+          most: records to look at, evenly spread; None for all.
+
+        Returns one line for each record with a missing image, which names file and record; and how
+        many records were looked at.
+        """
+        count = len(self) if most is None else min(most, len(self))
+        looked_at = np.linspace(0, len(self) - 1, count).astype(int).tolist()
+        lines = []
+        for record in (self._records[i] for i in looked_at):
+            gone = next((path for path in record.images if not os.path.exists(path)), None)
+            if gone is not None:
+                lines.append(f'{shown(gone)} ({record.where})')
+        return lines, count
 
     def vocabulary_texts(self) -> list[str]:
         """Texts to make a vocabulary from: every caption, prompt and target."""

@@ -17,7 +17,7 @@ def read_karpathy(argument: str, *, image_root: str) -> list[ImageText]:
     the file has it, else the file's imgid.
 
     Raises:
-      ValueError: file missing or malformed, unknown or empty split, an empty caption.
+      ValueError: file missing or malformed, unknown or empty split, an image without captions.
     """
     path, _, split = argument.rpartition(':')
     if not path or split not in _PARTS:

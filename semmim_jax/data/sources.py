@@ -2,6 +2,7 @@
 
   emoji_scenes:SPLIT                 pictures with captions, and emoji_NAME:SPLIT for other tasks
   captions:PATH                      a list of images and captions
+  coco:FILE                          COCO's own captions_*.json
   karpathy:FILE:SPLIT                COCO, Flickr30K
   vqa:QUESTIONS[,ANNOTATIONS]        VQA v2
   nlvr2:FILE
@@ -20,7 +21,8 @@ captions(i), others truths() and label_names().
 
 import dataclasses
 
-from semmim_jax.data.captions import read_captions
+from semmim_jax.data.captions import read_captions, without_empty
+from semmim_jax.data.coco import read_coco
 from semmim_jax.data.easy_vqa import read_easy_vqa
 from semmim_jax.data.emoji_faces import EmojiSentiment, FaceScenes
 from semmim_jax.data.emoji_languages import EmojiFrench, EmojiGerman
@@ -39,6 +41,7 @@ __all__ = ['KNOWN', 'UnreadableRecord', 'make_source']
 
 _READERS = {
     'captions': read_captions,
+    'coco': read_coco,
     'karpathy': read_karpathy,
     'vqa': read_vqa,
     'nlvr2': read_nlvr2,
@@ -60,6 +63,7 @@ _SCENE_TEXTS = {
 KNOWN = (
     'emoji_scenes:SPLIT',
     'captions:PATH',
+    'coco:FILE',
     'karpathy:FILE:SPLIT',
     'vqa:QUESTIONS[,ANNOTATIONS]',
     'nlvr2:FILE',
@@ -78,7 +82,8 @@ def make_source(spec: str, data_config):
     if all(name in _READERS and argument for name, _, argument in parts):
         records = []
         for name, _, argument in parts:
-            records += _READERS[name](argument, image_root=data_config.captions.image_root)
+            read = _READERS[name](argument, image_root=data_config.captions.image_root)
+            records += without_empty(read, max_share=data_config.max_replaced)
         return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
     name, _, split = parts[0]
     if len(parts) == 1 and split and name in ('emoji_scenes', *_SCENE_TEXTS):

@@ -17,11 +17,13 @@ from semmim_jax.data.tokenizer import tokenizer_of_files
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training import distributed
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
+from semmim_jax.training.data_checks import check_data
 from semmim_jax.training.fingerprint import data_fingerprint, differences, spread
 from semmim_jax.training.initial import run_tokenizer, start_from
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.ranges import check_ranges
+from semmim_jax.training.resolve import resolve
 from semmim_jax.training.run_files import CONFIG, LABELS, config_text, run_files, write_copies
 from semmim_jax.training.sharding import check_batch_sizes, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state, create_state
@@ -148,7 +150,9 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     Raises:
       ValueError: for whatever in the config does not fit; the message names the key.
     """
-    config = ml_collections.FrozenConfigDict(config)
+    folder = pathlib.Path(workdir)
+    saved = load_run(folder)
+    config = resolve(config, saved, workdir=folder)
     check_ranges(config)
     train = config.train
     text = config.model.text
@@ -164,8 +168,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     mesh = make_mesh(config.mesh)
     check_batch_sizes(config, mesh)
     source = sources.make_source(config.data.train, config.data)
-    folder = pathlib.Path(workdir)
-    tokenizer = run_tokenizer(config, source, load_run(folder), workdir=folder)
+    tokenizer = run_tokenizer(config, source, saved, workdir=folder)
     config = _with_min_length(config, source, tokenizer)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
@@ -175,6 +178,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         vocab_size=text.vocab_size,
     )
     task = make_task(config, special)
+    check_data(config, source, task.evaluators)
     labels = ()
     if task.chooses:
         labels = source.label_names(min_count=config.data.min_answer_count)

@@ -36,7 +36,7 @@ TABLE = (
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
     ('from 1 to 1000', lambda x: _whole(x, 1, 1000), 'depth fusion_depth decoder_depth'),
-    ('from 1 to 10**7', lambda x: _whole(x, 1, 10**7), 'vocab_size'),
+    ('from 1 to 10**7', lambda x: _whole(x, 1, 10**7), 'vocab_size vocab_limit'),
     (
         'at least 3, for [CLS], a word and [SEP]',
         lambda x: _whole(x, 3, MOST),
@@ -51,14 +51,14 @@ TABLE = (
         'from 0 to 1',
         lambda x: 0 <= x <= 1,
         'alpha mlm_probability prob centre_momentum ema ema_end max_replaced held_out_pairs '
-        'max_overlap min_cover',
+        'max_overlap min_cover alpha_ramp_share tau_teacher_share warmup_share',
     ),
     ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing'),
     (
         'at least 0, and finite',
         lambda x: 0 <= x < math.inf,
         'lr text_lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim '
-        'length_penalty',
+        'length_penalty epochs',
     ),
     (
         'above 0, and finite',

@@ -109,6 +109,48 @@ def test_missing_list(data_config):
         sources.make_source('captions:/no/list.json', data_config)
 
 
+def many(folder, empty):
+    """A list of 40 entries with two captions each; entry 7 on, `empty` captions are empty."""
+    entries = [{'image': 'a.png', 'captions': ['one', f'number {i}']} for i in range(40)]
+    for k, text in enumerate(empty):
+        entries[7 + k // 2]['captions'][k % 2] = text
+    return write(folder, entries, lines=False)
+
+
+def test_empty_captions_are_skipped_and_counted(folder, data_config, caplog):
+    data_config.max_replaced = 0.05  # 4 of 80 captions
+    source = sources.make_source(many(folder, ['', ' .!', '-', '']), data_config)
+    assert len(source) == 38  # entries 7 and 8 have no other caption
+    assert source.captions(7) == ['one', 'number 9']
+    assert 'skipped 4 empty captions of 80, the first: ' in caplog.text
+    assert "list.json, entry 7: empty caption ''" in caplog.text
+    caplog.clear()
+    source = sources.make_source(many(folder, ['...']), data_config)
+    assert len(source) == 40 and source.captions(7) == ['number 7']
+
+
+def test_more_empty_captions_than_may_be_stop_the_run(folder, data_config):
+    data_config.max_replaced = 0.05
+    message = "list.json, entry 7: empty caption ''; 5 of the 80 captions .*data.max_replaced=0.05"
+    with pytest.raises(ValueError, match=message) as e:
+        sources.make_source(many(folder, [''] * 5), data_config)
+    assert '\n' not in str(e.value)
+    data_config.max_replaced = 1.0
+    spec = write(folder, [{'image': 'a.png', 'caption': '.'}], lines=True)
+    with pytest.raises(ValueError, match='list.json, line 1: .*; so are all captions'):
+        sources.make_source(spec, data_config)
+
+
+def test_files_that_are_not_there_are_named(folder, data_config):
+    entries = [*GOOD, {'image': 'gone.png', 'caption': 'x'}]
+    source = sources.make_source(write(folder, entries, lines=False), data_config)
+    lines, count = source.missing_files()
+    assert count == 4
+    assert lines == [f'{folder}/gone.png ({folder}/list.json, entry 3)']
+    assert source.missing_files(most=2) == (lines, 2)  # the first and the last
+    assert source.missing_files(most=1) == ([], 1)
+
+
 def test_unknown_decoder(folder, data_config):
     data_config.decoder = 'magick'
     with pytest.raises(ValueError, match='opencv, pillow'):

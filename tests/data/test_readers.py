@@ -96,6 +96,62 @@ def test_karpathy_split_must_be_known(root, data_config):
     refuses(f'karpathy:{path}:val', data_config, "d.json: no image of the split 'val'")
 
 
+def coco(root, **changes):
+    """A file of COCO's form with images 7 and 5, three captions of 5 and one of 7."""
+    texts = ((5, 'A dog.'), (7, 'A cat'), (5, 'a dog on grass'), (5, 'Dogs'))
+    content = {
+        'info': {'year': 2017},
+        'images': [{'id': n, 'file_name': f'{n:012d}.jpg', 'height': 6} for n in (7, 5)],
+        'annotations': [
+            {'id': 900 + n, 'image_id': image, 'caption': text}
+            for n, (image, text) in enumerate(texts)
+        ],
+        **changes,
+    }
+    return f'coco:{write(root / "captions_val2017.json", content)}'
+
+
+def test_coco_captions_are_grouped_by_image(root, data_config):
+    data_config.captions.image_root = str(root / 'val2017')
+    picture(root / 'val2017' / '000000000005.jpg', 55)
+    source = sources.make_source(coco(root), data_config)
+    assert [source.entry(i) for i in range(len(source))] == [
+        {'image_id': 7, 'captions': ['A cat']},
+        {'image_id': 5, 'captions': ['A dog.', 'a dog on grass', 'Dogs']},
+    ]
+    assert source[1]['image'][0, 0].tolist() == [55, 0, 0]
+    assert [line.split(' (')[0] for line in source.missing_files()[0]] == [
+        f'{root}/val2017/000000000007.jpg'
+    ]
+
+
+def test_coco_images_without_caption_count_as_empty_captions(root, data_config):
+    images = [{'id': n, 'file_name': f'{n}.jpg'} for n in (5, 6, 7)]
+    spec = coco(root, images=images)
+    data_config.max_replaced = 0.2  # one of five
+    source = sources.make_source(spec, data_config)
+    assert [source.image_id(i) for i in range(len(source))] == [5, 7]
+    data_config.max_replaced = 0.19
+    refuses(spec, data_config, r"captions_val2017.json, image id 6 \(6.jpg\): empty caption ''")
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'images': None}, '"images" cannot be None'),
+        ({'images': [], 'annotations': []}, 'no images'),
+        ({'images': [{'file_name': 'x.jpg'}]}, 'image 0: needs the key "id"'),
+        ({'images': [{'id': 5}]}, 'image 0: needs the key "file_name"'),
+        ({'images': [{'id': 5, 'file_name': n} for n in 'ab']}, r'image 1 \(b\): the id 5 .*twice'),
+        ({'images': [{'id': 5, 'file_name': 'x'}]}, 'annotation 1: no image has the id 7'),
+        ({'annotations': [{'image_id': 5}]}, 'annotation 0: needs the key "caption"'),
+        ({'annotations': [{'image_id': 5, 'caption': 3}]}, 'annotation 0: "caption" cannot be 3'),
+    ],
+)
+def test_coco_mistakes(root, data_config, changes, message):
+    refuses(coco(root, **changes), data_config, f'captions_val2017.json.*{message}')
+
+
 QUESTIONS = [
     {'question_id': 5000, 'image_id': 5, 'question': 'What is it?'},
     {'question_id': 5001, 'image_id': 5, 'question': 'How many?'},

@@ -1,0 +1,119 @@
+"""docs/own_data.md runs as written: every command, in order, on pictures made here."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.own_data import COLOURS, write_own_folder
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGE = ROOT / 'docs' / 'own_data.md'
+IMAGES = 200
+# What makes minutes of seconds. The sizes are given to pre-training alone: all other runs have
+# them from there.
+FEWER_STEPS = ' --config.train.epochs=0.5 --config.train.log_every=1'
+SMALLER = ''.join(
+    f' --config.{key}'
+    for key in (
+        'data.image_size=48',
+        'model.image.depth=1',
+        'model.image.width=32',
+        'model.text.depth=1',
+        'model.text.width=64',
+        'model.fusion_depth=1',
+        'model.decoder_depth=1',
+        'model.encoding.codes=32',
+    )
+)
+
+
+def commands() -> list[str]:
+    """The page's commands, each on one line where it has no here-document."""
+    blocks = re.findall(r'^```bash\n(.*?)^```$', PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for block in blocks:
+        if '<<' in block:
+            found.append(block)
+        else:
+            found += block.replace('\\\n', ' ').strip().splitlines()
+    return found
+
+
+def shortened(command: str) -> str:
+    """The command with fewer steps, and pre-training of a smaller model."""
+    if 'semmim_jax.main' not in command:
+        return command
+    return command + FEWER_STEPS + SMALLER * ('configs/pretrain.py' in command)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_runs(tmp_path):
+    write_own_folder(tmp_path / 'my_data', images=IMAGES)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    place = {
+        'PATH': f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        'PYTHONPATH': str(ROOT),
+    }
+    said = {}
+    for command in commands():
+        result = subprocess.run(
+            ['bash', '-e', '-c', shortened(command)],
+            cwd=tmp_path,
+            env={**os.environ, **place},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert result.returncode == 0, f'{command}\n{result.stdout[-500:]}\n{result.stderr[-2000:]}'
+        said[command] = result.stdout
+    _check_runs(tmp_path, said)
+    _check_predictions(tmp_path)
+    assert 0 <= float(re.search(r'tensor\(\[([\d.]+)', [*said.values()][-1]).group(1)) <= 1
+
+
+def _check_runs(folder: pathlib.Path, said: dict[str, str]) -> None:
+    runs = {
+        'own': ('retrieval', 'tr@1_itm'),
+        'own_search': ('retrieval', 'tr@1_itm'),
+        'own_captions': ('captions', 'cider'),
+        'own_answers': ('answers', 'accuracy'),
+        'own_classes': ('labels', 'accuracy'),
+    }
+    for run, (evaluator, figure) in runs.items():
+        results = json.loads((folder / 'runs' / run / 'results.json').read_text())
+        assert results[evaluator]['figures'][figure] >= 0
+        assert results['step'] == 3  # half an epoch of 160 records, 32 at a time, rounded up
+        config = json.loads((folder / 'runs' / run / 'config.json').read_text())
+        assert config['model']['image']['width'] == 32 and config['model']['text']['width'] == 64
+        assert config['data']['image_size'] == config['model']['image']['image_size'] == 48
+        if run != 'own':
+            lines = next(text for command, text in said.items() if f'runs/{run} ' in command)
+            assert 'from runs/own: ' in lines and 'model.image.width=32' in lines
+    assert config['task']['classes'] == len(COLOURS)
+
+
+def _check_predictions(folder: pathlib.Path) -> None:
+    read = lambda name: [
+        json.loads(line) for line in (folder / 'my_data' / name).read_text().splitlines()
+    ]
+    for name in ('predicted_captions', 'predicted_answers', 'predicted_classes', 'matches'):
+        assert len(read(f'{name}.jsonl')) == IMAGES, name
+    assert {line['answer'] for line in read('predicted_classes.jsonl')} <= set(COLOURS)
+    assert all(isinstance(line['answer'], str) for line in read('predicted_answers.jsonl'))
+
+
+def test_every_fenced_command_is_run():
+    """A block in another language would be shown and not run."""
+    text = PAGE.read_text()
+    fences = re.findall(r'^```(\w*)$', text, flags=re.MULTILINE)
+    assert set(fences[::2]) == {'bash', 'json', 'text'} and set(fences[1::2]) == {''}
+    programs = {command.split()[0] for command in commands()}
+    assert programs == {'python', 'cd'}
+    trained = [re.search(r'configs/(\w+)\.py:own', command) for command in commands()]
+    tasks = ['pretrain', 'retrieval', 'caption', 'vqa', 'classify', 'caption']
+    assert [match.group(1) for match in trained if match] == tasks
