@@ -26,13 +26,13 @@ import torch
 from semmim_jax.conversion.from_torch import from_torch
 from semmim_jax.conversion.to_torch import to_torch
 from semmim_jax.conversion.torch_model import SemMIM
+from semmim_jax.data.run_files import tokenizer_of_run
 from semmim_jax.data.sources import make_source
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
-from semmim_jax.training.initial import saved_tokenizer
 
 Answers = dict[str, np.ndarray]
 
@@ -109,7 +109,7 @@ def main() -> None:
     flat, saved = load_params(flags.workdir, params=flags.params)
     config = ml_collections.ConfigDict(saved.config)
     config.model.dtype = 'float32'
-    t = saved_tokenizer(saved, pathlib.Path(flags.workdir))
+    t = tokenizer_of_run(saved, workdir=flags.workdir)
     special = SpecialTokens(t.pad_id, t.cls_id, t.sep_id, t.mask_id, t.vocab_size)
     task = find_task(config)(ml_collections.FrozenConfigDict(config), special)
     with tempfile.TemporaryDirectory() as parent:

@@ -32,7 +32,7 @@ def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
         _caption(c, min_length=3, max_length=18)
     elif name == 'own':
         c = finetune.own(epochs=30)
-        _caption(c, min_length=1, max_length=0)
+        _caption(c, min_length=-1, max_length=0)
     elif name == 'tiny':
         c = finetune.emoji('tiny')
         _caption(c, min_length=3, max_length=8)

@@ -270,6 +270,8 @@ def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c = demo(c)
     c.data.train = 'captions:data/train.json'
     c.data.eval = 'captions:data/val.json'
+    c.data.vocab_kind = 'wordpiece'
+    c.data.vocab_min_count = 2
     c.data.extend_vocab = True  # of init.weights, where a run starts from them
     c.data.image_size = 96
     c.data.patch_size = 12

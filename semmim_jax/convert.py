@@ -98,11 +98,11 @@ def _write(out: str, loaded: 'Loaded', *, config: Any, shapes: Any, source: str)
 def convert_to_hf(workdir: str, out: str) -> None:
     """A run's towers as Hugging Face folders."""
     from semmim_jax.conversion import files, to_hf
+    from semmim_jax.data.run_files import tokenizer_of_run
     from semmim_jax.training.checkpoint import load_params
-    from semmim_jax.training.initial import saved_tokenizer
 
     params, saved = load_params(workdir, params=_PARAMS.value)
-    tokenizer, model = saved_tokenizer(saved, pathlib.Path(workdir)), saved.config['model']
+    tokenizer, model = tokenizer_of_run(saved, workdir=workdir), saved.config['model']
     with files.new_folder(out) as folder:
         for part in ('image', 'text'):
             (folder / part).mkdir()

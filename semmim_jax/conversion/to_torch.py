@@ -13,9 +13,9 @@ from semmim_jax.conversion.files import new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
+from semmim_jax.data.run_files import tokenizer_of_run
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.training.checkpoint import load_params
-from semmim_jax.training.initial import saved_tokenizer
 
 
 def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: str = 'ema') -> None:
@@ -46,7 +46,7 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     )
     with new_folder(out) as folder:
         tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
-        tokenizer = saved_tokenizer(saved, workdir)
+        tokenizer = tokenizer_of_run(saved, workdir=workdir)
         tokens['rule'] = _save_tokenizer(tokenizer, folder, origin=str(workdir))
         write_tensors(folder / 'model.safetensors', tensors)
         _write_json(folder / 'config.json', torch_config(config, tensors, tokens))

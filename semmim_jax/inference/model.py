@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
@@ -17,7 +18,6 @@ from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.tasks.catalogue import find_task
 from semmim_jax.training.checkpoint import load_params
-from semmim_jax.training.initial import saved_labels, saved_tokenizer
 from semmim_jax.training.predictor import Predictor, to_host
 from semmim_jax.training.sharding import make_mesh, replicated
 
@@ -42,7 +42,7 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     workdir = pathlib.Path(workdir)
     flat, saved = load_params(workdir, params=params)
     config = ml_collections.FrozenConfigDict(saved.config)
-    tokenizer = saved_tokenizer(saved, workdir)
+    tokenizer = tokenizer_of_run(saved, workdir=workdir)
     special = SpecialTokens(
         pad=tokenizer.pad_id,
         cls=tokenizer.cls_id,
@@ -54,7 +54,7 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     mesh = make_mesh(dict(data=-1, fsdp=1, tensor=1))
     tree = jax.device_put(flax.traverse_util.unflatten_dict(flat, sep='/'), replicated(mesh))
     predict = Predictor(task.predict_fns(), _Variables(tree), mesh)
-    labels = saved_labels(saved, workdir) if task.chooses else ()
+    labels = labels_of_run(saved, workdir=workdir) if task.chooses else ()
     rows = -(-batch_size // mesh.size) * mesh.size
     return Model(config, tokenizer, tuple(labels), predict, batch_size=rows)
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline, rows, sources
 from semmim_jax.data.lengths import usual_minimum
+from semmim_jax.data.run_files import LABELS, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.training import distributed
@@ -24,7 +25,7 @@ from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.ranges import check_ranges
 from semmim_jax.training.resolve import resolve
-from semmim_jax.training.run_files import CONFIG, LABELS, config_text, run_files, write_copies
+from semmim_jax.training.run_files import CONFIG, config_text, write_copies
 from semmim_jax.training.sharding import check_batch_sizes, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state, create_state
 

@@ -1,6 +1,5 @@
 """Starting a run from weights that are there already, as `config.init` says."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from semmim_jax.conversion.from_hf import from_hf
 from semmim_jax.conversion.report import Loaded, Report
 from semmim_jax.conversion.weights import fit_weights, read_weights
-from semmim_jax.data.json_files import read_json
+from semmim_jax.data.run_files import tokenizer_of_run
 from semmim_jax.data.tokenizer import (
     UNUSED,
     Tokenizer,
@@ -20,11 +19,9 @@ from semmim_jax.data.tokenizer import (
     extend_tokenizer,
     has_tokenizer,
     make_tokenizer,
-    tokenizer_of_files,
     train_tokenizer,
 )
 from semmim_jax.training.checkpoint import SavedRun, load_params
-from semmim_jax.training.run_files import LABELS
 from semmim_jax.training.state import TrainState
 
 
@@ -49,7 +46,7 @@ def run_tokenizer(
     """
     data, size = config.data, config.model.text.vocab_size
     if saved and not data.vocab:
-        tokenizer = saved_tokenizer(saved, workdir)
+        tokenizer = tokenizer_of_run(saved, workdir=workdir)
         check_vocab_size(tokenizer, size)
         return tokenizer
     vocab = data.vocab
@@ -73,22 +70,6 @@ def run_tokenizer(
         )
     check_vocab_size(tokenizer, size)
     return tokenizer
-
-
-def saved_tokenizer(saved: SavedRun, workdir: pathlib.Path) -> Tokenizer:
-    """The tokeniser of a checkpoint; of one of commit e475ad3 or before, the workdir's files."""
-    end_token = saved.config['data']['end_token']
-    if saved.files:
-        origin = f'of checkpoint {saved.step} in {workdir}'
-        return tokenizer_of_files(saved.files, origin=origin, end_token=end_token)
-    return make_tokenizer(str(workdir), texts=(), size=0, end_token=end_token)
-
-
-def saved_labels(saved: SavedRun, workdir: pathlib.Path) -> tuple[str, ...]:
-    """What the task of a checkpoint chooses from; of one of e475ad3 or before, the workdir's."""
-    if saved.files:
-        return tuple(json.loads(saved.files[LABELS]))
-    return tuple(read_json(workdir / LABELS))
 
 
 def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[TrainState, Report]:

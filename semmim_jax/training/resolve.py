@@ -15,6 +15,7 @@ import ml_collections
 from semmim_jax.data import sources
 from semmim_jax.data.image_texts import ImageTexts
 from semmim_jax.data.json_files import field, read_json
+from semmim_jax.data.run_files import tokenizer_of_run
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import (
     UNUSED,
@@ -25,7 +26,7 @@ from semmim_jax.data.tokenizer import (
     train_tokenizer,
 )
 from semmim_jax.training.checkpoint import SavedRun, load_run
-from semmim_jax.training.initial import run_tokenizer, saved_tokenizer
+from semmim_jax.training.initial import run_tokenizer
 from semmim_jax.training.ranges import check_ranges
 
 # Fields that 0 leaves open. Not every experiment has all of them.
@@ -166,7 +167,7 @@ def _vocabulary(
     if size:
         return run_tokenizer(config, source, saved, workdir=workdir), size
     if saved and not data.vocab:
-        tokenizer = saved_tokenizer(saved, workdir)
+        tokenizer = tokenizer_of_run(saved, workdir=workdir)
         return tokenizer, tokenizer.vocab_size
     weights = config.init.weights
     named = data.vocab or (weights if weights and has_tokenizer(weights) else '')

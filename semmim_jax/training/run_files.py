@@ -9,23 +9,10 @@ commit e475ad3 and before, whose checkpoints hold the config alone.
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from semmim_jax.data.tokenizer import Tokenizer
-
 CONFIG = 'config.json'
-LABELS = 'labels.json'
-
-
-def run_files(tokenizer: Tokenizer, labels: Sequence[str]) -> dict[str, str]:
-    """The text of each file but config.json, by name: what a checkpoint holds as its item `files`.
-
-    Args:
-      tokenizer: of the run.
-      labels: what the task chooses from, in the order of its classes.
-    """
-    return {**tokenizer.files(), LABELS: json.dumps(list(labels), ensure_ascii=False) + '\n'}
 
 
 def config_text(config: Mapping[str, Any]) -> str:

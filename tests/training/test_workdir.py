@@ -6,10 +6,10 @@ import pathlib
 
 import pytest
 
+from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.training.checkpoint import CheckpointError, load_params
 from semmim_jax.training.experiment import open_experiment
-from semmim_jax.training.initial import saved_labels, saved_tokenizer
 from semmim_jax.training.verify import verify_workdir
 from tests.training.own_data import write_own_data
 from tests.training.small_task import SmallTask, small_config
@@ -109,8 +109,8 @@ def test_a_refused_start_changes_nothing_and_says_what_differs(started, changed,
         open_experiment(other, str(workdir), make_task).restore_or_create()
     assert contents(workdir) == before
     _, saved = load_params(workdir)
-    assert saved_labels(saved, workdir) == ('cat', 'dog')
-    assert 'pet' in saved_tokenizer(saved, workdir).tokens()
+    assert labels_of_run(saved, workdir=workdir) == ('cat', 'dog')
+    assert 'pet' in tokenizer_of_run(saved, workdir=workdir).tokens()
     start(config, workdir)  # the original command goes on
 
 
@@ -121,7 +121,7 @@ def test_what_is_used_is_the_checkpoints_and_verify_sees_another(started, capsys
     (workdir / 'labels.json').write_text('["bird", "fish"]\n')
     (workdir / 'vocab.txt').unlink()
     _, saved = load_params(workdir)
-    assert saved_labels(saved, workdir) == ('cat', 'dog')
+    assert labels_of_run(saved, workdir=workdir) == ('cat', 'dog')
     assert not verify_workdir(workdir)
     said = [line for line in capsys.readouterr().out.splitlines() if 'FOREIGN' in line]
     assert [line.split(': ')[0].split('/')[-1] for line in said] == ['vocab.txt', 'labels.json']

@@ -1,0 +1,43 @@
+"""Files of a run that a checkpoint keeps beside the arrays: its tokeniser and its labels."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from semmim_jax.data.json_files import read_json
+from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer, tokenizer_of_files
+
+LABELS = 'labels.json'
+
+
+def run_files(tokenizer: Tokenizer, labels: Sequence[str]) -> dict[str, str]:
+    """Text of each file by name.
+
+    Args:
+      tokenizer: of the run.
+      labels: what the task chooses from, in the order of its classes.
+    """
+    return {**tokenizer.files(), LABELS: json.dumps(list(labels), ensure_ascii=False) + '\n'}
+
+
+class Saved(Protocol):
+    """What a checkpoint says of its run; see training/checkpoint.py, SavedRun."""
+
+    config: Mapping[str, Any]
+    files: Mapping[str, str]  # {} in checkpoints of commit e475ad3 and before
+
+
+def tokenizer_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> Tokenizer:
+    """The tokeniser of a checkpoint; the workdir's own where the checkpoint has no files."""
+    end_token = saved.config['data']['end_token']
+    if not saved.files:
+        return make_tokenizer(str(workdir), texts=(), size=0, end_token=end_token)
+    return tokenizer_of_files(saved.files, origin=f'of the run in {workdir}', end_token=end_token)
+
+
+def labels_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> tuple[str, ...]:
+    """What the task of a checkpoint chooses from; as `tokenizer_of_run`."""
+    if not saved.files:
+        return tuple(read_json(pathlib.Path(workdir) / LABELS))
+    return tuple(json.loads(saved.files[LABELS]))
