@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from configs import caption, classify, generate, nlvr2, retrieval, vqa
-from semmim_jax.tasks.catalogue import find_task
-from semmim_jax.training.loop import train_and_evaluate
+from semmim_jax.run.loop import train_and_evaluate
+from semmim_jax.tasks.registry import find_task
 
 
 class Line(NamedTuple):

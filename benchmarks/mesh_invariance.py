@@ -24,11 +24,11 @@ import ml_collections
 import numpy as np
 
 from configs.pretrain import get_config
+from semmim_jax.inference.predictor import to_host
 from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import distributed, optim, sharding, state, step
 from semmim_jax.training.checkpoint import Checkpoints
-from semmim_jax.training.predictor import to_host
 
 ROWS = 16
 SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=320)

@@ -12,7 +12,7 @@ from flax.core import meta
 
 from benchmarks.step_flops import SPECIAL
 from configs.pretrain import get_config
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 
 TOWERS = {
     'image tower (ViT-B/16, 256 px)': ('image',),

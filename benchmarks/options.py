@@ -14,9 +14,9 @@ import sys
 import tempfile
 
 from configs.pretrain import get_config
-from semmim_jax.tasks.passes.plan import CHOICES
-from semmim_jax.tasks.pretrain import Pretrain
-from semmim_jax.training.loop import train_and_evaluate
+from semmim_jax.run.loop import train_and_evaluate
+from semmim_jax.tasks.pretrain.plan import CHOICES
+from semmim_jax.tasks.pretrain.task import Pretrain
 
 FURTHER = (
     ('task.symmetric', True),

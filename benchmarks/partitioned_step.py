@@ -18,8 +18,8 @@ import jax
 
 from configs.pretrain import get_config
 from semmim_jax.planning import costs, program
-from semmim_jax.tasks.passes.plan import LOSSES
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.plan import LOSSES
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import sharding
 
 LAYERS = 5  # of every stack; no other size of the tiny config, so that it is known in a shape

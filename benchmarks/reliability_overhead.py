@@ -22,9 +22,9 @@ from unittest import mock
 import jax
 
 from configs.pretrain import get_config
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.run.experiment import open_experiment
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import guard, integrity
-from semmim_jax.training.experiment import open_experiment
 from semmim_jax.training.ledger import Ledger
 from semmim_jax.training.preemption import Preemption
 from semmim_jax.training.sharding import shard_batch
@@ -66,7 +66,7 @@ class Bench:
         jax.block_until_ready(metrics)
 
     def full_step(self) -> None:
-        """As `training/loop.py` does it."""
+        """As `run/loop.py` does it."""
         self.clock.enter('data_wait', 1)
         self.clock.enter('step')
         self.state, metrics = self._full(self.state, self.batch)

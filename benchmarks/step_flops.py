@@ -17,7 +17,7 @@ import ml_collections
 
 from configs.pretrain import get_config
 from semmim_jax.planning import program
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
 
 OPTIONS = {

@@ -26,12 +26,12 @@ import torch
 from semmim_jax.conversion.from_torch import from_torch
 from semmim_jax.conversion.to_torch import to_torch
 from semmim_jax.conversion.torch_model import SemMIM
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.run_files import tokenizer_of_run
-from semmim_jax.data.sources import make_source
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 
 Answers = dict[str, np.ndarray]

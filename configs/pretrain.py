@@ -39,13 +39,13 @@ def base() -> ml_collections.ConfigDict:
     """Full size: 4M images, ViT-B/16, BERT-base.
 
     A 0 of the fields that say so is replaced when a run starts, by what its data or the weights it
-    starts from have; the run prints what, and config.json has it (semmim_jax/training/resolve.py).
+    starts from have; the run prints what, and config.json has it (semmim_jax/run/resolve.py).
     """
     c = ml_collections.ConfigDict()
     c.seed = 0
 
     c.data = data = ml_collections.ConfigDict()
-    data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: data/sources.py
+    data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: docs/data.md
     data.eval = ''  # the same form; '' evaluates nothing
     data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': that of init.weights, if
     # it has one, else one made from the training texts, which the next three fields describe

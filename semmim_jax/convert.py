@@ -68,7 +68,7 @@ def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
     from flax.core import meta
 
     from semmim_jax.ops.masking import SpecialTokens
-    from semmim_jax.tasks.catalogue import find_task
+    from semmim_jax.tasks.registry import find_task
 
     config = _CONFIG.value
     special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing

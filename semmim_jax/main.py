@@ -42,10 +42,10 @@ def main(argv: list[str]) -> None:
     # Seconds of imports: flags and config are known to be right before they begin.
     import jax
 
-    from semmim_jax.tasks.catalogue import find_task
+    from semmim_jax.run.loop import evaluate_workdir, train_and_evaluate
+    from semmim_jax.tasks.registry import find_task
     from semmim_jax.training import distributed
     from semmim_jax.training.ledger import process_start
-    from semmim_jax.training.loop import evaluate_workdir, train_and_evaluate
     from semmim_jax.training.verify import verify_workdir
 
     logging.getLogger().setLevel(logging.WARNING)

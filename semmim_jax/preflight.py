@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         # Seconds of imports: what the user typed is known to be right before they begin.
         from semmim_jax.planning import report
         from semmim_jax.planning.topologies import open_machine
-        from semmim_jax.tasks.catalogue import find_task
+        from semmim_jax.tasks.registry import find_task
 
         figures = report.preflight(config, find_task(config), open_machine(_TOPOLOGY.value))
         if _JSON.value:

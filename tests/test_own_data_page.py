@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.training.own_data import COLOURS, write_own_folder
+from tests.run.own_data import COLOURS, write_own_folder
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'own_data.md'

@@ -11,11 +11,11 @@ import pytest
 
 import semmim_jax
 from configs import caption, retrieval, vqa
-from semmim_jax.data.sources import make_source
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.inference.folder import predict_folder
-from semmim_jax.tasks.catalogue import find_task
-from semmim_jax.training.loop import train_and_evaluate
+from semmim_jax.run.loop import train_and_evaluate
+from semmim_jax.tasks.registry import find_task
 from tests.golden_files import assert_close
 
 IMAGES = 5

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from semmim_jax.data import emoji_art
+from semmim_jax.data.readers.sources import attribution
 
 _CARD = """\
 ---
@@ -97,9 +97,9 @@ def _commit() -> str:
 
 
 def _licence(data: Mapping[str, Any]) -> str:
-    kind, _, name = data['train'].partition(':')
-    if kind == 'emoji_scenes':
-        return f'Emoji scenes, a demo corpus. Artwork: {"; ".join(emoji_art.ATTRIBUTION.values())}.'
+    name, credit = data['train'].partition(':')[2], attribution(data['train'])
+    if credit:
+        return f'The images of the training data show work of others: {credit}.'
     return (
         f'The licence of `{name}` was not recorded. Whoever publishes these weights states it here.'
     )

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from semmim_jax.data.json_files import shown
-from semmim_jax.data.replacing import UnreadableRecord
+from semmim_jax.data.unreadable import UnreadableRecord
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
 DECODERS = ('opencv', 'pillow')

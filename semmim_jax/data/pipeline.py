@@ -19,9 +19,9 @@ import numpy as np
 from absl import flags
 
 from semmim_jax.data import transforms
-from semmim_jax.data.replacing import Replacing, TooManyUnreadable
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
+from semmim_jax.data.unreadable import Replacing, TooManyUnreadable
 
 HOST_ONLY = ('index', 'replaced')
 _ROWS_BEFORE_RATE = 100  # rows seen before the share of unreadable records is judged
@@ -109,8 +109,8 @@ def train_batches(
     The hosts' batches of one step, concatenated by process_index, are the global batch.
 
     Args:
-      source: see data/sources.py.
-      make_row: makes a row of a record, see data/rows.py.
+      source: see data/readers/sources.py.
+      make_row: makes a row of a record, see data/examples.py.
       data_config: config.data; read are workers, prefetch and max_replaced.
       batch_size: rows of the global batch.
       seed: shuffling, views and choice of captions; 0 to 2**32 - 1.
@@ -170,8 +170,8 @@ def eval_batches(
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
     Args:
-      source: see data/sources.py. Row r of global batch j is record j * batch_size + r.
-      make_row: with `evaluation`, see data/rows.py.
+      source: see data/readers/sources.py. Row r of global batch j is record j * batch_size + r.
+      make_row: with `evaluation`, see data/examples.py.
       batch_size, process_index, process_count: as in train_batches.
 
     Yields a dict: the fields of make_row.evaluation, stacked, and valid bool [b].

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from semmim_jax.evaluators.report import EvalData, Report
-from semmim_jax.training.predictor import to_host
+from semmim_jax.inference.predictor import to_host
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:

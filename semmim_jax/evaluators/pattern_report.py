@@ -9,7 +9,7 @@ import numpy as np
 
 from semmim_jax.evaluators import pattern_verdict, patterns
 from semmim_jax.evaluators.report import EvalData, Report, spread
-from semmim_jax.training.predictor import to_host
+from semmim_jax.inference.predictor import to_host
 from semmim_jax.viz.masks import draw_masks
 from semmim_jax.viz.patterns import draw_clusters, draw_layout
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from semmim_jax.data import emoji_art, pipeline
+from semmim_jax.data import pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +31,13 @@ class EvalData:
 
     @property
     def attribution(self) -> str:
-        """The artwork's attribution, for pictures."""
-        scenes = getattr(self.source, 'scenes', self.source)  # of texts about scenes, or itself
-        drawn = hasattr(scenes, 'concept_names')
-        return '; '.join(emoji_art.ATTRIBUTION.values()) if drawn else ''
+        """Whose work the images show, for pictures of them; '' if that need not be said."""
+        return self.source.attribution
 
     @property
     def concepts(self) -> tuple[str, ...]:
         """Names of patch labels 1, 2, ...; () where there are none."""
-        return getattr(self.source, 'concept_names', ())
+        return self.source.patch_label_names
 
     @property
     def num_images(self) -> int:

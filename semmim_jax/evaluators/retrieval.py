@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from semmim_jax.evaluators.report import EvalData, Report
-from semmim_jax.training.predictor import to_host
+from semmim_jax.inference.predictor import to_host
 
 RANKS = (1, 5, 10)
 

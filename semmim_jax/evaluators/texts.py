@@ -16,7 +16,7 @@ import numpy as np
 from semmim_jax.data.text import clean_caption
 from semmim_jax.evaluators import answers, captions
 from semmim_jax.evaluators.report import EvalData, Report, spread
-from semmim_jax.training.predictor import to_host
+from semmim_jax.inference.predictor import to_host
 from semmim_jax.viz.predictions import Prediction, draw_predictions
 
 _DRAWN = 24  # records in the picture

@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 
 from semmim_jax.data.images import read_image
-from semmim_jax.data.replacing import UnreadableRecord
+from semmim_jax.data.unreadable import UnreadableRecord
 
 if TYPE_CHECKING:  # with JAX, which takes seconds: after the arguments were checked
     from semmim_jax.inference.model import Model, Written

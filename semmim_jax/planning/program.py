@@ -35,7 +35,7 @@ def abstract_batch(
 def lower_step(
     config: Any, make_task: MakeTask, mesh: Mesh
 ) -> tuple[jax.stages.Lowered, TrainState, dict[str, jax.ShapeDtypeStruct]]:
-    """The step as `training/loop.py` runs it.
+    """The step as `run/loop.py` runs it.
 
     Args:
       config: the experiment.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 
 
 class Retrieval(Pretrain):

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from semmim_jax.training import integrity
-from semmim_jax.training.run_files import CONFIG, config_text, write_copies
+from semmim_jax.training.copies import CONFIG, config_text, write_copies
 from semmim_jax.training.state import TrainState
 
 _RUN_ITEMS = ('config', 'data', 'files')  # of a checkpoint; the other is `state`

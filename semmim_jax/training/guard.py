@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semmim_jax.training.lines import LineFile, keep_lines
+from semmim_jax.training.line_files import LineFile, keep_lines
 from semmim_jax.training.state import TrainState
 
 

@@ -15,7 +15,7 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-from semmim_jax.training.lines import LineFile, read_lines
+from semmim_jax.training.line_files import LineFile, read_lines
 
 PHASES = {
     'initialisation': 'from the start of the process to the first batch',

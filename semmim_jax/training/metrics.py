@@ -13,7 +13,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from semmim_jax.training.lines import LineFile, keep_lines
+from semmim_jax.training.line_files import LineFile, keep_lines
 
 # Of a step that was skipped: a line for every figure that is NaN, and the guard tells of it anyway.
 logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)

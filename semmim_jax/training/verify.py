@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from semmim_jax.training import integrity
 from semmim_jax.training.checkpoint import load_run, saved_steps
-from semmim_jax.training.run_files import CONFIG, config_text, differing_copies
+from semmim_jax.training.copies import CONFIG, config_text, differing_copies
 
 
 def verify_workdir(workdir: str | pathlib.Path) -> bool:

@@ -20,8 +20,8 @@ from semmim_jax.conversion.to_torch import to_torch
 from semmim_jax.conversion.weights import write_weights
 from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.ops.positions import resize_positions
-from semmim_jax.tasks.pretrain import Pretrain
-from semmim_jax.training.initial import load
+from semmim_jax.run.initial_weights import load
+from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.conversion.albef_checkpoint import albef_shapes, albef_tensors, bert
 from tests.conversion.random_run import CONFIGS, random_params, save_run
 

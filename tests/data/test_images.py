@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semmim_jax.data import images
-from semmim_jax.data.replacing import Replacing, TooManyUnreadable, UnreadableRecord
+from semmim_jax.data.unreadable import Replacing, TooManyUnreadable, UnreadableRecord
 
 LIMIT = 50_000_000
 SUFFIX = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'BMP': '.bmp'}

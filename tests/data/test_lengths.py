@@ -4,7 +4,7 @@ import pytest
 
 from configs import pretrain
 from semmim_jax.data.lengths import usual_minimum
-from semmim_jax.data.sources import make_source
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 
 

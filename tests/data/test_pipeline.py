@@ -8,10 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from semmim_jax.data import pipeline, rows, sources
-from semmim_jax.data.replacing import TooManyUnreadable
+from semmim_jax.data import examples, pipeline
+from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
+from semmim_jax.data.unreadable import TooManyUnreadable
 from tests.data.unreadable import Broken, pictures
 
 BATCH = 12
@@ -31,7 +32,7 @@ def tokenizer(scenes):
 
 def pretrain_row(tokenizer, data_config):
     scenes = sources.make_source('emoji_scenes:train', data_config)
-    return rows.make_row('pretrain', scenes, tokenizer, data_config)
+    return examples.make_row('pretrain', scenes, tokenizer, data_config)
 
 
 def batches(source, tokenizer, data_config, count, **changes):

@@ -4,12 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from tests.data.test_readers import annotation, picture, vqa, write
 
-from semmim_jax.data import pipeline, rows, sources
+from semmim_jax.data import examples, pipeline
 from semmim_jax.data.answers import vqa_accuracy
+from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
-from tests.data.test_readers import annotation, picture, vqa, write
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def config(data_config):
 def make(config, kind, spec, size=600):
     source = sources.make_source(spec, config)
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
-    return source, rows.make_row(kind, source, tokenizer, config)
+    return source, examples.make_row(kind, source, tokenizer, config)
 
 
 def batches(source, row, config, count, **changes):

@@ -10,14 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semmim_jax.data import sources
+from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
-from semmim_jax.data.tokenizer import (
-    SPECIAL,
-    check_vocab_size,
-    extend_tokenizer,
-    make_tokenizer,
-)
+from semmim_jax.data.tokenizer import SPECIAL, check_vocab_size, extend_tokenizer, make_tokenizer
 
 WORDS = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 TEXTS = ['a dog left of a cat', 'a cat on a blue background', 'two dogs']

@@ -4,8 +4,8 @@ import json
 
 from PIL import Image
 
-from semmim_jax.data import sources
-from semmim_jax.data.replacing import UnreadableRecord
+from semmim_jax.data.readers import sources
+from semmim_jax.data.unreadable import UnreadableRecord
 
 
 class Broken:

@@ -1,7 +1,7 @@
 """The corruption drill on a state of three arrays; the command runs it on the tiny model's."""
 
-from semmim_jax.drills.corruption import corrupt
-from semmim_jax.drills.small_state import one_device
+from drills.corruption import corrupt
+from drills.small_state import one_device
 
 
 def test_no_flipped_bit_and_no_cut_end_is_restored(tmp_path):

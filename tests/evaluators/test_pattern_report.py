@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from configs.pretrain import get_config
-from semmim_jax.data.sources import make_source
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.evaluators import pattern_controls, pattern_report
 from semmim_jax.evaluators.report import EvalData, spread
 from semmim_jax.models.heads import EncodingHead
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 
 PATCHES, CODES = 16, 32  # of pretrain.py:tiny
 LABELLED = ('semantic', 'object_nmi_gain_other_image', 'cross_image')

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from configs import nlvr2, vqa
-from semmim_jax.data.rows import make_row
-from semmim_jax.data.sources import make_source
+from semmim_jax.data.examples import make_row
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.evaluators import texts
 from semmim_jax.evaluators.report import EvalData

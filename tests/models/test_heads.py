@@ -11,8 +11,8 @@ from flax.core import meta
 from configs.pretrain import get_config
 from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.tasks.passes.plan import Plan
-from semmim_jax.tasks.passes.teacher import patch_relevance
+from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.teacher import patch_relevance
 from tests.golden_files import assert_close, load
 from tests.models import golden_params
 

@@ -10,7 +10,7 @@ from flax.core import meta
 
 from configs.pretrain import get_config
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.golden_files import assert_close
 
 ROWS = 3

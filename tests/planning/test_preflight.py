@@ -12,7 +12,7 @@ import pytest
 
 from configs.pretrain import get_config
 from semmim_jax.planning import program
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

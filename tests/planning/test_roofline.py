@@ -9,7 +9,7 @@ from semmim_jax.planning import program
 from semmim_jax.planning.chips import CHIPS, Chip, chip_of
 from semmim_jax.planning.costs import Collective, Costs, Work
 from semmim_jax.planning.roofline import estimate
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 
 CHIP = Chip(
     name='x', kinds=(), flops=100.0, hbm_bytes=1.0, hbm_bandwidth=10.0, link=5.0, wrap=4, source=''

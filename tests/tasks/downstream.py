@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from flax.core import meta
 
-from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.tasks.registry import find_task
 from tests.tasks.warm_state import SPECIAL
 
 

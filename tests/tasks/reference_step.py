@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking
-from semmim_jax.tasks.passes.plan import Draws
+from semmim_jax.tasks.pretrain.plan import Draws
 
 Run = Callable[..., Any]  # (method name or function of the model, *inputs) -> output
 

@@ -11,12 +11,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from configs import retrieval
-from semmim_jax.data.sources import make_source
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.evaluators import retrieval as evaluator
 from semmim_jax.evaluators.report import EvalData
+from semmim_jax.inference.predictor import Predictor
 from semmim_jax.tasks.retrieval import Retrieval
-from semmim_jax.training.predictor import Predictor
 from semmim_jax.training.sharding import AXES, shard_batch
 from tests.tasks.warm_state import SPECIAL, override, warm_state
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from configs import caption, classify, nlvr2, pretrain, retrieval, vqa
-from semmim_jax.data.rows import make_row
-from semmim_jax.data.sources import make_source
+from semmim_jax.data.examples import make_row
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.tasks.catalogue import find_task
+from semmim_jax.tasks.registry import find_task
 from semmim_jax.training import optim, sharding, state
 from semmim_jax.training.step import make_step
 

@@ -7,7 +7,7 @@ import pytest
 from flax.core import meta
 
 from benchmarks import step_flops
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import optim, sharding, state
 
 # docs/method.md section 6, GFLOP per sample: (student, teacher) of each pass.

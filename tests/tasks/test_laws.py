@@ -9,10 +9,10 @@ import pytest
 from flax.core import meta
 
 from configs.pretrain import get_config
-from semmim_jax.tasks.passes.plan import CHOICES, LOSSES, Plan
-from semmim_jax.tasks.passes.student import student_pass
-from semmim_jax.tasks.passes.teacher import teacher_pass
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.plan import CHOICES, LOSSES, Plan
+from semmim_jax.tasks.pretrain.student import student_pass
+from semmim_jax.tasks.pretrain.task import Pretrain
+from semmim_jax.tasks.pretrain.teacher import teacher_pass
 from tests.tasks.warm_state import SPECIAL, Warm, jit, override, warm_state
 
 KEY = jax.random.key(5)

@@ -8,7 +8,7 @@ import pytest
 
 from configs import retrieval
 from semmim_jax.losses import itc
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.tasks.retrieval import Retrieval
 from tests.golden_files import assert_close, load
 from tests.tasks.eight_devices import lines_of

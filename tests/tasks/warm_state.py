@@ -11,7 +11,7 @@ from flax.core import meta
 
 from configs.pretrain import get_config
 from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.conftest import make_batch
 
 SPECIAL = SpecialTokens(

@@ -8,12 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from configs.pretrain import get_config
-from semmim_jax.drills.poison import PLACES, Poisoned
+from drills.poison import PLACES, Poisoned
 from semmim_jax.training import guard
 from semmim_jax.training.optim import make_optimizer
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
-from tests.training.small_task import SmallTask
+from tests.run.small_task import SmallTask
 
 ROWS = 4
 POISONED = {place: np.full((1, ROWS), -number) for number, place in enumerate(PLACES, start=1)}

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semmim_jax.drills.corruption import flipped
-from semmim_jax.drills.small_state import abstract, assert_same, one_device, save
+from drills.corruption import flipped
+from drills.small_state import abstract, assert_same, one_device, save
 from semmim_jax.training import integrity
 from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
 from semmim_jax.training.verify import verify_workdir

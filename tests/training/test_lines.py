@@ -7,7 +7,7 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semmim_jax.training import lines
+from semmim_jax.training import line_files
 
 entries = st.lists(
     st.fixed_dictionaries({'step': st.integers(0, 9), 'x': st.floats(), 'text': st.text()}),
@@ -24,16 +24,16 @@ def texts(found):
 def test_what_was_whole_before_a_cut_stays_and_what_follows_is_whole(tmp_path_factory, a, cut, b):
     path = tmp_path_factory.mktemp('lines') / 'lines.jsonl'
     for part in a, b:
-        file = lines.LineFile(path)
+        file = line_files.LineFile(path)
         for entry in part:
             file.write(entry)
         file.close()
         if part is a:
             path.write_bytes(path.read_bytes()[:cut])
             whole = [json.loads(line) for line in path.read_text().split('\n') if complete(line)]
-    assert texts(lines.read_lines(path)) == texts(whole + b)
-    lines.keep_lines(path, lambda entry: entry['step'] < 5)
-    assert texts(lines.read_lines(path)) == texts([e for e in whole + b if e['step'] < 5])
+    assert texts(line_files.read_lines(path)) == texts(whole + b)
+    line_files.keep_lines(path, lambda entry: entry['step'] < 5)
+    assert texts(line_files.read_lines(path)) == texts([e for e in whole + b if e['step'] < 5])
 
 
 def complete(line: str) -> bool:
@@ -49,14 +49,14 @@ def test_lines_wait_while_the_disk_is_full(tmp_path, monkeypatch, capfd):
         return write(fd, data[:5])
 
     monkeypatch.setattr(os, 'write', write_some)
-    file = lines.LineFile(path)
+    file = line_files.LineFile(path)
     file.write({'step': 1})
     full.append(1)
     file.write({'step': 2})
     file.write({'step': 3})
-    assert [entry['step'] for entry in lines.read_lines(path)] == [1]
+    assert [entry['step'] for entry in line_files.read_lines(path)] == [1]
     full.clear()
     file.write({'step': 4})
     file.close()
-    assert [entry['step'] for entry in lines.read_lines(path)] == [1, 2, 3, 4]
+    assert [entry['step'] for entry in line_files.read_lines(path)] == [1, 2, 3, 4]
     assert capfd.readouterr().err.count('No space left on device') == 1

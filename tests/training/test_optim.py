@@ -7,7 +7,7 @@ import pytest
 from flax.core import meta
 
 from configs.pretrain import get_config
-from semmim_jax.tasks.pretrain import Pretrain
+from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training.optim import decayed, ema_momentum, learning_rate, make_optimizer
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step

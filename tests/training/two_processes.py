@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
-from semmim_jax.drills.corruption import flipped
-from semmim_jax.drills.small_state import abstract, arrays, placed, save
+from drills.corruption import flipped
+from drills.small_state import abstract, arrays, placed, save
 from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.distributed import simulated_devices
 

@@ -1,0 +1,22 @@
+"""What fuzz/__main__.py feeds: one function for each reader of the project."""
+
+from fuzz import Target
+from fuzz.files import caption_list, dataset, image, record, vocabulary
+from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
+from semmim_jax.conversion.table import ConversionError
+from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
+from semmim_jax.training.checkpoint import CheckpointError
+
+# Shares: what strangers send first; building an experiment costs a thousand times a picture.
+TARGETS = {
+    'image': Target(image, (UnreadableRecord,), 0.3),
+    'caption_list': Target(caption_list, (ValueError,), 0.2),
+    'dataset': Target(dataset, (ValueError, OSError), 0.1),
+    'record': Target(record, (TooManyUnreadable,), 0.07),
+    'vocabulary': Target(vocabulary, (ValueError,), 0.08),
+    'weights': Target(weights, (ConversionError,), 0.1),
+    'metrics': Target(metrics, (), 0.1),
+    'command_line': Target(command_line, (ValueError,), 0.105),
+    'experiment': Target(experiment, (ValueError, OSError), 0.005),
+    'checkpoint': Target(checkpoint, (CheckpointError,), 0.05, saved),
+}

@@ -1,0 +1,44 @@
+"""Emoji scenes: the embedded demo corpus. Real artwork, composed by a seed and an index.
+
+The rest of the package knows nothing of it: setup.cfg names `CORPORA` as a plug-in of
+data/readers/sources.py, as any other package's corpus would be.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from semmim_jax.data.emoji import artwork
+from semmim_jax.data.emoji.faces import EmojiSentiment, FaceScenes
+from semmim_jax.data.emoji.languages import EmojiFrench, EmojiGerman
+from semmim_jax.data.emoji.prompts import EmojiAsking, EmojiDialog
+from semmim_jax.data.emoji.questions import EmojiQuestions
+from semmim_jax.data.emoji.scenes import EmojiScenes
+from semmim_jax.data.emoji.statements import EmojiStatements
+from semmim_jax.data.readers.corpus import Corpus
+
+_TEXTS = (
+    EmojiQuestions,
+    EmojiStatements,
+    EmojiAsking,
+    EmojiDialog,
+    EmojiGerman,
+    EmojiFrench,
+    EmojiSentiment,
+)
+
+
+def _make(split: str, data_config: Any, *, texts: type | None) -> Any:
+    options = dict(data_config.emoji_scenes)
+    known = {field.name for field in dataclasses.fields(EmojiScenes)} - {'split'}
+    for what, keys in (('lacks', known - set(options)), ('has unknown', set(options) - known)):
+        if keys:
+            raise ValueError(f'config.data.emoji_scenes {what} keys {", ".join(sorted(keys))}')
+    scenes = (FaceScenes if texts is EmojiSentiment else EmojiScenes)(split=split, **options)
+    return texts(scenes) if texts else scenes
+
+
+CORPORA = {
+    name: Corpus(make=functools.partial(_make, texts=texts), attribution=artwork.CREDIT)
+    for name, texts in {'emoji_scenes': None, **{each.name: each for each in _TEXTS}}.items()
+}

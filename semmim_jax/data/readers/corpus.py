@@ -1,0 +1,29 @@
+"""Corpora that are made, not read from a list: the plug-ins of data/readers/sources.py."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+GROUP = 'semmim_jax.corpora'  # entry points: each names a dict of Corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus by name, as in `config.data.train='NAME:SPLIT'`.
+
+    Attributes:
+      make: (split, config.data) -> source. Raises ValueError for a split or option that is wrong.
+      attribution: of what its pictures show, for whoever publishes them; '' if none is due.
+    """
+
+    make: Callable[[str, Any], Any]
+    attribution: str = ''
+
+
+def installed_corpora() -> dict[str, Corpus]:
+    """Corpora of all installed packages, this one's too, by name."""
+    found = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        found |= entry.load()
+    return found

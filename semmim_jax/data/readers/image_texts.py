@@ -1,0 +1,147 @@
+"""Records of image files with texts, read from any kind of list, and the source over them."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from semmim_jax.data import images
+from semmim_jax.data.answers import normalise_answer
+from semmim_jax.data.json_files import shown
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageText:
+    """One record before its images are read. What a record does not have is (), or None."""
+
+    images: tuple[str, ...]  # paths: one, or two for a statement about a pair
+    where: str  # file and line or id, for error messages
+    image_id: int | None = None  # None: numbered by path
+    captions: tuple[str, ...] = ()
+    prompt: str | None = None
+    targets: tuple[str, ...] = ()  # distinct right answers, the commonest first
+    weights: tuple[float, ...] = ()  # of the targets: share of the annotators
+    annotators: tuple[str, ...] = ()  # every annotator's answer, for the official accuracy
+    label: str | None = None
+    question_id: int | str | None = None
+    question_type: str | None = None
+    answer_type: str | None = None
+
+
+class ImageTexts:
+    """Source over image files: stateless, random access, picklable.
+
+    Images are decoded when a record is read; `missing_files` looks for them before that.
+
+    Args:
+      records: of one reader or of several.
+      decoder, max_pixels: see images.read_image.
+    """
+
+    def __init__(self, records: list[ImageText], *, decoder: str, max_pixels: int):
+        if decoder not in images.DECODERS:
+            raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(images.DECODERS)}')
+        self._decoder = decoder
+        self._max_pixels = max_pixels
+        self._records = records
+        for record in records:
+            if record.image_id is not None and not 0 <= record.image_id < 2**31:
+                raise ValueError(f'{record.where}: image id {record.image_id}, beyond 31 bits')
+        first = 1 + max((r.image_id for r in records if r.image_id is not None), default=-1)
+        numbers = {}
+        for record in records:
+            if record.image_id is None:
+                numbers.setdefault(record.images, first + len(numbers))
+        self._image_ids = [numbers[r.images] if r.image_id is None else r.image_id for r in records]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict:
+        """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two.
+
+        Raises replacing.UnreadableRecord if an image cannot be read.
+        """
+        pixels = [
+            images.read_image(path, decoder=self._decoder, max_pixels=self._max_pixels)
+            for path in self._records[index].images
+        ]
+        shown = {'image': pixels[0]} if len(pixels) == 1 else {'images': pixels}
+        return {**shown, **self.entry(index)}
+
+    def entry(self, index: int) -> dict:
+        """Record `index` without its images: image_id, and what it has of ImageText's fields."""
+        record = self._records[index]
+        entry = {'image_id': self._image_ids[index]}
+        for name in _TEXT_FIELDS:
+            value = getattr(record, name)
+            if value not in ((), None):
+                entry[name] = list(value) if isinstance(value, tuple) else value
+        return entry
+
+    def files(self, index: int) -> tuple[str, ...]:
+        """The image files of record `index`."""
+        return self._records[index].images
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of record `index`, without reading its image."""
+        return list(self._records[index].captions)
+
+    def image_id(self, index: int) -> int:
+        """The image id of record `index`, without reading its image."""
+        return self._image_ids[index]
+
+    def missing_files(self, *, most: int | None = None) -> tuple[list[str], int]:
+        """Which images are not there: a stat of each file, none is opened.
+
+        Args:
+          most: records to look at, evenly spread; None for all.
+
+        Returns one line for each record with a missing image, which names file and record; and how
+        many records were looked at.
+        """
+        count = len(self) if most is None else min(most, len(self))
+        looked_at = np.linspace(0, len(self) - 1, count).astype(int).tolist()
+        lines = []
+        for record in (self._records[i] for i in looked_at):
+            gone = next((path for path in record.images if not os.path.exists(path)), None)
+            if gone is not None:
+                lines.append(f'{shown(gone)} ({record.where})')
+        return lines, count
+
+    attribution = ''  # not known: whoever made the list knows
+    patch_label_names: tuple[str, ...] = ()
+
+    def vocabulary_texts(self) -> list[str]:
+        """Texts to make a vocabulary from: every caption, prompt and target."""
+        texts = []
+        for record in self._records:
+            texts += [*record.captions, *record.targets, *filter(None, [record.prompt])]
+        return texts
+
+    def truths(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Targets or label of each record without captions, with the words that name the record."""
+        for record in self._records:
+            if not record.captions:
+                label = () if record.label is None else (record.label,)
+                yield record.targets or label, record.where
+
+    def label_names(self, *, min_count: int) -> tuple[str, ...]:
+        """What there is to choose from, in a fixed order.
+
+        The distinct labels, sorted; without labels every normalised answer that is the commonest
+        of at least `min_count` records, the most frequent first.
+        """
+        labels = {r.label for r in self._records if r.label is not None}
+        if labels:
+            return tuple(sorted(labels))
+        counts = Counter(normalise_answer(r.targets[0]) for r in self._records if r.targets)
+        frequent = [(-n, answer) for answer, n in counts.items() if n >= min_count and answer]
+        return tuple(answer for _, answer in sorted(frequent))
+
+
+_TEXT_FIELDS = tuple(
+    f.name for f in dataclasses.fields(ImageText) if f.name not in ('images', 'where', 'image_id')
+)

@@ -1,0 +1,54 @@
+"""NLVR2: statements about two images, from the official JSON lines."""
+
+import pathlib
+
+from semmim_jax.data.json_files import field, read_entries, shown
+from semmim_jax.data.readers.image_texts import ImageText
+
+
+def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
+    """Records of train.json, dev.json or test1.json: two images, a prompt, label True or False.
+
+    The images of dev-850-0-1 are dev-850-0-img0.png and -img1.png. They are sought in
+    images/SPLIT/DIRECTORY, SPLIT/DIRECTORY and DIRECTORY under IMAGE_ROOT, where only train has a
+    DIRECTORY; the first that has the images of the first line is taken for all.
+
+    Raises:
+      ValueError: file missing or malformed, or the first line's images are in none of the places.
+    """
+    root = pathlib.Path(image_root or pathlib.Path(path).parent)
+    parsed = [_parse(entry, where) for entry, where in read_entries(path)]
+    split, directory, names, _ = parsed[0]
+    layouts = (f'images/{split}', split, '')
+    tried = [root / layout / directory / names[0] for layout in layouts]
+    chosen = next((n for n, image in enumerate(tried) if image.exists()), None)
+    if chosen is None:
+        raise ValueError(f'{path}: none of {", ".join(shown(str(x)) for x in tried)} exists')
+    return [
+        ImageText(
+            images=tuple(str(root / layouts[chosen] / directory / name) for name in names), **fields
+        )
+        for _, directory, names, fields in parsed
+    ]
+
+
+def _parse(entry: object, where: str) -> tuple[str, str, list[str], dict]:
+    """Split, directory, image names, and the other fields of ImageText."""
+    identifier = field(entry, 'identifier', str, where)
+    name = shown(identifier)
+    pair, _, sentence = identifier.rpartition('-')
+    if not (pair and sentence.isdigit()):
+        raise ValueError(f'{where}: "identifier" must be SPLIT-SET-PAIR-SENTENCE, not {name}')
+    label = None
+    if 'label' in entry:
+        label = str(entry['label']).capitalize()
+        if label not in ('True', 'False'):
+            raise ValueError(f'{where}: "label" must be True or False, not {entry["label"]!r}')
+    directory = str(field(entry, 'directory', (str, int), where)) if 'directory' in entry else ''
+    fields = {
+        'where': f'{where} ({name})',
+        'prompt': field(entry, 'sentence', str, where),
+        'label': label,
+        'question_id': identifier,
+    }
+    return identifier.split('-')[0], directory, [f'{pair}-img{n}.png' for n in (0, 1)], fields

@@ -1,0 +1,79 @@
+"""Sources by name, as in config.data.train.
+
+  captions:PATH                      a list of images and captions
+  coco:FILE                          COCO's own captions_*.json
+  karpathy:FILE:SPLIT                COCO, Flickr30K
+  vqa:QUESTIONS[,ANNOTATIONS]        VQA v2
+  nlvr2:FILE
+  jsonl:FILE                         the project's list for generate and classify
+  easy_vqa:SPLIT
+
+  NAME:SPLIT                         a corpus of an installed package, see corpus.py
+
+Lists of image files can be joined: 'vqa:Q1,A1 + vqa:Q2,A2 + jsonl:FILE'.
+
+A source is stateless and picklable, has a length, and gives record i by source[i]: image uint8
+[h, w, 3] RGB, or images, two of them; image_id, the same for the same image; captions, or prompt
+with targets or label, see image_texts.ImageText; and maybe labels int16 [h, w], 0 for background.
+source.entry(i) is the record without images and labels, source.image_id(i) its image_id, and
+source.vocabulary_texts() gives what a vocabulary is made from. Sources of captions also have
+captions(i), others truths() and label_names(). source.attribution is whose work the images show,
+'' if that need not be said, and source.patch_label_names are the names of labels 1, 2, ...
+"""
+
+from semmim_jax.data.readers.captions import read_captions, without_empty
+from semmim_jax.data.readers.coco import read_coco
+from semmim_jax.data.readers.corpus import Corpus, installed_corpora
+from semmim_jax.data.readers.easy_vqa import read_easy_vqa
+from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.data.readers.json_lines import read_json_lines
+from semmim_jax.data.readers.karpathy import read_karpathy
+from semmim_jax.data.readers.nlvr2 import read_nlvr2
+from semmim_jax.data.readers.vqa import read_vqa
+from semmim_jax.data.unreadable import UnreadableRecord
+
+__all__ = ['UnreadableRecord', 'attribution', 'make_source']
+
+_READERS = {
+    'captions': read_captions,
+    'coco': read_coco,
+    'karpathy': read_karpathy,
+    'vqa': read_vqa,
+    'nlvr2': read_nlvr2,
+    'jsonl': read_json_lines,
+    'easy_vqa': read_easy_vqa,
+}
+_FORMS = (
+    'captions:PATH',
+    'coco:FILE',
+    'karpathy:FILE:SPLIT',
+    'vqa:QUESTIONS[,ANNOTATIONS]',
+    'nlvr2:FILE',
+    'jsonl:FILE',
+    'easy_vqa:SPLIT',
+)
+
+
+def make_source(spec: str, data_config):
+    """Makes the source that `spec` names, with its options from `config.data`.
+
+    Raises ValueError for an unknown name, and what the source raises for its own options.
+    """
+    parts = [part.partition(':') for part in spec.split(' + ')]
+    if all(name in _READERS and argument for name, _, argument in parts):
+        records = []
+        for name, _, argument in parts:
+            read = _READERS[name](argument, image_root=data_config.captions.image_root)
+            records += without_empty(read, max_share=data_config.max_replaced)
+        return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
+    corpora = installed_corpora()
+    name, _, split = parts[0]
+    if len(parts) == 1 and split and name in corpora:
+        return corpora[name].make(split, data_config)
+    known = (*_FORMS, *(f'{name}:SPLIT' for name in corpora))
+    raise ValueError(f'unknown source {spec!r}: known are {", ".join(known)}')
+
+
+def attribution(spec: str) -> str:
+    """Whose work the images of the source that `spec` names show; '' where nobody knows."""
+    return installed_corpora().get(spec.partition(':')[0], Corpus(make=None)).attribution

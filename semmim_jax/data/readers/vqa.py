@@ -1,0 +1,79 @@
+"""VQA v2: the official questions and annotations over COCO's image folders."""
+
+import pathlib
+from collections import Counter
+
+from semmim_jax.data.json_files import field, read_json
+from semmim_jax.data.readers.image_texts import ImageText
+
+
+def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
+    """Records of 'QUESTIONS' (test sets) or 'QUESTIONS,ANNOTATIONS', one a question.
+
+    Image 9 of train2014 is IMAGE_ROOT/train2014/COCO_train2014_000000000009.jpg. targets are the
+    distinct answers that are not empty, weights their share of the annotators.
+
+    Raises:
+      ValueError: a file missing or malformed; a question without annotation, an annotation without
+        question or of another image.
+    """
+    path, _, annotations = argument.partition(',')
+    data = read_json(path)
+    subset = field(data, 'data_subtype', str, path).replace('-dev', '')  # test-dev2015: test2015
+    folder = pathlib.Path(image_root or pathlib.Path(path).parent) / subset
+    answers = _read_annotations(annotations) if annotations else None
+    records = []
+    for entry in field(data, 'questions', list, path):
+        question_id = field(entry, 'question_id', int, path)
+        where = f'{path}, question {question_id}'
+        image_id = field(entry, 'image_id', int, where)
+        known = {}
+        if answers is not None:
+            if question_id not in answers:
+                raise ValueError(f'{where}: {annotations} has no annotation of it')
+            annotated_image, known = answers.pop(question_id)
+            if annotated_image != image_id:
+                raise ValueError(
+                    f'{where}: image id {image_id} here, {annotated_image} in {annotations}'
+                )
+        records.append(
+            ImageText(
+                images=(str(folder / f'COCO_{subset}_{image_id:012d}.jpg'),),
+                where=where,
+                image_id=image_id,
+                prompt=field(entry, 'question', str, where),
+                question_id=question_id,
+                **known,
+            )
+        )
+    if answers:
+        raise ValueError(f'{annotations}, question {min(answers)}: {path} has no such question')
+    if not records:
+        raise ValueError(f'{path}: no questions')
+    return records
+
+
+def _read_annotations(path: str) -> dict[int, tuple[int, dict]]:
+    """(image id, fields of ImageText) by question id."""
+    found = {}
+    for entry in field(read_json(path), 'annotations', list, path):
+        question_id = field(entry, 'question_id', int, path)
+        where = f'{path}, question {question_id}'
+        if question_id in found:
+            raise ValueError(f'{where}: annotated twice')
+        given = [field(a, 'answer', str, where) for a in field(entry, 'answers', list, where)]
+        counts = Counter(' '.join(answer.split()) for answer in given)
+        counts.pop('', None)
+        if not counts:
+            raise ValueError(f'{where}: no answer that is not empty')
+        found[question_id] = (
+            field(entry, 'image_id', int, where),
+            {
+                'targets': tuple(answer for answer, _ in counts.most_common()),
+                'weights': tuple(n / len(given) for _, n in counts.most_common()),
+                'annotators': tuple(given),
+                'question_type': field(entry, 'question_type', str, where),
+                'answer_type': field(entry, 'answer_type', str, where),
+            },
+        )
+    return found

@@ -1,0 +1,224 @@
+"""Everything that a run is made of, built from its config in one place."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from semmim_jax.data import examples, pipeline
+from semmim_jax.data.lengths import usual_minimum
+from semmim_jax.data.readers import sources
+from semmim_jax.data.run_files import LABELS, run_files
+from semmim_jax.data.tokenizer import tokenizer_of_files
+from semmim_jax.inference.predictor import Predictor
+from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.run.config_rules import check_ranges
+from semmim_jax.run.data_checks import check_data
+from semmim_jax.run.fingerprint import data_fingerprint, differences, spread
+from semmim_jax.run.initial_weights import run_tokenizer, start_from
+from semmim_jax.run.resolve import resolve
+from semmim_jax.training import distributed
+from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
+from semmim_jax.training.copies import CONFIG, config_text, write_copies
+from semmim_jax.training.optim import make_optimizer
+from semmim_jax.training.sharding import check_batch_sizes, make_mesh
+from semmim_jax.training.state import TrainState, abstract_state, create_state
+
+MakeTask = Callable[[Any, SpecialTokens], Any]
+
+
+@dataclasses.dataclass
+class Experiment:
+    """A run before its first step.
+
+    Attributes:
+      config: frozen, resolved.
+      workdir: the run's folder.
+      tokenizer: see `data.tokenizer`.
+      source: of training records.
+      make_row: makes a training row of a record, see `data.rows`.
+      task: see docs/design.md section 2.
+      tx: the optimizer.
+      mesh: of devices.
+      abstract: shapes and shardings of the state.
+      checkpoints: of the workdir.
+      labels: what the task chooses from; () for tasks that write or compare.
+      fingerprint: of the data; equal fingerprints give equal batches.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    workdir: pathlib.Path
+    tokenizer: Any
+    source: Any
+    make_row: Any
+    task: Any
+    tx: optax.GradientTransformation
+    mesh: Mesh
+    abstract: TrainState
+    checkpoints: Checkpoints
+    labels: tuple[str, ...]
+    fingerprint: dict[str, Any]
+
+    def restore_or_create(self) -> TrainState:
+        """The newest good checkpoint's state; where there never was any, one from `config.init`.
+
+        The workdir changes only when every check has passed: then damaged steps are set aside, and
+        its copies of the run's files are made those of the checkpoint, or of this start.
+
+        Raises:
+          CheckpointError: if the run must not go on from its checkpoint.
+        """
+        found = self.checkpoints.restore(self.abstract, check=self._differences)
+        if found:
+            state, (_, config, _, files) = found
+        else:
+            state, config, files = self._create(), json.loads(self.config.to_json()), self.files
+        if jax.process_index() == 0:
+            write_copies(self.workdir, {CONFIG: config_text(config), **files})
+        return state
+
+    def save(self, state: TrainState) -> None:
+        """Saves a checkpoint with all that the run needs, see `Checkpoints.save`."""
+        self.checkpoints.save(
+            state, config=self.config, fingerprint=self.fingerprint, files=self.files
+        )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Of run_files.py."""
+        return run_files(self.tokenizer, self.labels)
+
+    def _differences(self, saved: SavedRun) -> list[str]:
+        """Why the run must not go on from a checkpoint, in words."""
+        tokens = labels = ()
+        if saved.files:
+            origin = f'of checkpoint {saved.step}'
+            tokens = tokenizer_of_files(saved.files, origin=origin).tokens()
+            labels = json.loads(saved.files[LABELS])
+        return differences(
+            saved.data,
+            self.fingerprint,
+            entry=self.source.entry,
+            tokens=(tokens, self.tokenizer.tokens()),
+            labels=(labels, self.labels),
+        )
+
+    def _create(self) -> TrainState:
+        state = create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
+        init = self.config.init
+        if init.weights or init.image or init.text:
+            state, report = start_from(state, self.config, self.tokenizer)
+            if jax.process_index() == 0:
+                print(report, flush=True)
+        return state
+
+    def batches(self, start_step: int) -> pipeline.TrainBatches:
+        """Training batches of this process from `start_step` on."""
+        return pipeline.train_batches(
+            self.source,
+            self.make_row,
+            self.config.data,
+            batch_size=self.config.train.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def predictor(self, state: TrainState) -> Predictor:
+        """The task's predict functions on the parameters that `config.eval.params` names."""
+        return Predictor(self.task.predict_fns(), self.variables(state), self.mesh)
+
+    def variables(self, state: TrainState) -> Any:
+        """What predict functions see of a state."""
+        params = {'ema': state.ema_params, 'online': state.params}[self.config.eval.params]
+        return state.replace(params=params, opt_state=None)
+
+
+def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experiment:
+    """Builds a run's parts and checks that they fit; the workdir is not changed.
+
+    Args:
+      config: the experiment.
+      workdir: the run's folder; what it holds is continued.
+      make_task: (config, special tokens) -> task.
+
+    Raises:
+      ValueError: for whatever in the config does not fit; the message names the key.
+    """
+    folder = pathlib.Path(workdir)
+    saved = load_run(folder)
+    config = resolve(config, saved, workdir=folder)
+    check_ranges(config)
+    train = config.train
+    text = config.model.text
+    if config.data.max_tokens + text.position_offset > text.max_positions:
+        raise ValueError(
+            f'data.max_tokens={config.data.max_tokens} from row model.text.position_offset='
+            f'{text.position_offset} on do not fit model.text.max_positions={text.max_positions}'
+        )
+    if config.eval.params not in ('ema', 'online'):
+        raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
+    if train.compilation_cache:
+        jax.config.update('jax_compilation_cache_dir', train.compilation_cache)
+    mesh = make_mesh(config.mesh)
+    check_batch_sizes(config, mesh)
+    source = sources.make_source(config.data.train, config.data)
+    tokenizer = run_tokenizer(config, source, saved, workdir=folder)
+    config = _with_min_length(config, source, tokenizer)
+    special = SpecialTokens(
+        pad=tokenizer.pad_id,
+        cls=tokenizer.cls_id,
+        sep=tokenizer.sep_id,
+        mask=tokenizer.mask_id,
+        vocab_size=text.vocab_size,
+    )
+    task = make_task(config, special)
+    check_data(config, source, task.evaluators)
+    labels = ()
+    if task.chooses:
+        labels = source.label_names(min_count=config.data.min_answer_count)
+        task.check_labels(labels)
+    make_row = examples.make_row(config.task.name, source, tokenizer, config.data)
+    if task.corpus_size:
+        records = spread(len(source), task.corpus_size)
+        task.see_corpus([make_row.references_of(source.entry(i)) for i in records])
+    tx = make_optimizer(config.optim, train.steps)
+    try:
+        abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
+    except Exception as error:  # sizes that do not fit each other are found at many places
+        said = ' '.join(str(error).split())
+        raise ValueError(f'no model can be built from this config: {said}') from error
+    checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
+    fingerprint = data_fingerprint(config, source, tokenizer, labels)
+    distributed.agree({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
+    return Experiment(
+        config=config,
+        workdir=folder,
+        tokenizer=tokenizer,
+        source=source,
+        make_row=make_row,
+        task=task,
+        tx=tx,
+        mesh=mesh,
+        abstract=abstract,
+        checkpoints=checkpoints,
+        labels=labels,
+        fingerprint=fingerprint,
+    )
+
+
+def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections.FrozenConfigDict:
+    """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
+    if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
+        return config
+    found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
+    config = ml_collections.ConfigDict(config)
+    config.task.decoding.min_length = min(found, config.task.decoding.max_length)
+    return ml_collections.FrozenConfigDict(config)

@@ -1,0 +1,287 @@
+"""The one training loop. It knows no task and no modality.
+
+Order of a step, and why:
+  1. take batch k (k = steps done): the input is a function of the step, so a restart needs no
+     position to be stored;
+  2. run the step, which donates the old state, and the vote whether to stop;
+  3. settle the step before: its guard and its vote. The host then never runs further ahead than one
+     step, so that the watchdog sees a stuck one, and the devices never wait for the host;
+  4. log: reading the metrics waits for the device, hence only every `log_every` steps;
+  5. save: after logging, so that metrics.jsonl never lags a checkpoint. A kill between the two
+     leaves lines that the next start drops;
+  6. evaluate and draw, on the state that was saved. A restart from that state does it again.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from semmim_jax.data.readers import sources
+from semmim_jax.evaluators import pattern_report, suite, training_losses
+from semmim_jax.evaluators.report import EvalData
+from semmim_jax.inference.predictor import Predictor
+from semmim_jax.run.experiment import Experiment, MakeTask, open_experiment
+from semmim_jax.run.summary import describe_data
+from semmim_jax.training import guard, ledger
+from semmim_jax.training.metrics import MetricsWriter, Progress, floats
+from semmim_jax.training.preemption import Preemption
+from semmim_jax.training.profiling import traced
+from semmim_jax.training.sharding import shard_batch
+from semmim_jax.training.state import TrainState
+from semmim_jax.training.step import jit_step
+from semmim_jax.training.watchdog import Watchdog
+
+
+def train_and_evaluate(
+    config: Any,
+    workdir: str,
+    make_task: MakeTask,
+    *,
+    started: float | None = None,
+    profile_steps: str = '',
+) -> TrainState:
+    """Trains to `config.train.steps`, resuming from the workdir, then evaluates.
+
+    A signal ends it early with the state saved, see preemption.py.
+
+    Args:
+      config: the experiment, see configs/.
+      workdir: the run's folder.
+      make_task: (config, special tokens) -> task.
+      started: unix time from which the ledger counts, None for now.
+      profile_steps: see `profiling.traced`.
+
+    Returns:
+      The final state.
+
+    Raises:
+      NotFinite: after too many batches that the guard skipped, see guard.py.
+    """
+    clock = ledger.Ledger(started=started)
+    with Watchdog(clock, workdir, **config.train.watchdog):
+        run = open_experiment(config, workdir, make_task)
+        train = run.config.train
+        state = run.restore_or_create()
+        first, main = int(state.step), jax.process_index() == 0
+        if main:
+            lines = describe_data(run.source, run.tokenizer, run.config)
+            print('\n'.join(lines), flush=True)
+        _say(
+            main,
+            f'{"resuming" if first else "starting"} at step {first} of {train.steps}, '
+            f'{_count(state.params):,} parameters, {jax.device_count()} '
+            f'{jax.devices()[0].platform} device(s), workdir {run.workdir}',
+        )
+        if first < train.steps:
+            _say(main, 'compiling the training step (minutes for a large model)')
+        if main:
+            clock.open(run.workdir / 'ledger.jsonl', step=first)
+        loop = _Loop(
+            run=run,
+            step_fn=traced(
+                jit_step(run.task, run.tx, run.config, run.abstract),
+                profile_steps,
+                run.workdir / 'tensorboard',
+                first_step=first,
+                last_step=train.steps,
+            ),
+            clock=clock,
+            writer=MetricsWriter(run.workdir, first_step=first, active=main),
+            progress=Progress(
+                first_step=first, last_step=train.steps, batch_size=train.batch_size, active=main
+            ),
+            skipped=guard.SkippedBatches(
+                run.workdir, first_step=first, max_in_a_row=train.max_skipped_in_a_row
+            ),
+            data=eval_data(run),
+            predictor=run.predictor(state),
+        )
+        try:
+            state = loop.run_to_the_end(state)
+        except Exception:
+            if jax.process_count() == 1:  # else a peer may be gone, and a save would wait for it
+                loop.close()
+            raise
+        loop.close()
+        if main:
+            print(ledger.table(ledger.totals(run.workdir / 'ledger.jsonl')))
+    return state
+
+
+@dataclasses.dataclass
+class _Flown:
+    """A step that was handed to the devices."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    index: np.ndarray  # of this process's records [b]
+    stop: jax.Array  # the vote
+
+
+@dataclasses.dataclass
+class _Loop:
+    """What the steps of a run go through."""
+
+    run: Experiment
+    step_fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    clock: ledger.Ledger
+    writer: MetricsWriter
+    progress: Progress
+    skipped: guard.SkippedBatches
+    data: EvalData | None
+    predictor: Predictor
+
+    def run_to_the_end(self, state: TrainState) -> TrainState:
+        """Steps, goes back where the guard gives up and the config allows it, evaluates."""
+        train, stopped = self.run.config.train, False
+        with Preemption(self.run.mesh) as preemption:
+            # Connects the processes while they are abreast. Each compiles the step for itself, and
+            # Gloo, on CPUs, gives up on a first collective for which a peer is 30 s late.
+            preemption.vote()
+            if 0 < int(state.step) < train.steps:
+                self.look_at(state, int(state.step))
+            for rollback in range(train.rollbacks + 1):
+                try:
+                    state, stopped = self.steps(state, preemption)
+                    break
+                except guard.NotFinite as error:
+                    self.clock.enter('checkpoint', error.step)
+                    self.run.checkpoints.wait()
+                    if rollback == train.rollbacks:
+                        raise
+                    print(f'{error}; rollback {rollback + 1} of {train.rollbacks}', flush=True)
+                    state = guard.go_back(self.run.restore_or_create(), step=error.step)
+            self.clock.enter('checkpoint')
+            self.run.checkpoints.wait()
+        if not stopped and self.data is not None:
+            self.clock.enter('evaluation')
+            evaluate(self.run, state, self.data, self.writer)
+        self.run.checkpoints.check_last_save()
+        if stopped:
+            print(f'stopped after step {int(state.step)}: saved, the same command goes on')
+        return state
+
+    def steps(self, state: TrainState, preemption: Preemption) -> tuple[TrainState, bool]:
+        """Steps to the end, or to the step at which the processes agree to stop; and whether so."""
+        run, train, first = self.run, self.run.config.train, int(state.step)
+        due = lambda step, every: step == train.steps or step % every == 0
+        flown, stop = None, False
+        with run.batches(first) as batches, jax.set_mesh(run.mesh):
+            for step in range(first + 1, train.steps + 1):
+                self.clock.enter('data_wait', step)
+                batch = next(batches)
+                compiling = step == first + 1
+                self.progress.waited(self.clock.enter('compilation' if compiling else 'step'))
+                state, metrics = self.step_fn(state, shard_batch(batch.arrays, run.mesh))
+                before, vote = flown, preemption.vote()
+                flown = _Flown(step, metrics, batch.info['index'], vote)
+                if before:
+                    stop = self.settle(before)
+                log, save = due(step, train.log_every), due(step, train.save_every) or stop
+                if compiling or log or save:
+                    stop |= self.settle(flown)
+                    flown = None
+                if compiling:
+                    self.progress.restart()
+                if log:
+                    values = floats(metrics) | {'replaced_records': batches.replaced}
+                    speed = self.progress.update(step, values)
+                    self.writer.scalars(step, 'train', values | speed)
+                if save or stop:
+                    self.clock.enter('checkpoint')
+                    run.save(state)
+                if stop:
+                    break
+                if step < train.steps:
+                    self.look_at(state, step)
+        return state, stop
+
+    def close(self) -> None:
+        """Waits for a save under way and closes files."""
+        self.clock.enter('checkpoint')
+        self.progress.close()
+        self.writer.close()
+        self.run.checkpoints.close()
+        self.clock.close()
+
+    def settle(self, flown: _Flown) -> bool:
+        """Waits for a step, lets the guard see it, and says whether to stop."""
+        self.skipped.seen(flown.step, flown.metrics, flown.index)
+        return bool(flown.stop)
+
+    def look_at(self, state: TrainState, step: int) -> None:
+        """Evaluates and draws, where that is due."""
+        every, images_every = self.run.config.eval.every, self.run.config.train.images_every
+        if self.data is None:
+            return
+        if every and step % every == 0:
+            self.clock.enter('evaluation')
+            evaluate(self.run, state, self.data, self.writer)
+            self.progress.restart()
+        if images_every and step % images_every == 0 and 'patterns' in self.predictor:
+            self.clock.enter('evaluation')
+            now = self.predictor.bind(self.run.variables(state))
+            self.writer.pictures(step, pattern_report.draw(now, self.data))
+            self.progress.restart()
+
+
+def evaluate_workdir(config: Any, workdir: str, make_task: MakeTask) -> None:
+    """Evaluates the newest checkpoint of a workdir.
+
+    Raises:
+      ValueError: if there is no checkpoint, before anything is created, or no evaluation set in
+        the config.
+    """
+    steps = pathlib.Path(workdir, 'checkpoints').glob('*')
+    if not any(path.name.isdecimal() for path in steps):
+        raise ValueError(f'{workdir} holds no checkpoint to evaluate')
+    run = open_experiment(config, workdir, make_task)
+    if run.checkpoints.latest_step() is None:
+        raise ValueError(f'{workdir} holds no checkpoint to evaluate')
+    data = eval_data(run)
+    if data is None:
+        raise ValueError("data.eval is '': name an evaluation set, e.g. captions:LIST.json")
+    state = run.restore_or_create()
+    writer = MetricsWriter(run.workdir, first_step=int(state.step), active=jax.process_index() == 0)
+    evaluate(run, state, data, writer)
+    writer.close()
+    run.checkpoints.close()
+
+
+def eval_data(run: Experiment) -> EvalData | None:
+    """The evaluation set of a run, None if `config.data.eval` is empty."""
+    config = run.config
+    if not config.data.eval:
+        return None
+    source = sources.make_source(config.data.eval, config.data)
+    about = run.tokenizer, config.data, config.eval, run.make_row, run.labels
+    return EvalData(source, *about)
+
+
+def evaluate(run: Experiment, state: TrainState, data: EvalData, writer: MetricsWriter) -> None:
+    """Runs the task's evaluators; prints the table, writes results.json, pictures and scalars."""
+    step = int(state.step)
+    with jax.set_mesh(run.mesh):
+        reports = suite.run(run.task.evaluators, run.predictor(state), data)
+    if jax.process_index() != 0:
+        return
+    reports['training'] = training_losses.evaluate(run.workdir / 'metrics.jsonl')
+    for name, report in reports.items():
+        writer.scalars(step, f'eval_{name}', report.figures)
+    print(f'\nevaluation at step {step} ({run.config.eval.params} parameters)\n')
+    print(suite.format_reports(reports))
+    for path in suite.write(reports, run.workdir, step=step):
+        print(f'wrote {path}')
+
+
+def _count(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _say(main: bool, line: str) -> None:
+    if main:
+        print(line, flush=True)

@@ -1,0 +1,45 @@
+"""What a start says before its first step: the data, the texts, the length of the run."""
+
+from typing import Any
+
+import numpy as np
+
+from semmim_jax.run.fingerprint import spread
+
+LOOKED_AT = 1000  # records whose texts are read
+
+
+def describe_data(source: Any, tokenizer: Any, config: Any) -> list[str]:
+    """Lines on the training data; up to `LOOKED_AT` records, evenly spread, stand for the texts.
+
+    Args:
+      source: of training records.
+      tokenizer: of the run.
+      config: the experiment.
+    """
+    records, batch = len(source), config.train.batch_size
+    entries = [source.entry(i) for i in spread(records, LOOKED_AT)]
+    some = '' if len(entries) == records else f' (of {len(entries):,} looked at)'
+    images = len({entry['image_id'] for entry in entries})
+    captions = [text for entry in entries for text in entry.get('captions', ())]
+    counts = [f'{records:,} records', f'{images:,} images{some}']
+    if captions:
+        counts.append(f'{len(captions):,} captions{some}')
+    epochs = config.train.steps * batch / records
+    lines = [
+        f'data: {", ".join(counts)}; an epoch is {max(records // batch, 1):,} steps of {batch}, '
+        f'the run {epochs:.3g} epochs'
+    ]
+    texts = captions or [text for entry in entries for text in entry.get('targets', ())]
+    if texts:
+        lengths = np.array([tokenizer.length(text) for text in texts])
+        used = {i for text in texts for i in tokenizer.encode(text, lengths.max()).tolist()}
+        used -= {tokenizer.pad_id}
+        writes = 'max_target_tokens' in config.data
+        limit = config.data.max_target_tokens if writes else config.data.max_tokens
+        lines.append(
+            f'text: {len(used):,} of {tokenizer.vocab_size:,} tokens used; texts have '
+            f'{np.median(lengths):.0f} tokens in the median, {lengths.max()} at most; '
+            f'{(lengths > limit).mean():.1%} are longer than {limit} and are cut{some}'
+        )
+    return lines

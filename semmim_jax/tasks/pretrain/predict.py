@@ -1,0 +1,148 @@
+"""Predict functions that evaluators call: (variables, *inputs) -> arrays.
+
+`variables` has the field `params`; which params those are (EMA or online) is the caller's choice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.heads import EncodingHead
+from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops import decoding
+from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.teacher import choose_patches, patch_relevance
+
+
+def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for retrieval; without ITM among the active losses, 'image' and 'text' only.
+
+    Returns:
+      image: images uint8 [b, s, s, 3] -> features [b, e].
+      context: images -> fusion keys and values of their tokens, to be computed once per image.
+      text: ids [b, t] -> {'feature' [b, e], 'tokens' [b, t, d], 'mask' [b, t]}.
+      match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM log-odds [p], larger is
+        a better match.
+    """
+
+    def encode_image(model, images):
+        return model.project_image(model.encode_image(images)[:, 0])
+
+    def encode_context(model, images):
+        return model.image_context(model.encode_image(images))
+
+    def encode_text(model, ids):
+        mask = ids != plan.special.pad
+        tokens = model.encode_text(ids, mask)
+        return {'feature': model.project_text(tokens[:, 0]), 'tokens': tokens, 'mask': mask}
+
+    def match(model, context, rows, tokens, mask):
+        cls = jnp.zeros((len(tokens), 1), jnp.int32)
+        fused = model.fuse(tokens, mask, context, context_index=rows, queries=cls)
+        logits = model.match(fused[:, 0]).astype(jnp.float32)
+        return logits[:, 1] - logits[:, 0]
+
+    fns = {'image': encode_image, 'text': encode_text}
+    if 'itm' in plan.active:
+        fns |= {'context': encode_context, 'match': match}
+    return {name: _applied(fn, model) for name, fn in fns.items()}
+
+
+def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for the quality of patterns (docs/method.md section 8) and the picture of the mask.
+
+    Returns:
+      patterns: images [b, s, s, 3], ids [b, t], key of the mask -> a dict of
+        codes_with_text, codes_without_text int32 [b, n], scores [b, n] (of the former),
+        random_codes_with_text, random_codes_without_text int32 [b, n], of one head with random
+        weights, the same at every call, on the same tokens; cls_codes int32 [b],
+        features [b, n, d] (of the image tower), features_with_text [b, n, d'] (what the heads read
+        with text), relevance [b, n], masked bool [b, n], num_codes int32 [b] (k, in each row).
+    """
+    mim, separate = plan.config.mim, plan.config.mim.target == 'semantic_separate_head'
+
+    def patterns(model, images, ids, key):
+        valid = ids != plan.special.pad
+        tokens, text = model.encode_image(images), model.encode_text(ids, valid)
+        everywhere = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
+        inject = lambda kind: model.inject(
+            kind, tokens, text, valid, positions=everywhere, layers=mim.injection_layers
+        )
+        told, untold = inject(mim.inject_teacher), inject('none')
+        with_text = model.encode_patches(told, separate=separate)  # [b, n, k]
+        without_text = model.encode_patches(untold, separate=separate)
+        random_codes = _random_head(model, told.shape[-1])
+        context = model.image_context(tokens)
+        feature = model.project_text(text[:, 0])
+        relevance = patch_relevance(model, plan, tokens, text, feature, valid, context)
+        chosen = choose_patches(plan, relevance, key)
+        masked = (
+            jnp.zeros(relevance.shape, bool).at[jnp.arange(len(ids))[:, None], chosen].set(True)
+        )
+        return {
+            'codes_with_text': with_text.argmax(-1),
+            'codes_without_text': without_text.argmax(-1),
+            'scores': with_text.max(-1),
+            'random_codes_with_text': random_codes(told),
+            'random_codes_without_text': random_codes(untold),
+            'cls_codes': model.encoding_head(model.to_fusion(tokens[:, 0])).argmax(-1),
+            'features': tokens[:, 1:].astype(jnp.float32),
+            'features_with_text': told.astype(jnp.float32),
+            'relevance': relevance,
+            'masked': masked,
+            'num_codes': jnp.full(len(ids), with_text.shape[-1]),
+        }
+
+    return {'patterns': _applied(patterns, model)}
+
+
+def _random_head(model: SemMIM, width: int) -> Callable[[jax.Array], jax.Array]:
+    """Codes of the encoding head with random weights: tokens [..., width] -> int32 [...].
+
+    Its key is fixed: with one of the batch, each batch would be coded by another head.
+    """
+    head = EncodingHead(dtype=jnp.float32, parent=None, **model.config.encoding)
+    variables = head.init(jax.random.key(0), jnp.zeros((1, width)))
+    return lambda tokens: head.apply(variables, tokens.astype(jnp.float32)).argmax(-1)
+
+
+def caption_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for captions, if the decoder is trained.
+
+    Returns:
+      caption: images [b, s, s, 3], prefix [b, t] -> ids [b, t] int32 that follow the prefix, with
+        [SEP] and padding after it. A prefix is [CLS], words and padding, as PrefixLM reads it
+        (`ops/prefix.py`), no [SEP]. [CLS] alone, which training never shows, is the nearest to it
+        without any words.
+    """
+
+    def read(model, images, prefix):
+        seen = prefix != plan.special.pad
+        tokens = model.encode_image(images)
+        text = model.encode_text(prefix, seen)
+        fused = model.fuse(text, seen, model.image_context(tokens))
+        image = model.to_fusion(tokens)
+        seen = jnp.concatenate([jnp.ones(image.shape[:2], bool), seen], axis=1)
+        return jnp.concatenate([image, fused], axis=1), seen
+
+    def caption(variables, images, prefix):
+        params = {'params': variables.params}
+        context = nn.apply(read, model)(params, images, prefix)
+        decode = lambda ids: model.apply(params, ids, *context, method='decode')
+        return decoding.greedy(
+            lambda inputs, position: decode(inputs)[:, position],
+            rows=prefix.shape[0],
+            length=prefix.shape[1],
+            start=plan.special.cls,
+            end=plan.special.sep,
+            pad=plan.special.pad,
+        )
+
+    return {'caption': caption} if 'prefix' in plan.active else {}
+
+
+def _applied(fn: Callable[..., Any], model: SemMIM) -> Callable[..., Any]:
+    return lambda variables, *inputs: nn.apply(fn, model)({'params': variables.params}, *inputs)

@@ -1,0 +1,226 @@
+"""The student pass: one forward of the online model, and its losses.
+
+The losses are those of docs/method.md sections 2 to 5.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.losses import distillation, itc, itm, lm
+from semmim_jax.losses.mean import Mean
+from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops import masking, rows
+from semmim_jax.tasks.pretrain.plan import Draws, Plan
+from semmim_jax.tasks.pretrain.stages import run_stage
+from semmim_jax.tasks.pretrain.teacher import Teacher
+
+
+def student_pass(
+    model: SemMIM,
+    plan: Plan,
+    batch: dict[str, jax.Array],
+    draws: Draws,
+    teacher: Teacher,
+    queue: dict[str, jax.Array],
+    alpha: Any,
+) -> tuple[dict[str, Mean], dict[str, Mean]]:
+    """Runs the student and sums up its losses (docs/method.md section 6).
+
+    Between the towers and the rest the whole batch meets: in ITC, and for hard negatives.
+
+    Args:
+      model: bound to the online parameters.
+      plan: of the config.
+      batch: see `Pretrain.loss`.
+      draws: of `plan.draw`.
+      teacher: of `teacher_pass`.
+      queue: of `itc.init_queue`.
+      alpha: weight of the momentum targets in ITC and MLM.
+
+    Returns:
+      The active losses, unweighted, and the accuracies.
+    """
+    run = functools.partial(run_stage, model, slices=plan.slices)
+    by_row = draws.by_row()
+    encode = lambda model, inputs: _encode(model, plan, *inputs)
+    tokens, text = run(encode, (batch, by_row, teacher), add=False)
+    positives = None
+    if 'image_id' in queue:
+        positives = itc.shared_positives(batch['image_id'], queue['image_id'])
+    loss, image_to_text, text_to_image = itc.contrastive_loss(
+        image=model.project_image(tokens[plan.full_view][:, 0]),
+        text=model.project_text(text['clean'][:, 0]),
+        teacher_image=teacher.image,
+        teacher_text=teacher.text,
+        queue=queue,
+        temperature=model.temperature,
+        alpha=alpha,
+        positives=positives,
+    )
+    negatives = None
+    if 'itm' in plan.active:
+        similarity = image_to_text, text_to_image
+        negatives = _fetch_negatives(
+            model, plan, tokens, text, draws, batch['image_id'], similarity
+        )
+    compare = lambda model, inputs: _losses(model, plan, *inputs, alpha)
+    losses, metrics = run(compare, (tokens, text, negatives, by_row, teacher), add=True)
+    return {'itc': loss, **losses}, metrics
+
+
+def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
+    """The towers, each in one call.
+
+    Returns:
+      Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and of view 1
+      'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
+    """
+    nothing = jnp.zeros((len(batch['ids']), plan.grid**2), bool)
+    full = sorted({plan.full_view} | {f'view{view}' for _, view in plan.pairs})
+    views = {view: (batch[view.replace('view', 'image')], nothing) for view in full}
+    if 'mim' in plan.active:
+        at = jnp.arange(len(nothing))[:, None], teacher.patches
+        views['masked'] = batch['image1'], nothing.at[at].set(True)
+    images, masks = (rows.join(parts) for parts in zip(*views.values()))
+    tokens = model.encode_image(images, masks if 'masked' in views else None)
+    tokens = dict(zip(views, rows.split(tokens, len(views))))
+
+    texts = {'clean': (batch['ids'], draws.valid)}
+    if 'mlm' in plan.active:
+        texts['masked'] = draws.masked.ids, draws.valid
+    if 'prefix' in plan.active:
+        texts['prefix'] = batch['ids'], draws.split.prefix_mask
+    text = model.encode_text(*(rows.join(parts) for parts in zip(*texts.values())))
+    return tokens, dict(zip(texts, rows.split(text, len(texts))))
+
+
+def _fetch_negatives(
+    model, plan, tokens, text, draws: Draws, image_id, similarity
+) -> dict[str, jax.Array]:
+    """Draws a hard negative image for each text and a hard negative text for each image.
+
+    Args:
+      tokens, text: of `_encode`.
+      similarity: of images to texts and of texts to images, [b, b] each.
+
+    Returns:
+      text [b, t, d], valid [b, t]; weights [b, 3] of the own pair, of the one with the negative
+      text and of that with the negative image; and the image, either its row as `index` [b], where
+      its keys and values will be at hand, or its tokens as `image` [b, n + 1, d].
+    """
+    near = plan.config.itm_negatives == 'local' or rows.shards() == 1
+    draw = functools.partial(masking.hard_negatives, parts=rows.shards() if near else 1)
+    image_key, text_key = jax.random.split(draws.negatives_key)
+    image_to_text, text_to_image = similarity
+    image, has_image = draw(image_key, text_to_image, image_id)
+    other_text, has_text = draw(text_key, image_to_text, image_id)
+    found = {
+        'text': rows.take(text['clean'], other_text, far=not near),
+        'valid': rows.take(draws.valid, other_text, far=not near),
+        'weights': jnp.stack([jnp.ones_like(has_text), has_text, has_image], axis=1),
+    }
+    if near and plan.slices == 1:
+        return found | {'index': image}
+    # Tokens travel, not the keys and values of every layer: those are made anew on arrival.
+    full = model.to_fusion(tokens[plan.full_view])
+    return found | {'image': rows.take(full, image, far=not near)}
+
+
+def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher, alpha):
+    """All losses but ITC, and accuracies; arguments as above, for some of the rows."""
+    losses, metrics = {}, {}
+    image = tokens[plan.full_view]
+    fused = _fuse(model, plan, image, text, negatives, draws)
+    if 'itm' in plan.active:
+        losses['itm'], metrics['itm_accuracy'] = itm.matching_loss(
+            model.match(fused['itm'][:, 0]),
+            jnp.tile(jnp.array([1, 0, 0]), len(image)),
+            negatives['weights'].reshape(-1),
+        )
+    if 'mlm' in plan.active:
+        losses['mlm'], metrics['mlm_accuracy'] = lm.masked_lm_loss(
+            model.predict_words(fused['mlm']),
+            draws.masked.labels,
+            draws.masked.weights,
+            teacher_logits=teacher.words,
+            alpha=alpha,
+        )
+    if 'prefix' in plan.active:
+        image, split = model.to_fusion(image), draws.split
+        context = jnp.concatenate([image, fused['prefix']], axis=1)
+        seen = jnp.concatenate([jnp.ones(image.shape[:2], bool), split.prefix_mask], axis=1)
+        logits = model.decode(split.inputs, context, seen)
+        losses['prefix'] = lm.generation_loss(logits, split.labels, split.weights)
+    if 'agreement' in plan.active:
+        cls = jnp.stack([tokens[f'view{view}'][:, 0] for _, view in plan.pairs], axis=1)
+        losses['agreement'] = distillation.encoding_loss(
+            model.encoding_head(model.to_fusion(cls)),  # [b, pairs, k]
+            teacher.cls_target,
+            temperature=plan.config.tau_student,
+        )
+    if 'mim' in plan.active:
+        losses['mim'] = _mim_loss(model, plan, tokens['masked'], text['clean'], draws, teacher)
+    return losses, metrics
+
+
+def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str, jax.Array]:
+    """The text -> image passes that the active losses need, by loss (docs/method.md section 6).
+
+    One call for all layers but the last, which runs on the queries. Keys and values of an image are
+    computed once for all its texts: the masked one, the prefix, and ITM's three pairs (own text,
+    negative text, own text with a negative image).
+
+    Returns:
+      mlm [b, m, d], prefix [b, t, d], itm [3 b, 1, d].
+    """
+    groups, queries, which = {}, {'prefix': None}, {}
+    if 'mlm' in plan.active:
+        groups['mlm'] = [(text['masked'], draws.valid)]
+        queries['mlm'] = draws.masked.positions
+    if 'prefix' in plan.active:
+        groups['prefix'] = [(text['prefix'], draws.split.prefix_mask)]
+    if 'itm' in plan.active:  # stands last, as the pair with the negative image has to
+        own = text['clean'], draws.valid
+        groups['itm'] = [own, (negatives['text'], negatives['valid']), own]
+        queries['itm'] = jnp.zeros((3 * len(image), 1), jnp.int32)
+        if 'index' in negatives:
+            which = {'others_index': negatives['index']}
+        else:
+            which = {'others': model.fusion.project_context(negatives['image'])}
+    if not groups:
+        return {}
+    context = model.image_context(image)
+    texts = [one for group in groups.values() for one in group]
+    together, mask = (rows.join(parts) for parts in zip(*texts))
+    body = rows.split(model.fuse_body(together, mask, context, **which), len(texts))
+    fused = {}
+    for name, group in groups.items():
+        some, body = rows.join(body[: len(group)]), body[len(group) :]
+        mask = rows.join([valid for _, valid in group])
+        others = which if name == 'itm' else {}
+        fused[name] = model.fuse_last(some, mask, context, queries=queries[name], **others)
+    return fused
+
+
+def _mim_loss(model, plan, tokens, text, draws: Draws, teacher: Teacher) -> Mean:
+    """The loss on masked patches, against the config's target (docs/method.md section 4)."""
+    mim = plan.config.mim
+    told = model.inject(
+        mim.inject_student,
+        tokens,
+        text,
+        draws.valid,
+        positions=teacher.patches,
+        layers=mim.injection_layers,
+    )  # [b, p, d]
+    if mim.target == 'pixel':
+        return distillation.pixel_loss(model.pixel_head(told), teacher.patch_target)
+    if mim.target == 'feature':
+        return distillation.feature_loss(model.feature_head(told), teacher.patch_target)
+    logits = model.encode_patches(told, separate=mim.target == 'semantic_separate_head')
+    return distillation.encoding_loss(
+        logits, teacher.patch_target, temperature=plan.config.tau_student
+    )

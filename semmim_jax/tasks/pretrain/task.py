@@ -1,0 +1,178 @@
+"""SemMIM pre-training: ITC, ITM, MLM, PrefixLM, agreement and text-guided MIM in one step.
+
+The order is that of docs/method.md section 6: one teacher pass gives the ITC keys, MLM's soft
+targets, the masked patches and the targets in the encoding space; the student pass gives the
+losses. Passes through the same weights run as one call, and positions whose output nobody reads
+are not computed.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import meta
+
+from semmim_jax.losses import distillation, itc
+from semmim_jax.losses.mean import Mean
+from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops import balance, masking
+from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.student import student_pass
+from semmim_jax.tasks.pretrain.task import predict
+from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass
+
+
+class Pretrain:
+    """The task `config.task.name = 'pretrain'`.
+
+    Args:
+      config: the whole experiment; `model` and `task` are read (fields: configs/pretrain.py).
+      special: the tokenizer's special ids.
+
+    Raises:
+      ValueError: for an option that is none of its choices.
+    """
+
+    chooses = False  # from a list of labels
+    corpus_size = 0  # training records that it sees beforehand
+
+    def __init__(self, config: Any, special: masking.SpecialTokens):
+        self.plan = Plan(config, special)
+        self.model = SemMIM(config.model)
+        self.max_tokens = config.data.max_tokens
+
+    @property
+    def evaluators(self) -> tuple[str, ...]:
+        """Names of the evaluators that apply."""
+        semantic = 'mim' in self.plan.active and self.plan.config.mim.target.startswith('semantic')
+        return ('losses', 'retrieval', 'patterns') if semantic else ('losses', 'retrieval')
+
+    @property
+    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a row of a batch holds, but for patch labels."""
+        size = self.model.config.image.image_size
+        view = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
+        ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        return {'image1': view, 'image2': view, 'ids': ids, 'image_id': number}
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters of every part that the active losses use, boxed with their logical axes."""
+        size = self.model.config.image.image_size
+        view = jnp.zeros((2, size, size, 3), jnp.uint8)
+        ids = jnp.full((2, 5), self.plan.special.cls, jnp.int32)
+        batch = {'image1': view, 'image2': view, 'ids': ids, 'image_id': jnp.arange(2)}
+
+        def every_pass(model):
+            extra, draws = meta.unbox(self.init_extra(key)), self.plan.draw(key, ids)
+            teacher = teacher_pass(model, self.plan, batch, draws, extra, 0)
+            student_pass(model, self.plan, batch, draws, teacher, extra['queue'], 0.0)
+
+        return self.model.init(key, method=every_pass)['params']
+
+    def init_extra(self, key: jax.Array) -> dict[str, Any]:
+        """The task's own state, boxed with logical axes where it is large.
+
+        The ITC queue, and the centres where the teacher is centred.
+        """
+        config, model = self.plan.config, self.model.config
+        queue = itc.init_queue(key, length=config.queue_size, width=model.embed_dim)
+        for side in 'image', 'text':
+            queue[side] = nn.LogicallyPartitioned(queue[side], ('queue', None))
+        extra = {'queue': queue}
+        if config.balance == 'centring':
+            zeros = jnp.zeros(model.encoding.codes)
+            extra['centres'] = {'cls': zeros, 'patches': zeros}
+        return extra
+
+    def constrain(self, params: Any) -> Any:
+        """Clamps the learned temperature to ALBEF's range; runs after each update.
+
+        See docs/method.md section 1.
+        """
+        return {**params, 'temperature': jnp.clip(params['temperature'], 0.001, 0.5)}
+
+    def loss(self, params, ema_params, extra, batch, *, key, step):
+        """The weighted sum of the losses of one global batch.
+
+        Args:
+          params, ema_params: of student and teacher; no gradient reaches the latter.
+          extra: of `init_extra`.
+          batch: image1, image2 uint8 [b, s, s, 3]; ids int32 [b, t]; image_id int32 [b]; and
+            maybe labels1 int32 [b, n], patch labels of image1, to measure the mask's guidance.
+          key: PRNG key of this step.
+          step: scalar, for the ramps.
+
+        Returns:
+          The loss, and (metrics as a dict of `Mean`, the new `extra`).
+        """
+        total, metrics, teacher = self._forward(params, ema_params, extra, batch, key, step)
+        extra = self._next_extra(extra, teacher, batch)
+        for kind, centre in extra.get('centres', {}).items():
+            metrics[f'{kind}_centre_norm'] = Mean.of(jnp.linalg.norm(centre))
+        return total, (metrics, extra)
+
+    def predict_fns(self) -> dict[str, Any]:
+        """Pure functions (variables, *inputs) for the evaluators; see predict.py."""
+        fns = {'losses': self._losses}
+        fns |= predict.retrieval_fns(self.model, self.plan)
+        fns |= predict.caption_fns(self.model, self.plan)
+        if 'patterns' in self.evaluators:
+            fns |= predict.pattern_fns(self.model, self.plan)
+        return fns
+
+    def _losses(self, variables, batch, key):
+        """Metrics of an unseen batch, state untouched; `variables` has the fields of a state."""
+        v = variables
+        return self._forward(v.params, v.ema_params, v.extra, batch, key, v.updates)[1]
+
+    def _forward(self, params, ema_params, extra, batch, key, step):
+        """Loss, metrics and the teacher's outputs; arguments as in `loss`.
+
+        See docs/method.md section 5.
+        """
+        config, draws = self.plan.config, self.plan.draw(key, batch['ids'])
+        teacher = nn.apply(teacher_pass, self.model)(
+            {'params': ema_params}, self.plan, batch, draws, extra, step
+        )
+        alpha = config.alpha * jnp.minimum(1.0, step / max(config.alpha_ramp_steps, 1))
+        losses, metrics = nn.apply(student_pass, self.model)(
+            {'params': params}, self.plan, batch, draws, teacher, extra['queue'], alpha
+        )
+        total = sum(config.weights[name] * loss.value for name, loss in losses.items())
+        metrics |= {f'loss_{name}': loss for name, loss in losses.items()}
+        metrics |= {'loss': Mean.of(total), 'temperature': Mean.of(params['temperature'])}
+        return total, metrics | self._monitors(batch, teacher), teacher
+
+    def _next_extra(self, extra: dict[str, Any], teacher: Teacher, batch) -> dict[str, Any]:
+        """The queue and the centres after this step (docs/method.md section 6)."""
+        rows = dict(image=teacher.image, text=teacher.text, image_id=batch['image_id'])
+        queue = itc.enqueue(extra['queue'], **rows)
+        if 'centres' not in extra:
+            return {'queue': queue}
+        centres = dict(extra['centres'])
+        for kind, logits in (('cls', teacher.cls_logits), ('patches', teacher.patch_logits)):
+            if logits is not None:
+                rows = logits.reshape(-1, logits.shape[-1])
+                centres[kind] = balance.update_centre(
+                    centres[kind], rows, momentum=self.plan.config.centre_momentum
+                )
+        return {'queue': queue, 'centres': centres}
+
+    def _monitors(self, batch, teacher: Teacher) -> dict[str, Mean]:
+        """Collapse monitors and the guidance of the mask (docs/method.md sections 3 and 6)."""
+        found = {}
+        if teacher.cls_target is not None:
+            targets = teacher.cls_target.reshape(-1, teacher.cls_target.shape[-1])
+            stats = distillation.code_statistics(targets)
+            found |= {f'cls_{name}': value for name, value in stats.items()}
+        if teacher.patch_logits is not None:
+            rows = teacher.patch_target.reshape(-1, teacher.patch_target.shape[-1])
+            stats = distillation.code_statistics(rows)
+            found |= {f'patch_{name}': value for name, value in stats.items()}
+        if teacher.patches is not None and 'labels1' in batch:
+            objects = (batch['labels1'] > 0).astype(jnp.float32)  # [b, n]
+            masked = jnp.take_along_axis(objects, teacher.patches, axis=1)  # [b, p]
+            found['guidance'] = masked.mean() / jnp.maximum(objects.mean(), 1e-6)
+        return {name: Mean.of(value) for name, value in found.items()}
