@@ -177,6 +177,7 @@ def base() -> ml_collections.ConfigDict:
     train.keep = 2  # checkpoints
     train.images_every = 5000  # pictures in TensorBoard; 0: none
     train.async_save = True
+    train.collapse_alarm = 0.5  # least share of the greatest entropy (training/alarms.py); 0: none
     train.max_skipped_in_a_row = 20  # batches with a loss or gradient that is not finite: then stop
     train.rollbacks = 0  # times that the last checkpoint is gone back to instead of that stop
     train.watchdog = dict(  # a process that is stuck ends itself

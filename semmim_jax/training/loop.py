@@ -23,6 +23,7 @@ from semmim_jax.data import sources
 from semmim_jax.evaluators import course, pattern_report, suite
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.training import guard, ledger
+from semmim_jax.training.alarms import CollapseAlarm
 from semmim_jax.training.experiment import Experiment, MakeTask, open_experiment
 from semmim_jax.training.metrics import MetricsWriter, Progress, floats
 from semmim_jax.training.predictor import Predictor
@@ -90,6 +91,7 @@ def train_and_evaluate(
             skipped=guard.SkippedBatches(
                 run.workdir, first_step=first, max_in_a_row=train.max_skipped_in_a_row
             ),
+            alarm=CollapseAlarm(run.config, active=main),
             data=eval_data(run),
             predictor=run.predictor(state),
         )
@@ -125,6 +127,7 @@ class _Loop:
     writer: MetricsWriter
     progress: Progress
     skipped: guard.SkippedBatches
+    alarm: CollapseAlarm
     data: EvalData | None
     predictor: Predictor
 
@@ -184,6 +187,7 @@ class _Loop:
                     values = floats(metrics) | {'replaced_records': batches.replaced}
                     speed = self.progress.update(step, values)
                     self.writer.scalars(step, 'train', values | speed)
+                    self.alarm.check(step, values)
                 if save or stop:
                     self.clock.enter('checkpoint')
                     run.checkpoints.save(state, config=run.config, fingerprint=run.fingerprint)

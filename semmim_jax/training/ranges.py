@@ -50,7 +50,7 @@ TABLE = (
         'from 0 to 1',
         lambda x: 0 <= x <= 1,
         'alpha mlm_probability prob centre_momentum ema ema_end max_replaced held_out_pairs '
-        'max_overlap min_cover',
+        'max_overlap min_cover collapse_alarm',
     ),
     ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing'),
     (
