@@ -192,6 +192,7 @@ def base() -> ml_collections.ConfigDict:
     evaluation.params = 'ema'  # or 'online'
     evaluation.batch_size = 256
     evaluation.k_test = 256  # candidates re-ranked by ITM
+    evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
     c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole
