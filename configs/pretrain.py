@@ -195,6 +195,7 @@ def base() -> ml_collections.ConfigDict:
     train.keep = 2  # checkpoints
     train.images_every = 5000  # pictures in TensorBoard; 0: none
     train.async_save = True
+    train.collapse_alarm = 0.5  # least share of the greatest entropy (training/alarms.py); 0: none
     train.max_skipped_in_a_row = 20  # batches with a loss or gradient that is not finite: then stop
     train.rollbacks = 0  # times that the last checkpoint is gone back to instead of that stop
     train.watchdog = dict(  # a process that is stuck ends itself
@@ -209,6 +210,7 @@ def base() -> ml_collections.ConfigDict:
     evaluation.params = 'ema'  # or 'online'
     evaluation.batch_size = 256
     evaluation.k_test = 256  # candidates re-ranked by ITM
+    evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
     c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole

@@ -52,7 +52,7 @@ class Ground:
 
     @property
     def make_task(self) -> Any:
-        """See `training.experiment.MakeTask`."""
+        """See `run.experiment.MakeTask`."""
         return find_task(self.config)
 
     def job(self, name: str, *, processes: int = 1, devices: int = 1, **overrides: Any) -> Job:

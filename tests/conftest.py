@@ -14,7 +14,6 @@ os.environ.setdefault(
 )
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 
-import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from configs.pretrain import get_config
 from semmim_jax.ops.masking import SpecialTokens
 
 flags.FLAGS.mark_as_parsed()
-jax.config.update('jax_default_matmul_precision', 'highest')
 
 
 @pytest.fixture

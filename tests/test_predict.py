@@ -74,6 +74,11 @@ def test_features_and_matches_are_the_runs_own(matching, folder):
     assert_close(model.encode_image(paths[0]), features[:1])
     pixels = [np.asarray(PIL.Image.open(path)) for path in paths]
     assert_close(model.encode_image(np.stack(pixels)), features)
+    ids = np.stack([model.tokenizer.encode(text, config.data.max_tokens) for text in texts])
+    text = fns['text'](teacher, ids)
+    context, first = fns['context'](teacher, batch['image']), np.zeros(3, int)
+    logits = fns['match'](teacher, context, first, text['tokens'], text['mask'])  # [3, 2]
+    assert_close(match[0], 1 / (1 + np.exp(logits[:, 0] - logits[:, 1])))
     whole = semmim_jax.load(workdir, batch_size=8)
     assert_close(whole.match(paths, texts), match)
     with pytest.raises(ValueError, match="'retrieval' cannot do this; tasks that can: generate"):

@@ -1,4 +1,10 @@
-"""Image-text retrieval: rank by ITC, re-rank the best by ITM (docs/method.md section 7)."""
+"""Image-text retrieval: rank by ITC, re-rank the best by ITM (docs/method.md section 7).
+
+`eval.rerank` names the score of a pair and the pairs that each direction re-ranks:
+
+    log_odds     log p(match) - log p(no match), of the pairs that either direction asks for (ours)
+    match_logit  the logit of a match alone, each direction its own pairs (ALBEF's code)
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +15,10 @@ from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.inference.predictor import to_host
 
 RANKS = (1, 5, 10)
+RERANKS = {
+    'log_odds': lambda logits: logits[:, 1] - logits[:, 0],
+    'match_logit': lambda logits: logits[:, 1],
+}
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
@@ -28,10 +38,10 @@ def evaluate(predict: Any, data: EvalData) -> Report:
         [to_host(predict('image', b['image']))[b['valid']] for b in data.image_batches()]
     )  # [i, e]
     similarity = images @ text['feature'].T  # [i, t]
-    figures = recalls(similarity, image_of_text, suffix='itc')
+    figures = recalls(similarity, similarity, image_of_text, suffix='itc')
     if 'match' in predict:
         matched = _rerank(predict, data, similarity, text)
-        figures |= recalls(matched, image_of_text, suffix='itm')
+        figures |= recalls(*matched, image_of_text, suffix='itm')
     gallery = {'tr': len(texts) / len(images), 'ir': 1.0}  # right answers a query
     sizes = {'tr': len(texts), 'ir': len(images)}
     chance = {}
@@ -42,51 +52,60 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     return Report(figures, chance=chance)
 
 
-def recalls(scores: np.ndarray, image_of_text: np.ndarray, *, suffix: str) -> dict[str, float]:
+def recalls(
+    text_scores: np.ndarray, image_scores: np.ndarray, image_of_text: np.ndarray, *, suffix: str
+) -> dict[str, float]:
     """Recall at `RANKS` both ways; an image counts as soon as any of its texts is found.
 
     See docs/method.md section 7.
 
     Args:
-      scores: [i, t], larger is better.
+      text_scores: [i, t], larger is better; ranks the texts of each image.
+      image_scores: [i, t]; ranks the images of each text.
       image_of_text: [t] int.
       suffix: of the names, 'tr@1_SUFFIX' for image to text and 'ir@1_SUFFIX' for text to image.
     """
-    own = image_of_text[None, :] == np.arange(len(scores))[:, None]  # [i, t]
-    best_own = np.where(own, scores, -np.inf).max(axis=1, keepdims=True)
+    own = image_of_text[None, :] == np.arange(len(text_scores))[:, None]  # [i, t]
+    best_own = np.where(own, text_scores, -np.inf).max(axis=1, keepdims=True)
     # Rank = how many wrong candidates are at least as good: ties count against us.
-    image_rank = ((scores >= best_own) & ~own).sum(axis=1)
-    right = scores[image_of_text, np.arange(len(image_of_text))]  # [t]
-    text_rank = (scores >= right[None]).sum(axis=0) - 1
+    image_rank = ((text_scores >= best_own) & ~own).sum(axis=1)
+    right = image_scores[image_of_text, np.arange(len(image_of_text))]  # [t]
+    text_rank = (image_scores >= right[None]).sum(axis=0) - 1
     found = {}
     for side, ranks in (('tr', image_rank), ('ir', text_rank)):
         found |= {f'{side}@{k}_{suffix}': float((ranks < k).mean()) for k in RANKS}
     return found
 
 
-def candidates(similarity: np.ndarray, k_test: int) -> np.ndarray:
-    """Pairs to re-rank, [i, t] bool: the top k_test texts of each image and images of each text.
+def candidates(similarity: np.ndarray, k_test: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that each direction asks for: top k_test texts of each image, images of each text.
 
     See docs/method.md section 7.
+
+    Returns:
+      Two of [i, t] bool.
     """
-    chosen = np.zeros(similarity.shape, bool)
+    texts, images = np.zeros(similarity.shape, bool), np.zeros(similarity.shape, bool)
     k_text, k_image = (min(k_test, size) for size in similarity.shape[::-1])
     top_texts = np.argpartition(-similarity, k_text - 1, axis=1)[:, :k_text]
     top_images = np.argpartition(-similarity, k_image - 1, axis=0)[:k_image]
-    np.put_along_axis(chosen, top_texts, True, axis=1)
-    np.put_along_axis(chosen, top_images, True, axis=0)
-    return chosen
+    np.put_along_axis(texts, top_texts, True, axis=1)
+    np.put_along_axis(images, top_images, True, axis=0)
+    return texts, images
 
 
-def _rerank(predict: Any, data: EvalData, similarity: np.ndarray, text: dict) -> np.ndarray:
-    """Scores [i, t]: ITM log-odds where re-ranked, and below all of those the ITC order.
+def _rerank(
+    predict: Any, data: EvalData, similarity: np.ndarray, text: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores for ranking texts and for ranking images, [i, t] each.
 
-    Both directions share one set of pairs. A pair that only the other direction asked for is
-    re-ranked as well; published code leaves it at its ITC place.
+    ITM's score, as `eval.rerank` has it, where a pair is re-ranked; the others keep the order of
+    their similarities, below all of those.
     """
-    chosen = candidates(similarity, data.settings.k_test)
-    # Under any log-odds; in float32 what is left of the similarities would be sixteenths.
-    scores = similarity.astype(np.float64) - 1e6
+    rerank = data.settings.rerank
+    texts, images = candidates(similarity, data.settings.k_test)
+    chosen = texts | images  # a pair that both directions ask for is scored once
+    scores = _below_itm(similarity)
     first = 0
     for batch in data.image_batches():
         count = int(batch['valid'].sum())
@@ -94,10 +113,19 @@ def _rerank(predict: Any, data: EvalData, similarity: np.ndarray, text: dict) ->
         context = predict('context', batch['image'])
         for part in _parts(len(rows), data.settings.batch_size):
             row, column = rows[part], columns[part]
-            odds = predict('match', context, row, text['tokens'][column], text['mask'][column])
-            scores[first + row, column] = to_host(odds)
+            logits = predict('match', context, row, text['tokens'][column], text['mask'][column])
+            scores[first + row, column] = RERANKS[rerank](to_host(logits))
         first += count
-    return scores
+    if rerank == 'log_odds':
+        return scores, scores
+    others = _below_itm(similarity)
+    return np.where(texts, scores, others), np.where(images, scores, others)
+
+
+def _below_itm(similarity: np.ndarray) -> np.ndarray:
+    """Scores in the order of the similarities, below any of ITM's."""
+    # In float32 what is left of the similarities would be sixteenths.
+    return similarity.astype(np.float64) - 1e6
 
 
 def _parts(total: int, size: int) -> Iterator[np.ndarray]:

@@ -185,7 +185,8 @@ class Model:
             at = column[part]
             return context, row[part], text['tokens'][at], text['mask'][at]
 
-        odds = self._map('match', row.size, pairs).reshape(shape)
+        logits = self._map('match', row.size, pairs)  # [i * t, 2]
+        odds = (logits[:, 1] - logits[:, 0]).reshape(shape)
         return 1 / (1 + np.exp(-odds))
 
     def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:

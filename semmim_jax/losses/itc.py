@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean
 from semmim_jax.ops import rows
+from semmim_jax.ops.products import HIGHEST
 
 
 def init_queue(key: jax.Array, *, length: int, width: int) -> dict[str, jax.Array]:
@@ -107,8 +108,8 @@ def contrastive_loss(
         near, far = positives[:, :batch], positives[:, batch:]
 
     def compare(feature, key, candidates, hard):
-        logits = feature @ candidates.T / temperature  # [b, c]
-        teacher = key @ candidates.T / jax.lax.stop_gradient(temperature)
+        logits = _similarity(feature, candidates) / temperature  # [b, c]
+        teacher = _similarity(key, candidates) / jax.lax.stop_gradient(temperature)
         return logits, _Part.of(logits, teacher, hard)
 
     def one_side(feature, key, other_keys, queued):
@@ -153,6 +154,12 @@ class _Part(NamedTuple):
             expected=sum(expected),
             positive=self.positive + other.positive,
         )
+
+
+def _similarity(features: jax.Array, candidates: jax.Array) -> jax.Array:
+    """[b, e], [c, e] -> [b, c], float32 at full precision: the temperature magnifies roundings."""
+    x, y = (a.astype(jnp.float32) for a in (features, candidates))
+    return jnp.matmul(x, y.T, precision=HIGHEST)
 
 
 def _normalise(x: jax.Array) -> jax.Array:

@@ -26,6 +26,7 @@ from semmim_jax.models.layers import (
     param_init,
 )
 from semmim_jax.ops import rows
+from semmim_jax.ops.products import full_precision
 
 
 class BertLayer(nn.Module):
@@ -190,9 +191,10 @@ class VocabularyHead(nn.Module):
         )
 
     def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
-        """[..., d] and the word embeddings [v, d] -> logits [..., v]."""
+        """[..., d] and the word embeddings [v, d] -> logits [..., v], float32."""
         x = self.norm(nn.gelu(self.transform(x), approximate=False))
-        return x @ word.T.astype(self.dtype) + self.bias.astype(self.dtype)
+        # In `dtype`, not cast to float32: it is the largest of all heads, and its sums are float32.
+        return jnp.matmul(x, word.T.astype(self.dtype), **full_precision(self.dtype)) + self.bias
 
 
 class Bert(nn.Module):

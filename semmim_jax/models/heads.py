@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.models.layers import INIT_STDDEV, dense, layer_norm, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
+from semmim_jax.ops.products import full_precision
 
 
 class EncodingHead(nn.Module):
@@ -38,7 +39,7 @@ class EncodingHead(nn.Module):
         )
         # Unit length in float32: a bfloat16 norm would move every cosine.
         x, directions = unit(x).astype(self.dtype), unit(directions).astype(self.dtype)
-        return jnp.einsum('...d,kd->...k', x, directions, preferred_element_type=jnp.float32)
+        return jnp.einsum('...d,kd->...k', x, directions, **full_precision(self.dtype))
 
 
 class LabelHead(nn.Module):
@@ -52,9 +53,9 @@ class LabelHead(nn.Module):
     def setup(self):
         self.up = dense(self.hidden, (None, 'mlp'), dtype=self.dtype)
         self.norm = layer_norm(self.epsilon, self.dtype)
-        self.out = dense(self.classes, ('mlp', None), dtype=self.dtype)
+        self.out = dense(self.classes, ('mlp', None), **LAST_DENSE)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., d] -> logits [..., classes], float32."""
         x = nn.gelu(self.norm(self.up(x)), approximate=False)
-        return self.out(x).astype(jnp.float32)
+        return self.out(x)

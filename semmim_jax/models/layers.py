@@ -14,8 +14,12 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from semmim_jax.ops import rows
+from semmim_jax.ops.products import HIGHEST, full_precision
 
 INIT_STDDEV = 0.02  # of embeddings and tokens: BERT's and ViT's
+
+# Options of `dense` where the output is a logit or a feature to be compared (ops/products.py).
+LAST_DENSE = {'dtype': jnp.float32, 'precision': HIGHEST}
 
 REMAT_POLICIES = {
     'none': None,
@@ -115,7 +119,8 @@ class Attention(nn.Module):
     def weights(self, x, keys, *, mask=None):
         """Attention probabilities [b, h, t, s] in float32, for when the map itself is wanted."""
         scale = (self.width // self.heads) ** -0.5
-        logits = jnp.einsum('bthd,bshd->bhts', self.query(x), keys).astype(jnp.float32) * scale
+        options = full_precision(self.dtype)
+        logits = jnp.einsum('bthd,bshd->bhts', self.query(x), keys, **options) * scale
         if mask is not None:
             logits = jnp.where(mask[:, None, None, :], logits, -jnp.inf)
         return nn.softmax(logits, axis=-1)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.heads import EncodingHead
-from semmim_jax.models.layers import INIT_STDDEV, dense, layer_norm, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
 from semmim_jax.models.vit import ViT
 
 
@@ -44,9 +44,9 @@ class SemMIM(nn.Module):
         self.fusion = Bert(cross=True, **text | dict(depth=c.fusion_depth, vocab_size=0))
         self.decoder = Bert(cross=True, **text | dict(depth=c.decoder_depth))
         self.decoder_head = head()
-        self.image_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
-        self.text_projection = dense(c.embed_dim, ('embed', None), dtype=self.dtype)
-        self.itm_head = dense(2, ('embed', None), dtype=self.dtype)
+        self.image_projection = dense(c.embed_dim, ('embed', None), **LAST_DENSE)
+        self.text_projection = dense(c.embed_dim, ('embed', None), **LAST_DENSE)
+        self.itm_head = dense(2, ('embed', None), **LAST_DENSE)
         self.mlm_head = head()
         self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
         self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
@@ -180,7 +180,7 @@ class SemMIM(nn.Module):
         return ((weights * valid).sum(axis=1) / valid.sum(axis=1))[:, 1:]
 
     def match(self, fused_cls: jax.Array) -> jax.Array:
-        """Fused text CLS [..., d] -> ITM logits [..., 2], class 1 is a match."""
+        """Fused text CLS [..., d] -> ITM logits [..., 2], float32; class 1 is a match."""
         return self.itm_head(fused_cls)
 
     def encode_patches(self, tokens: jax.Array, *, separate: bool) -> jax.Array:
@@ -191,7 +191,7 @@ class SemMIM(nn.Module):
         return (self.patch_encoding_head if separate else self.encoding_head)(tokens)
 
     def predict_words(self, fused: jax.Array) -> jax.Array:
-        """Fused tokens [..., d] -> MLM logits [..., v]."""
+        """Fused tokens [..., d] -> MLM logits [..., v], float32."""
         return self.mlm_head(fused, self.text.words)
 
     def decode(self, ids: jax.Array, context: jax.Array, context_mask: jax.Array) -> jax.Array:
@@ -205,7 +205,7 @@ class SemMIM(nn.Module):
           context_mask: [c, s] bool.
 
         Returns:
-          Logits of the next token [b, t, v].
+          Logits of the next token [b, t, v], float32.
         """
         x = self.decoder(
             self.decoder.embed(ids),
@@ -230,7 +230,7 @@ class SemMIM(nn.Module):
           cache: of `self.decoder.empty_cache`, with the earlier positions.
 
         Returns:
-          Logits of the next token [b, v], and the cache with this position.
+          Logits of the next token [b, v], float32, and the cache with this position.
         """
         x = self.decoder.embed(ids[:, None], position)
         x, cache = self.decoder.extend(

@@ -51,7 +51,7 @@ TABLE = (
         'from 0 to 1',
         lambda x: 0 <= x <= 1,
         'alpha mlm_probability prob centre_momentum ema ema_end max_replaced held_out_pairs '
-        'max_overlap min_cover alpha_ramp_share tau_teacher_share warmup_share',
+        'max_overlap min_cover collapse_alarm alpha_ramp_share tau_teacher_share warmup_share',
     ),
     ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing'),
     (
@@ -67,6 +67,7 @@ TABLE = (
         'phase_seconds',
     ),
     ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
+    ('log_odds or match_logit', lambda x: x in ('log_odds', 'match_logit'), 'rerank'),
     (
         'two shares, the smaller first',
         lambda x: _numbers(x, 2) and 0 < x[0] <= x[1] <= 1,

@@ -27,6 +27,7 @@ from semmim_jax.inference.predictor import Predictor
 from semmim_jax.run.experiment import Experiment, MakeTask, open_experiment
 from semmim_jax.run.summary import describe_data
 from semmim_jax.training import guard, ledger
+from semmim_jax.training.alarms import CollapseAlarm
 from semmim_jax.training.metrics import MetricsWriter, Progress, floats
 from semmim_jax.training.preemption import Preemption
 from semmim_jax.training.profiling import traced
@@ -97,6 +98,7 @@ def train_and_evaluate(
             skipped=guard.SkippedBatches(
                 run.workdir, first_step=first, max_in_a_row=train.max_skipped_in_a_row
             ),
+            alarm=CollapseAlarm(run.config, active=main),
             data=eval_data(run),
             predictor=run.predictor(state),
         )
@@ -132,6 +134,7 @@ class _Loop:
     writer: MetricsWriter
     progress: Progress
     skipped: guard.SkippedBatches
+    alarm: CollapseAlarm
     data: EvalData | None
     predictor: Predictor
 
@@ -191,6 +194,7 @@ class _Loop:
                     values = floats(metrics) | {'replaced_records': batches.replaced}
                     speed = self.progress.update(step, values)
                     self.writer.scalars(step, 'train', values | speed)
+                    self.alarm.check(step, values)
                 if save or stop:
                     self.clock.enter('checkpoint')
                     run.save(state)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from semmim_jax.evaluators import retrieval
+from semmim_jax.run.config_rules import check_ranges
 
 IMAGES, EACH, WIDTH = 400, 5, 16
 
 
 class Gallery:
-    """Stands for EvalData and the predict functions: features and match scores are given."""
+    """Stands for EvalData and the predict functions: features and ITM logits are given."""
 
-    def __init__(self, k_test):
+    def __init__(self, k_test, rerank):
         rng = np.random.default_rng(0)
         concept = rng.normal(size=(IMAGES, WIDTH))
         unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
@@ -23,8 +24,9 @@ class Gallery:
         own = concept[self.image_of_text]
         self.text = unit(own + 0.9 * rng.normal(size=own.shape))
         own = self.image_of_text[None] == np.arange(IMAGES)[:, None]
-        self.odds = (rng.normal(size=own.shape) + 2.5 * own).astype(np.float32)  # [i, t]
-        self.settings = types.SimpleNamespace(k_test=k_test, batch_size=64)
+        no_match, match = rng.normal(size=(2, *own.shape)) + 1.2 * np.stack([~own, own])
+        self.logits = np.stack([no_match, match], axis=-1).astype(np.float32)  # [i, t, 2]
+        self.settings = types.SimpleNamespace(k_test=k_test, batch_size=64, rerank=rerank)
 
     def texts(self):
         return [str(i) for i in range(len(self.text))], self.image_of_text
@@ -55,17 +57,21 @@ class Gallery:
         if name == 'context':
             return inputs[0]
         context, rows, tokens, _ = inputs
-        return self.odds[context[rows], tokens[:, 0, 0].astype(int)]
+        return self.logits[context[rows], tokens[:, 0, 0].astype(int)]
 
 
 def brute_force(gallery):
     """Every figure by sorting, one query after the other."""
     similarity, k_test = gallery.images @ gallery.text.T, gallery.settings.k_test
-    asked = np.zeros(similarity.shape, bool)
+    asked = {side: np.zeros(similarity.shape, bool) for side in ('tr', 'ir')}
     for i in range(IMAGES):
-        asked[i, np.argsort(-similarity[i])[:k_test]] = True
+        asked['tr'][i, np.argsort(-similarity[i])[:k_test]] = True
     for t in range(len(gallery.text)):
-        asked[np.argsort(-similarity[:, t])[:k_test], t] = True
+        asked['ir'][np.argsort(-similarity[:, t])[:k_test], t] = True
+    scores = gallery.logits[..., 1]
+    if gallery.settings.rerank == 'log_odds':
+        scores = scores - gallery.logits[..., 0]
+        asked = dict.fromkeys(asked, asked['tr'] | asked['ir'])
     found = {}
     for suffix in ('itc', 'itm'):
         ranks = {'tr': [], 'ir': []}
@@ -74,9 +80,9 @@ def brute_force(gallery):
                 line = similarity[query] if side == 'tr' else similarity[:, query]
                 order = np.argsort(-line)
                 if suffix == 'itm':
-                    told = asked[query] if side == 'tr' else asked[:, query]
-                    odds = gallery.odds[query] if side == 'tr' else gallery.odds[:, query]
-                    first = [c for c in np.argsort(-odds) if told[c]]
+                    told = asked[side][query] if side == 'tr' else asked[side][:, query]
+                    score = scores[query] if side == 'tr' else scores[:, query]
+                    first = [c for c in np.argsort(-score) if told[c]]
                     order = [*first, *(c for c in order if not told[c])]
                 hits = [gallery.image_of_text[c] if side == 'tr' else c for c in order]
                 ranks[side].append(hits.index(right))
@@ -86,9 +92,10 @@ def brute_force(gallery):
     return found
 
 
+@pytest.mark.parametrize('rerank', ['log_odds', 'match_logit'])
 @pytest.mark.parametrize('k_test', [3, 32])  # 3: below the re-ranked the order is that of ITC
-def test_figures_equal_the_brute_force(k_test):
-    gallery = Gallery(k_test)
+def test_figures_equal_the_brute_force(k_test, rerank):
+    gallery = Gallery(k_test, rerank)
     report = retrieval.evaluate(gallery, gallery)
     expected = brute_force(gallery)
     assert {name: report.figures[name] for name in expected} == pytest.approx(expected, abs=0)
@@ -97,3 +104,18 @@ def test_figures_equal_the_brute_force(k_test):
     assert expected['tr@1_itm'] != expected['tr@1_itc']
     assert report.chance['tr@10_itm'] == pytest.approx(10 * 5 / 2000)
     assert report.chance['ir@5_itc'] == pytest.approx(5 / 400)
+
+
+def test_each_direction_asks_for_pairs_of_its_own():
+    """The best text of each image, and the best image of each text."""
+    similarity = np.array([[0.9, 0.8, 0.1], [0.2, 0.3, 0.7]], np.float32)
+    texts, images = retrieval.candidates(similarity, 1)
+    np.testing.assert_array_equal(texts, [[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(images, [[1, 1, 0], [0, 0, 1]])
+
+
+def test_a_rule_that_does_not_exist_is_refused_at_the_start():
+    for rerank in retrieval.RERANKS:
+        check_ranges({'eval': {'rerank': rerank}})
+    with pytest.raises(ValueError, match="^eval.rerank='logit': must be log_odds or match_logit$"):
+        check_ranges({'eval': {'rerank': 'logit'}})

@@ -24,8 +24,8 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
       image: images uint8 [b, s, s, 3] -> features [b, e].
       context: images -> fusion keys and values of their tokens, to be computed once per image.
       text: ids [b, t] -> {'feature' [b, e], 'tokens' [b, t, d], 'mask' [b, t]}.
-      match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM log-odds [p], larger is
-        a better match.
+      match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM logits [p, 2], class 1
+        is a match.
     """
 
     def encode_image(model, images):
@@ -42,8 +42,7 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     def match(model, context, rows, tokens, mask):
         cls = jnp.zeros((len(tokens), 1), jnp.int32)
         fused = model.fuse(tokens, mask, context, context_index=rows, queries=cls)
-        logits = model.match(fused[:, 0]).astype(jnp.float32)
-        return logits[:, 1] - logits[:, 0]
+        return model.match(fused[:, 0])
 
     fns = {'image': encode_image, 'text': encode_text}
     if 'itm' in plan.active:

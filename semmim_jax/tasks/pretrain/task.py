@@ -17,10 +17,10 @@ from semmim_jax.losses import distillation, itc
 from semmim_jax.losses.mean import Mean
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import balance, masking
+from semmim_jax.tasks.pretrain import predict
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.student import student_pass
-from semmim_jax.tasks.pretrain.task import predict
-from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass
+from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass, teacher_temperature
 
 
 class Pretrain:
@@ -143,7 +143,7 @@ class Pretrain:
         total = sum(config.weights[name] * loss.value for name, loss in losses.items())
         metrics |= {f'loss_{name}': loss for name, loss in losses.items()}
         metrics |= {'loss': Mean.of(total), 'temperature': Mean.of(params['temperature'])}
-        return total, metrics | self._monitors(batch, teacher), teacher
+        return total, metrics | self._monitors(batch, teacher, step), teacher
 
     def _next_extra(self, extra: dict[str, Any], teacher: Teacher, batch) -> dict[str, Any]:
         """The queue and the centres after this step (docs/method.md section 6)."""
@@ -160,17 +160,22 @@ class Pretrain:
                 )
         return {'queue': queue, 'centres': centres}
 
-    def _monitors(self, batch, teacher: Teacher) -> dict[str, Mean]:
-        """Collapse monitors and the guidance of the mask (docs/method.md sections 3 and 6)."""
+    def _monitors(self, batch, teacher: Teacher, step) -> dict[str, Mean]:
+        """Collapse monitors and the guidance of the mask (docs/method.md sections 3 and 6).
+
+        Balanced targets use all codes evenly even where the teacher gives every row the same
+        logits, so the distributions before balancing ('raw') are what shows a collapse.
+        """
         found = {}
-        if teacher.cls_target is not None:
-            targets = teacher.cls_target.reshape(-1, teacher.cls_target.shape[-1])
-            stats = distillation.code_statistics(targets)
-            found |= {f'cls_{name}': value for name, value in stats.items()}
-        if teacher.patch_logits is not None:
-            rows = teacher.patch_target.reshape(-1, teacher.patch_target.shape[-1])
-            stats = distillation.code_statistics(rows)
-            found |= {f'patch_{name}': value for name, value in stats.items()}
+        temperature = teacher_temperature(self.plan.config, step)
+        for kind in 'cls', 'patch':
+            logits, target = getattr(teacher, f'{kind}_logits'), getattr(teacher, f'{kind}_target')
+            if logits is None:
+                continue
+            raw = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+            for prefix, distribution in ((kind, target), (f'{kind}_raw', raw)):
+                stats = distillation.code_statistics(distribution.reshape(-1, logits.shape[-1]))
+                found |= {f'{prefix}_{name}': value for name, value in stats.items()}
         if teacher.patches is not None and 'labels1' in batch:
             objects = (batch['labels1'] > 0).astype(jnp.float32)  # [b, n]
             masked = jnp.take_along_axis(objects, teacher.patches, axis=1)  # [b, p]

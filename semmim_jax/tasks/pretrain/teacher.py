@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.models.vit import patchify
 from semmim_jax.ops import balance, masking, rows
+from semmim_jax.ops.products import HIGHEST
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
 
@@ -131,7 +132,8 @@ def patch_relevance(model, plan, tokens, text, text_feature, valid, context) -> 
         return jnp.log(jnp.maximum(attention, 1e-30))
     if masking_kind in ('random', 'block'):
         return jnp.zeros((len(tokens), plan.grid**2))
-    similarity = jnp.einsum('bne,be->bn', model.project_image(tokens[:, 1:]), text_feature)
+    patches = model.project_image(tokens[:, 1:])  # [b, n, e] float32, as is the text's
+    similarity = jnp.einsum('bne,be->bn', patches, text_feature, precision=HIGHEST)
     return -similarity if masking_kind == 'similarity_inverse' else similarity
 
 
