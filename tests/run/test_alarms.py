@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from tests.training.own_data import write_own_data
-from tests.training.small_task import SmallTask, small_config
+from tests.run.own_data import write_own_data
+from tests.run.small_task import SmallTask, small_config
 
 from semmim_jax.losses.mean import Mean
 from semmim_jax.run.loop import train_and_evaluate
