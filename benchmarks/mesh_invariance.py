@@ -25,7 +25,7 @@ import numpy as np
 
 from configs.pretrain import get_config
 from semmim_jax.inference.predictor import to_host
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import distributed, optim, sharding, state, step
 from semmim_jax.training.checkpoint import Checkpoints

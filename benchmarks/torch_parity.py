@@ -30,7 +30,7 @@ from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.run_files import tokenizer_of_run
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.evaluators.report import EvalData
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 

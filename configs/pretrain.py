@@ -47,16 +47,16 @@ def base() -> ml_collections.ConfigDict:
     c.data = data = ml_collections.ConfigDict()
     data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: docs/data.md
     data.eval = ''  # the same form; '' evaluates nothing
-    data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': that of init.weights, if
+    data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': that of init_from, if
     # it has one, else one made from the training texts, which the next three fields describe
     data.vocab_kind = 'wordpiece'  # words and pieces of words; 'bpe': byte-level; 'words': a list
     data.vocab_min_count = 2  # words and pieces rarer in the texts are no tokens of their own
     data.strip_accents = False  # True: é is e; of 'words' it always is
     data.extend_vocab = False  # True: adds words of the texts that the vocabulary lacks
     data.vocab_limit = 8192  # most tokens of a vocabulary made here where its size is left open
-    data.image_size = 256  # pixels; 0: that of init.weights
+    data.image_size = 256  # pixels; 0: that of init_from
     data.patch_size = 16
-    data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init.weights
+    data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init_from
     data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
     data.decoder = 'opencv'  # or 'pillow'
@@ -126,13 +126,12 @@ def base() -> ml_collections.ConfigDict:
     model.remat = 'dots'  # 'none', 'dots' or 'full'
     model.scan = True  # False unrolls the layers
 
-    c.init_from = ''  # short for init.weights
+    c.init_from = ''  # folder of `semmim_jax.convert`, or the workdir of a run, to start from
     c.init = dict(  # weights to start from; read when the workdir holds no checkpoint
         image='',  # Hugging Face folder: CLIP, ViT or DeiT
         text='',  # BERT or RoBERTa
         fusion=True,  # whether the layers after the text tower's fill the fusion encoder
         decoder=True,  # whether the text checkpoint fills the decoder as well
-        weights=c.get_ref('init_from'),  # folder of `semmim_jax.convert`, or the workdir of a run
         params='ema',  # or 'online': of a workdir
         sizes='config',  # 'weights': config.model's, patch size and end_token are those of weights
     )
@@ -274,7 +273,7 @@ def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.eval = 'captions:data/val.json'
     c.data.vocab_kind = 'wordpiece'
     c.data.vocab_min_count = 2
-    c.data.extend_vocab = True  # of init.weights, where a run starts from them
+    c.data.extend_vocab = True  # of init_from, where a run starts from them
     c.data.image_size = 96
     c.data.patch_size = 12
     c.data.max_tokens = 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from configs.pretrain import get_config
 from fuzz.mutations import NUMBERS, json_values, mutated
 from semmim_jax.data import transforms
-from semmim_jax.data.examples import make_row
+from semmim_jax.data.examples import PretrainExamples
 from semmim_jax.data.images import DECODERS, decode_image
 from semmim_jax.data.readers.captions import read_captions
 from semmim_jax.data.readers.image_texts import ImageTexts
@@ -259,7 +259,7 @@ def record(data: st.DataObject, folder: pathlib.Path) -> None:
     config = get_config('tiny').data
     config.max_tokens = 8
     found = Replacing(Source())[data.draw(st.integers(0, 3))]
-    row = make_row('pretrain', Source(), words(), config)(found, rng)
+    row = PretrainExamples.of(words(), config)(found, rng)
     assert row['image1'].shape == row['image2'].shape == (config.image_size, config.image_size, 3)
     assert row['image1'].dtype == np.uint8
     _check_ids(row['ids'])

@@ -20,10 +20,10 @@ from fuzz.mutations import NUMBERS, json_values, mutated
 from semmim_jax import main  # noqa: F401  defines the flags
 from semmim_jax.cli.parser import parse
 from semmim_jax.conversion.files import read_tensors
-from semmim_jax.run.config_rules import check_ranges
 from semmim_jax.run.experiment import open_experiment
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints
+from semmim_jax.training.config_rules import check_ranges
 from semmim_jax.training.metrics import MetricsWriter
 from semmim_jax.training.step import make_step
 from semmim_jax.training.verify import verify_workdir

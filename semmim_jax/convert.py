@@ -1,7 +1,7 @@
 """Weights in and out: python -m semmim_jax.convert COMMAND FROM OUT [flags]
 
 from-hf DIR OUT --config=FILE[:VARIANT]   a Hugging Face folder (CLIP, ViT, DeiT, BERT, RoBERTa) for
-                                          --config.init.weights=OUT
+                                          --config.init_from=OUT
 to-hf WORKDIR OUT [--params=online]       the towers of a run as OUT/image and OUT/text
 from-torch FILE OUT --config=...          an ALBEF checkpoint, or a folder of to-torch, likewise
 to-torch WORKDIR OUT [--params=online]    a run as a folder that PyTorch reads without this project
@@ -67,7 +67,7 @@ def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
     import jax
     from flax.core import meta
 
-    from semmim_jax.ops.masking import SpecialTokens
+    from semmim_jax.ops.special_tokens import SpecialTokens
     from semmim_jax.tasks.registry import find_task
 
     config = _CONFIG.value

@@ -2,10 +2,10 @@
 
 The same command resumes. --config=FILE:VARIANT picks a variant, --config.optim.lr=2e-4 overrides a
 field, --mode=eval evaluates the newest checkpoint, --mode=verify compares all of them with their
-digests and needs no --config.
+digests. Both go by the checkpoint's own config; --config, if it is given to --mode=eval, says what
+to evaluate on and how (data.eval, eval, mesh).
 """
 
-import functools
 import logging
 import os
 import sys
@@ -42,7 +42,8 @@ def main(argv: list[str]) -> None:
     # Seconds of imports: flags and config are known to be right before they begin.
     import jax
 
-    from semmim_jax.run.loop import evaluate_workdir, train_and_evaluate
+    from semmim_jax.run.evaluation import evaluate_workdir
+    from semmim_jax.run.loop import train_and_evaluate
     from semmim_jax.tasks.registry import find_task
     from semmim_jax.training import distributed
     from semmim_jax.training.ledger import process_start
@@ -55,7 +56,6 @@ def main(argv: list[str]) -> None:
     try:
         if _MODE.value == 'verify':
             sys.exit(0 if verify_workdir(_WORKDIR.value) else 1)
-        task = find_task(config)
         process = distributed.start(
             mode=_DISTRIBUTED.value,
             coordinator=_COORDINATOR.value,
@@ -65,15 +65,20 @@ def main(argv: list[str]) -> None:
         )
         print(process, flush=True)
         if jax.process_count() > 1:
-            fields = jax.tree.leaves_with_path({'config': config.to_dict()})
+            fields = jax.tree.leaves_with_path({'config': config.to_dict() if config else {}})
             fields = {jax.tree_util.keystr(k, simple=True, separator='.'): v for k, v in fields}
             command = {'--workdir': _WORKDIR.value, '--mode': _MODE.value}
             distributed.agree({'code': distributed.code_version(), **command, **fields})
-        train = functools.partial(
-            train_and_evaluate, started=process_start(), profile_steps=_PROFILE.value
+        if _MODE.value == 'eval':
+            evaluate_workdir(_WORKDIR.value, config)
+            return
+        train_and_evaluate(
+            config,
+            _WORKDIR.value,
+            find_task(config),
+            started=process_start(),
+            profile_steps=_PROFILE.value,
         )
-        run = {'train': train, 'eval': evaluate_workdir}[_MODE.value]
-        run(config, _WORKDIR.value, task)
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
@@ -96,7 +101,7 @@ if __name__ == '__main__':
     flags.mark_flag_as_required('workdir')
     flags.register_multi_flags_validator(
         ['config', 'mode'],
-        lambda given: given['config'] is not None or given['mode'] == 'verify',
+        lambda given: given['config'] is not None or given['mode'] != 'train',
         message='--config must be given, e.g. --config=configs/pretrain.py:demo',
     )
     app.run(main, flags_parser=parse)

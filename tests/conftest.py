@@ -20,7 +20,7 @@ import pytest
 from absl import flags
 
 from configs.pretrain import get_config
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 flags.FLAGS.mark_as_parsed()
 

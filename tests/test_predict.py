@@ -86,7 +86,7 @@ def test_features_and_matches_are_the_runs_own(matching, folder):
 
 
 def _special(model):
-    from semmim_jax.ops.masking import SpecialTokens
+    from semmim_jax.ops.special_tokens import SpecialTokens
 
     tokens = model.tokenizer
     ids = dict(pad=tokens.pad_id, cls=tokens.cls_id, sep=tokens.sep_id, mask=tokens.mask_id)

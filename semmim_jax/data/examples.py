@@ -1,8 +1,8 @@
-"""Rows: what a record becomes in a batch, for each kind of task.
+"""Examples: what a record becomes in a batch, for each kind of task.
 
-A row maker is a picklable function (record, rng) -> arrays of fixed shapes. Those of generate and
-classify have `evaluation(record)` as well: the inputs alone, not augmented; what is right is then
-read from source.entry(index).
+An example maker is a picklable function (record, rng) -> arrays of fixed shapes. Those of generate
+and classify have `evaluation(record)` as well: the inputs alone, not augmented; what is right is
+then read from source.entry(index). A task names its maker (training/task.py).
 """
 
 import dataclasses
@@ -30,13 +30,34 @@ class Augment:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """What all row makers have; fields of the config's `data` section by the same names."""
+class ExampleMaker:
+    """What all makers have; fields of the config's `data` section by the same names."""
 
     tokenizer: Tokenizer
     image_size: int
     max_words: int
     augment: Augment
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, data_config, *, labels: tuple[str, ...] = ()):
+        """The maker of a run.
+
+        Args:
+          tokenizer: of the run.
+          data_config: `config.data`; the fields of the maker are read.
+          labels: what the task chooses from, () for others.
+        """
+        given = {'tokenizer': tokenizer, 'labels': labels}
+        given['augment'] = Augment(
+            **{**data_config.augment, 'crop_scale': tuple(data_config.augment.crop_scale)}
+        )
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: given[name] if name in given else data_config[name] for name in names})
+
+    def check_source(self, source) -> None:
+        """Raises ValueError if examples cannot be made of the records of a training source."""
+        if 'captions' not in source.entry(0):
+            raise ValueError(f'{self.kind} needs captions; the training source has none')
 
     def view(self, image, rng, *, text: str, labels=None):
         """transforms.augmented_view; never mirrored if the text speaks of left or right."""
@@ -69,11 +90,11 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainRow(Row):
+class PretrainExamples(ExampleMaker):
     """image1, image2 uint8 [s, s, 3], two views; ids int32 [t] of a caption; image_id; labels1
     int32 [n], labels of view 1's patches, if the record has labels."""
 
-    needs: ClassVar[str] = 'captions'
+    kind: ClassVar[str] = 'pretrain'
     patch_size: int
     max_tokens: int
 
@@ -101,10 +122,10 @@ class PretrainRow(Row):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RetrievalRow(Row):
+class RetrievalExamples(ExampleMaker):
     """image uint8 [s, s, 3], a view; ids int32 [t] of a caption; image_id."""
 
-    needs: ClassVar[str] = 'captions'
+    kind: ClassVar[str] = 'retrieval'
     max_tokens: int
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -118,22 +139,32 @@ class RetrievalRow(Row):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerateRow(Row):
+class GenerateExamples(ExampleMaker):
     """A text to write about a picture, or two, and a prompt.
 
     image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p], target int32 [t], both [CLS]
     words [SEP] [PAD]...; weight float32; image_id. The decoder reads target[:-1] and writes
     target[1:].
 
-    A visit draws one target, with a probability in proportion to its weight, and gives the row the
-    sum of the record's weights: in expectation the gradient of ALBEF's batch that holds every
+    A visit draws one target, with a probability in proportion to its weight, and gives the example
+    the sum of the record's weights: in expectation the gradient of ALBEF's batch that holds every
     answer with its weight. A caption is a target of weight 1 and may be cut off; other targets may
     not. A long prompt loses its beginning: the end of a dialog is the question.
     """
 
-    needs: ClassVar[str] = 'targets'
     max_prompt_tokens: int
     max_target_tokens: int
+
+    def check_source(self, source) -> None:
+        """As in `ExampleMaker`: every record has a target, and all targets fit."""
+        if 'captions' in source.entry(0):
+            return
+        checked = set()
+        for targets, where in source.truths():
+            _check_targets(targets, where)
+            for target in set(targets) - checked:
+                _check_length(target, self.tokenizer, self.max_target_tokens, where)
+            checked.update(targets)
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         prompt = record.get('prompt', '')
@@ -168,7 +199,7 @@ class GenerateRow(Row):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SelfCriticalRow(GenerateRow):
+class SelfCriticalExamples(GenerateExamples):
     """A picture, or two, with a prompt and all that would be right to write.
 
     image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p]; references int32 [r, t], each
@@ -202,7 +233,7 @@ class SelfCriticalRow(GenerateRow):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifyRow(Row):
+class ClassifyExamples(ExampleMaker):
     """A label for a picture, or two, and a text.
 
     image uint8 [s, s, 3] or images [2, s, s, 3]; ids int32 [t] of the prompt; image_id; label: its
@@ -210,9 +241,17 @@ class ClassifyRow(Row):
     float32 [c] (of several annotators' answers by the official VQA accuracy, else the weights).
     """
 
-    needs: ClassVar[str] = 'targets'
     labels: tuple[str, ...]
     max_tokens: int
+
+    def check_source(self, source) -> None:
+        """As in `ExampleMaker`: every record has a label or targets, and the labels are known."""
+        if 'captions' in source.entry(0):
+            raise ValueError('classify needs labels or targets; the training source has captions')
+        if not self.labels:
+            raise ValueError('classify needs labels or answers; the training source has free text')
+        for targets, where in source.truths():
+            _check_targets(targets, where)
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         see = lambda image: self.view(image, rng, text=record['prompt'])[0]
@@ -250,57 +289,9 @@ class ClassifyRow(Row):
         )
 
 
-ROWS = {
-    'pretrain': PretrainRow,
-    'retrieval': RetrievalRow,
-    'generate': GenerateRow,
-    'self_critical': SelfCriticalRow,
-    'classify': ClassifyRow,
-}
-
-
-def make_row(kind: str, source, tokenizer: Tokenizer, data_config) -> Row:
-    """The row maker of a kind of task (a key of ROWS), checked against the source.
-
-    Reads from `data_config` what the row maker has as fields: image_size, max_words, augment, and
-    patch_size, max_tokens, max_prompt_tokens, max_target_tokens, references where they are fields.
-    `labels` of ClassifyRow are source.label_names with data.min_answer_count.
-
-    Raises:
-      ValueError: the source lacks captions, or a record lacks targets or has one that is too long.
-    """
-    chosen = ROWS[kind]
-    has_captions = 'captions' in source.entry(0)
-    if chosen.needs == 'captions' and not has_captions:
-        raise ValueError(f'{kind} needs captions; the training source has none')
-    if chosen is ClassifyRow and has_captions:
-        raise ValueError('classify needs labels or targets; the training source has captions')
-    own = {f.name for f in dataclasses.fields(chosen)} - {'tokenizer', 'augment', 'labels'}
-    fields = {name: data_config[name] for name in own}
-    if chosen is ClassifyRow:
-        fields['labels'] = source.label_names(min_count=data_config.min_answer_count)
-        if not fields['labels']:
-            raise ValueError('classify needs labels or answers; the training source has free text')
-    augment = data_config.augment
-    row = chosen(
-        tokenizer=tokenizer,
-        augment=Augment(**{**augment, 'crop_scale': tuple(augment.crop_scale)}),
-        **fields,
-    )
-    if not has_captions:
-        _check_truths(row, source)
-    return row
-
-
-def _check_truths(row: Row, source) -> None:
-    checked = set()
-    for targets, where in source.truths():
-        if not targets:
-            raise ValueError(f'{where}: no target to train on')
-        if isinstance(row, GenerateRow):
-            for target in set(targets) - checked:
-                _check_length(target, row.tokenizer, row.max_target_tokens, where)
-            checked.update(targets)
+def _check_targets(targets: tuple[str, ...], where: str) -> None:
+    if not targets:
+        raise ValueError(f'{where}: no target to train on')
 
 
 def _check_length(target: str, tokenizer: Tokenizer, limit: int, where: str) -> None:

@@ -83,11 +83,11 @@ def _close(held: list) -> None:
 class _Placed:
     """A row maker whose rows also say where they come from."""
 
-    make_row: Callable[[dict, np.random.Generator], dict[str, np.ndarray]]
+    make_example: Callable[[dict, np.random.Generator], dict[str, np.ndarray]]
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {
-            **self.make_row(record, rng),
+            **self.make_example(record, rng),
             'index': np.int64(record['index']),
             'replaced': np.int32(record['replaced']),
         }
@@ -95,7 +95,7 @@ class _Placed:
 
 def train_batches(
     source,
-    make_row: Callable[[dict, np.random.Generator], dict[str, np.ndarray]],
+    make_example: Callable[[dict, np.random.Generator], dict[str, np.ndarray]],
     data_config,
     *,
     batch_size: int,
@@ -110,7 +110,7 @@ def train_batches(
 
     Args:
       source: see data/readers/sources.py.
-      make_row: makes a row of a record, see data/examples.py.
+      make_example: makes a row of a record, see data/examples.py.
       data_config: config.data; read are workers, prefetch and max_replaced.
       batch_size: rows of the global batch.
       seed: shuffling, views and choice of captions; 0 to 2**32 - 1.
@@ -133,7 +133,7 @@ def train_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_Placed(make_row))
+        .random_map(_Placed(make_example))
         # Batches of one host's size first: every process_count-th of them is this host's share of
         # a global batch, in contiguous rows.
         .batch(batch_size // process_count)[process_index::process_count][start_step:]
@@ -165,19 +165,24 @@ def eval_image_batches(
 
 
 def eval_batches(
-    source, make_row, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source, make_example, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
     Args:
       source: see data/readers/sources.py. Row r of global batch j is record j * batch_size + r.
-      make_row: with `evaluation`, see data/examples.py.
+      make_example: with `evaluation`, see data/examples.py.
       batch_size, process_index, process_count: as in train_batches.
 
-    Yields a dict: the fields of make_row.evaluation, stacked, and valid bool [b].
+    Yields a dict: the fields of make_example.evaluation, stacked, and valid bool [b].
     """
     yield from _padded(
-        source, range(len(source)), make_row.evaluation, batch_size, process_index, process_count
+        source,
+        range(len(source)),
+        make_example.evaluation,
+        batch_size,
+        process_index,
+        process_count,
     )
 
 

@@ -23,6 +23,7 @@ from semmim_jax.data.vocabulary import (
     train_pieces,
     word_list,
 )
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 KINDS = ('wordpiece', 'bpe', 'words')  # of vocabularies made here
 ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')  # of SPECIAL, in their order
@@ -73,6 +74,11 @@ class Tokenizer:
             special_tokens=[(cls, self.cls_id), (sep, self.sep_id)],
         )
         self._backend = backend
+
+    @property
+    def special(self) -> SpecialTokens:
+        """Ids of the special tokens, and the vocabulary's size."""
+        return SpecialTokens(self.pad_id, self.cls_id, self.sep_id, self.mask_id, self.vocab_size)
 
     def encode(
         self, text: str, max_tokens: int, *, keep_end: bool = False, ended: bool = False

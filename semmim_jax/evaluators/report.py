@@ -18,7 +18,7 @@ class EvalData:
       tokenizer: of `data.tokenizer`.
       data: `config.data`.
       settings: `config.eval`.
-      make_row: of `data.rows`, for the inputs of `record_batches`.
+      make_example: of `data.rows`, for the inputs of `record_batches`.
       labels: what the task chooses from, in the order of its classes.
     """
 
@@ -26,7 +26,7 @@ class EvalData:
     tokenizer: Any
     data: Any
     settings: Any
-    make_row: Any = None
+    make_example: Any = None
     labels: tuple[str, ...] = ()
 
     @property
@@ -53,7 +53,7 @@ class EvalData:
     def record_batches(self):
         """Every record's inputs, see `pipeline.eval_batches`."""
         return pipeline.eval_batches(
-            self.source, self.make_row, batch_size=self.settings.batch_size
+            self.source, self.make_example, batch_size=self.settings.batch_size
         )
 
     def texts(self) -> tuple[list[str], np.ndarray]:

@@ -16,7 +16,7 @@ from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
 from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
 from semmim_jax.inference.predictor import Predictor, to_host
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.sharding import make_mesh, replicated

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 NextLogits = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 

@@ -7,15 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-
-class SpecialTokens(NamedTuple):
-    """Ids that the tokenizer gives a meaning, and the size of its vocabulary."""
-
-    pad: int
-    cls: int
-    sep: int
-    mask: int
-    vocab_size: int
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 
 class MaskedTokens(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 
 class PrefixSplit(NamedTuple):

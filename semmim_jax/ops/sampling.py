@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.ops.beam import NextLogits
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 
 def draw_texts(

@@ -2,20 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
 from jax.sharding import Mesh, NamedSharding
 
-from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.training.optim import make_optimizer
-from semmim_jax.training.sharding import BATCH, check_batch_sizes
-from semmim_jax.training.state import TrainState, abstract_state
+from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.training.assembly import MakeTask, assemble
+from semmim_jax.training.sharding import BATCH
+from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import jit_step
-
-MakeTask = Callable[[Any, SpecialTokens], Any]
 
 
 def special_tokens(config: Any) -> SpecialTokens:
@@ -46,14 +43,10 @@ def lower_step(
       The lowered step, and its arguments: the abstract state and batch.
 
     Raises:
-      ValueError: if a batch does not divide among the devices.
+      ValueError: for what training would refuse in the config.
     """
-    check_batch_sizes(config, mesh)
-    config = ml_collections.FrozenConfigDict(config)
-    task = make_task(config, special_tokens(config))
-    tx = make_optimizer(config.optim, config.train.steps)
-    state = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
-    batch = abstract_batch(task.row, config, mesh)
+    task, tx, state = assemble(config, make_task, special_tokens(config), mesh)
+    batch = abstract_batch(task.batch_spec, config, mesh)
     with jax.set_mesh(mesh):
         return jit_step(task, tx, config, state).lower(state, batch), state, batch
 

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from semmim_jax.planning import costs, program, roofline
-from semmim_jax.planning.program import MakeTask
 from semmim_jax.planning.topologies import Machine
 from semmim_jax.training import flops, sharding
+from semmim_jax.training.assembly import MakeTask
 
 SETTINGS = ('train.batch_size', 'train.steps', 'model.dtype', 'model.remat', 'model.scan')
 SETTINGS += ('model.attention', 'train.accumulate')

@@ -1,6 +1,7 @@
 """What would stop a run when it reads its data or evaluates: found before its first step."""
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 from semmim_jax.data.readers import sources
@@ -9,7 +10,7 @@ from semmim_jax.data.readers.image_texts import ImageTexts
 _LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation all are
 
 
-def check_data(config: Any, source: Any, evaluators: tuple[str, ...]) -> None:
+def check_data(config: Any, source: Any, evaluators: Sequence[str]) -> None:
     """Looks for image files, without opening one, and for what scores captions.
 
     Every file of the evaluation list has to be there: figures would be of other images otherwise.
@@ -32,8 +33,13 @@ def check_data(config: Any, source: Any, evaluators: tuple[str, ...]) -> None:
                 f'{_said("data.train", missing, count)}, more than the share '
                 f'data.max_replaced={data.max_replaced}'
             )
-    if not data.eval:
-        return
+    if data.eval:
+        check_evaluation(config, evaluators)
+
+
+def check_evaluation(config: Any, evaluators: Sequence[str]) -> None:
+    """The part of `check_data` that is about evaluation, for a config with an evaluation set."""
+    data = config.data
     evaluation = sources.make_source(data.eval, data)
     if isinstance(evaluation, ImageTexts):
         missing, count = evaluation.missing_files()

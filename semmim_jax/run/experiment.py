@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,26 +10,24 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from semmim_jax.data import examples, pipeline
+from semmim_jax.data import pipeline
 from semmim_jax.data.lengths import usual_minimum
 from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import LABELS, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
-from semmim_jax.inference.predictor import Predictor
-from semmim_jax.ops.masking import SpecialTokens
-from semmim_jax.run.config_rules import check_ranges
 from semmim_jax.run.data_checks import check_data
+from semmim_jax.run.evaluation import Evaluation
 from semmim_jax.run.fingerprint import data_fingerprint, differences, spread
 from semmim_jax.run.initial_weights import run_tokenizer, start_from
 from semmim_jax.run.resolve import resolve
 from semmim_jax.training import distributed
+from semmim_jax.training.assembly import MakeTask, assemble
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
+from semmim_jax.training.config_rules import check_config
 from semmim_jax.training.copies import CONFIG, config_text, write_copies
-from semmim_jax.training.optim import make_optimizer
-from semmim_jax.training.sharding import check_batch_sizes, make_mesh
-from semmim_jax.training.state import TrainState, abstract_state, create_state
-
-MakeTask = Callable[[Any, SpecialTokens], Any]
+from semmim_jax.training.sharding import make_mesh
+from semmim_jax.training.state import TrainState, create_state
+from semmim_jax.training.task import Task
 
 
 @dataclasses.dataclass
@@ -42,8 +39,8 @@ class Experiment:
       workdir: the run's folder.
       tokenizer: see `data.tokenizer`.
       source: of training records.
-      make_row: makes a training row of a record, see `data.rows`.
-      task: see docs/design.md section 2.
+      make_example: makes a training example of a record, see `data.examples`.
+      task: see training/task.py.
       tx: the optimizer.
       mesh: of devices.
       abstract: shapes and shardings of the state.
@@ -56,8 +53,8 @@ class Experiment:
     workdir: pathlib.Path
     tokenizer: Any
     source: Any
-    make_row: Any
-    task: Any
+    make_example: Any
+    task: Task
     tx: optax.GradientTransformation
     mesh: Mesh
     abstract: TrainState
@@ -112,7 +109,7 @@ class Experiment:
     def _create(self) -> TrainState:
         state = create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
         init = self.config.init
-        if init.weights or init.image or init.text:
+        if self.config.init_from or init.image or init.text:
             state, report = start_from(state, self.config, self.tokenizer)
             if jax.process_index() == 0:
                 print(report, flush=True)
@@ -122,7 +119,7 @@ class Experiment:
         """Training batches of this process from `start_step` on."""
         return pipeline.train_batches(
             self.source,
-            self.make_row,
+            self.make_example,
             self.config.data,
             batch_size=self.config.train.batch_size,
             seed=self.config.seed,
@@ -131,14 +128,19 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
-    def predictor(self, state: TrainState) -> Predictor:
-        """The task's predict functions on the parameters that `config.eval.params` names."""
-        return Predictor(self.task.predict_fns(), self.variables(state), self.mesh)
-
-    def variables(self, state: TrainState) -> Any:
-        """What predict functions see of a state."""
-        params = {'ema': state.ema_params, 'online': state.params}[self.config.eval.params]
-        return state.replace(params=params, opt_state=None)
+    def evaluation(self) -> Evaluation | None:
+        """What evaluates the run's states; None if `data.eval` is ''."""
+        if not self.config.data.eval:
+            return None
+        return Evaluation(
+            config=self.config,
+            workdir=self.workdir,
+            task=self.task,
+            tokenizer=self.tokenizer,
+            labels=self.labels,
+            make_example=self.make_example,
+            mesh=self.mesh,
+        )
 
 
 def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experiment:
@@ -155,46 +157,25 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     folder = pathlib.Path(workdir)
     saved = load_run(folder)
     config = resolve(config, saved, workdir=folder)
-    check_ranges(config)
     train = config.train
-    text = config.model.text
-    if config.data.max_tokens + text.position_offset > text.max_positions:
-        raise ValueError(
-            f'data.max_tokens={config.data.max_tokens} from row model.text.position_offset='
-            f'{text.position_offset} on do not fit model.text.max_positions={text.max_positions}'
-        )
-    if config.eval.params not in ('ema', 'online'):
-        raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
     if train.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', train.compilation_cache)
     mesh = make_mesh(config.mesh)
-    check_batch_sizes(config, mesh)
+    check_config(config, mesh)
     source = sources.make_source(config.data.train, config.data)
     tokenizer = run_tokenizer(config, source, saved, workdir=folder)
     config = _with_min_length(config, source, tokenizer)
-    special = SpecialTokens(
-        pad=tokenizer.pad_id,
-        cls=tokenizer.cls_id,
-        sep=tokenizer.sep_id,
-        mask=tokenizer.mask_id,
-        vocab_size=text.vocab_size,
-    )
-    task = make_task(config, special)
+    task, tx, abstract = assemble(config, make_task, tokenizer.special, mesh)
     check_data(config, source, task.evaluators)
     labels = ()
     if task.chooses:
         labels = source.label_names(min_count=config.data.min_answer_count)
         task.check_labels(labels)
-    make_row = examples.make_row(config.task.name, source, tokenizer, config.data)
+    make_example = task.examples.of(tokenizer, config.data, labels=labels)
+    make_example.check_source(source)
     if task.corpus_size:
         records = spread(len(source), task.corpus_size)
-        task.see_corpus([make_row.references_of(source.entry(i)) for i in records])
-    tx = make_optimizer(config.optim, train.steps)
-    try:
-        abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
-    except Exception as error:  # sizes that do not fit each other are found at many places
-        said = ' '.join(str(error).split())
-        raise ValueError(f'no model can be built from this config: {said}') from error
+        task.set_corpus([make_example.references_of(source.entry(i)) for i in records])
     checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
     fingerprint = data_fingerprint(config, source, tokenizer, labels)
     distributed.agree({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
@@ -203,7 +184,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         workdir=folder,
         tokenizer=tokenizer,
         source=source,
-        make_row=make_row,
+        make_example=make_example,
         task=task,
         tx=tx,
         mesh=mesh,

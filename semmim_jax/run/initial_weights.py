@@ -31,9 +31,9 @@ def run_tokenizer(
     """The tokeniser of a run.
 
     What `data.vocab` names; if that is '', the checkpoint's once there is one, or that of
-    `init.weights`, or else one of the kind `data.vocab_kind`, made from the texts of the source.
+    `init_from`, or else one of the kind `data.vocab_kind`, made from the texts of the source.
     With `data.extend_vocab` the source's words are added to the one of `data.vocab` or
-    `init.weights`.
+    `init_from`.
 
     Args:
       config: the experiment.
@@ -50,8 +50,8 @@ def run_tokenizer(
         check_vocab_size(tokenizer, size)
         return tokenizer
     vocab = data.vocab
-    if not vocab and config.init.weights and has_tokenizer(config.init.weights):
-        vocab = config.init.weights
+    if not vocab and config.init_from and has_tokenizer(config.init_from):
+        vocab = config.init_from
     if not vocab:
         return train_tokenizer(
             source.vocabulary_texts(),
@@ -101,26 +101,27 @@ def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[Tr
 def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenizer) -> Loaded:
     """The parameters that `config.init` names; arguments as in `start_from`."""
     init, loaded = config.init, Loaded({}, {}, [])
-    if init.weights:
-        _check_words(tokenizer, init.weights, extended=config.data.extend_vocab)
-        run = (pathlib.Path(init.weights) / 'checkpoints').is_dir()
+    if config.init_from:
+        _check_words(tokenizer, config.init_from, extended=config.data.extend_vocab)
+        run = (pathlib.Path(config.init_from) / 'checkpoints').is_dir()
         if run:
-            params, saved = load_params(init.weights, params=init.params)
+            params, saved = load_params(config.init_from, params=init.params)
             config_there = saved.config
         else:
-            params, config_there = read_weights(init.weights)
+            params, config_there = read_weights(config.init_from)
         fitted = fit_weights(
             params,
             config_there,
             model=config.model,
             shapes=shapes,
-            origin=init.weights,
+            origin=config.init_from,
             more_words=config.data.extend_vocab,
         )
         loaded = loaded.with_others(fitted)
         end = config_there['data']['end_token']
         if end != config.data.end_token:
-            raise ValueError(f'{init.weights} has its tokens with --config.data.end_token={end}')
+            origin = config.init_from
+            raise ValueError(f'{origin} has its tokens with --config.data.end_token={end}')
     if init.text:
         _check_words(tokenizer, init.text, extended=config.data.extend_vocab)
         if not config.data.vocab and not has_tokenizer(init.text):

@@ -4,7 +4,7 @@ Order of a step, and why:
   1. take batch k (k = steps done): the input is a function of the step, so a restart needs no
      position to be stored;
   2. run the step, which donates the old state, and the vote whether to stop;
-  3. settle the step before: its guard and its vote. The host then never runs further ahead than one
+  3. finish the step before: its guard and its vote. The host then never runs further ahead than one
      step, so that the watchdog sees a stuck one, and the devices never wait for the host;
   4. log: reading the metrics waits for the device, hence only every `log_every` steps;
   5. save: after logging, so that metrics.jsonl never lags a checkpoint. A kill between the two
@@ -13,21 +13,18 @@ Order of a step, and why:
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from semmim_jax.data.readers import sources
-from semmim_jax.evaluators import pattern_report, suite, training_losses
-from semmim_jax.evaluators.report import EvalData
-from semmim_jax.inference.predictor import Predictor
-from semmim_jax.run.experiment import Experiment, MakeTask, open_experiment
+from semmim_jax.run.evaluation import Evaluation
+from semmim_jax.run.experiment import Experiment, open_experiment
 from semmim_jax.run.summary import describe_data
 from semmim_jax.training import guard, ledger
 from semmim_jax.training.alarms import CollapseAlarm
+from semmim_jax.training.assembly import MakeTask
 from semmim_jax.training.metrics import MetricsWriter, Progress, floats
 from semmim_jax.training.preemption import Preemption
 from semmim_jax.training.profiling import traced
@@ -99,8 +96,7 @@ def train_and_evaluate(
                 run.workdir, first_step=first, max_in_a_row=train.max_skipped_in_a_row
             ),
             alarm=CollapseAlarm(run.config, active=main),
-            data=eval_data(run),
-            predictor=run.predictor(state),
+            evaluation=run.evaluation(),
         )
         try:
             state = loop.run_to_the_end(state)
@@ -115,7 +111,7 @@ def train_and_evaluate(
 
 
 @dataclasses.dataclass
-class _Flown:
+class InFlightStep:
     """A step that was handed to the devices."""
 
     step: int
@@ -135,8 +131,7 @@ class _Loop:
     progress: Progress
     skipped: guard.SkippedBatches
     alarm: CollapseAlarm
-    data: EvalData | None
-    predictor: Predictor
+    evaluation: Evaluation | None
 
     def run_to_the_end(self, state: TrainState) -> TrainState:
         """Steps, goes back where the guard gives up and the config allows it, evaluates."""
@@ -146,7 +141,7 @@ class _Loop:
             # Gloo, on CPUs, gives up on a first collective for which a peer is 30 s late.
             preemption.vote()
             if 0 < int(state.step) < train.steps:
-                self.look_at(state, int(state.step))
+                self.maybe_evaluate(state, int(state.step))
             for rollback in range(train.rollbacks + 1):
                 try:
                     state, stopped = self.steps(state, preemption)
@@ -160,9 +155,9 @@ class _Loop:
                     state = guard.go_back(self.run.restore_or_create(), step=error.step)
             self.clock.enter('checkpoint')
             self.run.checkpoints.wait()
-        if not stopped and self.data is not None:
+        if not stopped and self.evaluation:
             self.clock.enter('evaluation')
-            evaluate(self.run, state, self.data, self.writer)
+            self.evaluation(state, self.writer)
         self.run.checkpoints.check_last_save()
         if stopped:
             print(f'stopped after step {int(state.step)}: saved, the same command goes on')
@@ -172,7 +167,7 @@ class _Loop:
         """Steps to the end, or to the step at which the processes agree to stop; and whether so."""
         run, train, first = self.run, self.run.config.train, int(state.step)
         due = lambda step, every: step == train.steps or step % every == 0
-        flown, stop = None, False
+        in_flight, stop = None, False
         with run.batches(first) as batches, jax.set_mesh(run.mesh):
             for step in range(first + 1, train.steps + 1):
                 self.clock.enter('data_wait', step)
@@ -180,14 +175,14 @@ class _Loop:
                 compiling = step == first + 1
                 self.progress.waited(self.clock.enter('compilation' if compiling else 'step'))
                 state, metrics = self.step_fn(state, shard_batch(batch.arrays, run.mesh))
-                before, vote = flown, preemption.vote()
-                flown = _Flown(step, metrics, batch.info['index'], vote)
+                before, vote = in_flight, preemption.vote()
+                in_flight = InFlightStep(step, metrics, batch.info['index'], vote)
                 if before:
-                    stop = self.settle(before)
+                    stop = self.finish_step(before)
                 log, save = due(step, train.log_every), due(step, train.save_every) or stop
                 if compiling or log or save:
-                    stop |= self.settle(flown)
-                    flown = None
+                    stop |= self.finish_step(in_flight)
+                    in_flight = None
                 if compiling:
                     self.progress.restart()
                 if log:
@@ -201,7 +196,7 @@ class _Loop:
                 if stop:
                     break
                 if step < train.steps:
-                    self.look_at(state, step)
+                    self.maybe_evaluate(state, step)
         return state, stop
 
     def close(self) -> None:
@@ -212,74 +207,24 @@ class _Loop:
         self.run.checkpoints.close()
         self.clock.close()
 
-    def settle(self, flown: _Flown) -> bool:
+    def finish_step(self, in_flight: InFlightStep) -> bool:
         """Waits for a step, lets the guard see it, and says whether to stop."""
-        self.skipped.seen(flown.step, flown.metrics, flown.index)
-        return bool(flown.stop)
+        self.skipped.seen(in_flight.step, in_flight.metrics, in_flight.index)
+        return bool(in_flight.stop)
 
-    def look_at(self, state: TrainState, step: int) -> None:
+    def maybe_evaluate(self, state: TrainState, step: int) -> None:
         """Evaluates and draws, where that is due."""
         every, images_every = self.run.config.eval.every, self.run.config.train.images_every
-        if self.data is None:
+        if self.evaluation is None:
             return
         if every and step % every == 0:
             self.clock.enter('evaluation')
-            evaluate(self.run, state, self.data, self.writer)
+            self.evaluation(state, self.writer)
             self.progress.restart()
-        if images_every and step % images_every == 0 and 'patterns' in self.predictor:
+        if images_every and step % images_every == 0:
             self.clock.enter('evaluation')
-            now = self.predictor.bind(self.run.variables(state))
-            self.writer.pictures(step, pattern_report.draw(now, self.data))
+            self.evaluation.draw(state, self.writer)
             self.progress.restart()
-
-
-def evaluate_workdir(config: Any, workdir: str, make_task: MakeTask) -> None:
-    """Evaluates the newest checkpoint of a workdir.
-
-    Raises:
-      ValueError: if there is no checkpoint, before anything is created, or no evaluation set in
-        the config.
-    """
-    steps = pathlib.Path(workdir, 'checkpoints').glob('*')
-    if not any(path.name.isdecimal() for path in steps):
-        raise ValueError(f'{workdir} holds no checkpoint to evaluate')
-    run = open_experiment(config, workdir, make_task)
-    if run.checkpoints.latest_step() is None:
-        raise ValueError(f'{workdir} holds no checkpoint to evaluate')
-    data = eval_data(run)
-    if data is None:
-        raise ValueError("data.eval is '': name an evaluation set, e.g. captions:LIST.json")
-    state = run.restore_or_create()
-    writer = MetricsWriter(run.workdir, first_step=int(state.step), active=jax.process_index() == 0)
-    evaluate(run, state, data, writer)
-    writer.close()
-    run.checkpoints.close()
-
-
-def eval_data(run: Experiment) -> EvalData | None:
-    """The evaluation set of a run, None if `config.data.eval` is empty."""
-    config = run.config
-    if not config.data.eval:
-        return None
-    source = sources.make_source(config.data.eval, config.data)
-    about = run.tokenizer, config.data, config.eval, run.make_row, run.labels
-    return EvalData(source, *about)
-
-
-def evaluate(run: Experiment, state: TrainState, data: EvalData, writer: MetricsWriter) -> None:
-    """Runs the task's evaluators; prints the table, writes results.json, pictures and scalars."""
-    step = int(state.step)
-    with jax.set_mesh(run.mesh):
-        reports = suite.run(run.task.evaluators, run.predictor(state), data)
-    if jax.process_index() != 0:
-        return
-    reports['training'] = training_losses.evaluate(run.workdir / 'metrics.jsonl')
-    for name, report in reports.items():
-        writer.scalars(step, f'eval_{name}', report.figures)
-    print(f'\nevaluation at step {step} ({run.config.eval.params} parameters)\n')
-    print(suite.format_reports(reports))
-    for path in suite.write(reports, run.workdir, step=step):
-        print(f'wrote {path}')
 
 
 def _count(params: Any) -> int:

@@ -25,9 +25,9 @@ from semmim_jax.data.tokenizer import (
     make_tokenizer,
     train_tokenizer,
 )
-from semmim_jax.run.config_rules import check_ranges
 from semmim_jax.run.initial_weights import run_tokenizer
 from semmim_jax.training.checkpoint import SavedRun, load_run
+from semmim_jax.training.config_rules import check_ranges
 
 # Fields that 0 leaves open. Not every experiment has all of them.
 _OPEN = (
@@ -71,7 +71,7 @@ def resolve(
     Args:
       config: the experiment.
       saved: of the run's newest checkpoint, None if there is none. Its sizes and vocabulary go
-        before those of `init.weights`.
+        before those of `init_from`.
       workdir: the run's folder.
 
     Raises:
@@ -90,7 +90,7 @@ def resolve(
     check_ranges(flax.traverse_util.unflatten_dict(filled, sep='.'))
     # By plain values: a ConfigDict made of another shares what is inside with it.
     config, said = ml_collections.ConfigDict(frozen.to_dict()), []
-    origin = str(workdir) if saved else config.init.weights
+    origin = str(workdir) if saved else config.init_from
     if by_weights and origin:
         theirs = saved.config if saved else _config_of(origin)
         said.append(_fill(config, _of_weights(config, theirs), giver=origin))
@@ -169,7 +169,7 @@ def _vocabulary(
     if saved and not data.vocab:
         tokenizer = tokenizer_of_run(saved, workdir=workdir)
         return tokenizer, tokenizer.vocab_size
-    weights = config.init.weights
+    weights = config.init_from
     named = data.vocab or (weights if weights and has_tokenizer(weights) else '')
     if not named:
         tokenizer = train_tokenizer(

@@ -5,15 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from semmim_jax.data.examples import ClassifyExamples
 from semmim_jax.losses.labels import label_loss, score_loss
 from semmim_jax.models.classifier import Classifier
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.training.task import Task
 
 LOSSES = {'softmax': label_loss, 'sigmoid': score_loss}
 EVALUATORS = ('labels', 'answers')
 
 
-class Classify:
+class Classify(Task):
     """The task `config.task.name = 'classify'`.
 
     Args:
@@ -25,7 +27,7 @@ class Classify:
     """
 
     chooses = True  # from a list of labels
-    corpus_size = 0  # training records that it sees beforehand
+    examples = ClassifyExamples
 
     def __init__(self, config: Any, special: SpecialTokens):
         self.config = c = config.task
@@ -52,8 +54,8 @@ class Classify:
             )
 
     @property
-    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a row of a batch holds."""
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of one example."""
         c, size = self.config, self.model.config.image.image_size
         pair = c.images > 1
         shape = (c.images,) * pair + (size, size, 3)
@@ -71,14 +73,6 @@ class Classify:
         images = jnp.zeros((1, self.config.images, size, size, 3), jnp.uint8)
         ids = jnp.full((1, 2), self.special.cls, jnp.int32)
         return self.model.init(key, images, ids, ids == ids)['params']
-
-    def init_extra(self, key: jax.Array) -> dict[str, Any]:
-        """No state of its own."""
-        return {}
-
-    def constrain(self, params: Any) -> Any:
-        """Nothing is constrained."""
-        return params
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
         """Mean loss of a batch.

@@ -13,18 +13,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from semmim_jax.data.examples import GenerateExamples
 from semmim_jax.losses import lm
 from semmim_jax.losses.mean import Mean, cross_entropy
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops.beam import Beams, beam_search
-from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.ops.ranking import rank_answers
+from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.training.task import Task
 
 CONTEXTS = ('image', 'image_and_prompt', 'prompt')
 EVALUATORS = ('captions', 'answers')
 
 
-class Generate:
+class Generate(Task):
     """The task `config.task.name = 'generate'`.
 
     Args:
@@ -35,7 +37,7 @@ class Generate:
       ValueError: for an unknown context or evaluator, or texts longer than the position tables.
     """
 
-    corpus_size = 0  # training records that it sees beforehand
+    examples = GenerateExamples
 
     def __init__(self, config: Any, special: SpecialTokens):
         self.config, self.special = config.task, special
@@ -81,8 +83,8 @@ class Generate:
             )
 
     @property
-    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a row of a batch holds."""
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of one example."""
         size = self.model.config.image.image_size
         prompt, target = (jax.ShapeDtypeStruct((n,), jnp.int32) for n in self.lengths)
         return {
@@ -103,14 +105,6 @@ class Generate:
             return model.decode(ids, *self._read(model, batch))
 
         return self.model.init(key, method=every_part)['params']
-
-    def init_extra(self, key: jax.Array) -> dict[str, Any]:
-        """No state of its own."""
-        return {}
-
-    def constrain(self, params: Any) -> Any:
-        """Nothing is constrained."""
-        return params
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
         """Cross-entropy of the target's tokens, [SEP] included, weighted by row.

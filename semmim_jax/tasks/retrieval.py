@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.data.examples import RetrievalExamples
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 
@@ -21,6 +22,8 @@ class Retrieval(Pretrain):
       ValueError: for what `Pretrain` refuses, and for losses that need a second view.
     """
 
+    examples = RetrievalExamples
+
     def __init__(self, config: Any, special: SpecialTokens):
         super().__init__(config, special)
         if self.plan.config.views != 'same' or self.plan.pairs:
@@ -30,9 +33,9 @@ class Retrieval(Pretrain):
             )
 
     @property
-    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a row of a batch holds."""
-        row = super().row
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of one example."""
+        row = super().batch_spec
         return {'image': row['image1'], 'ids': row['ids'], 'image_id': row['image_id']}
 
     def init_extra(self, key: jax.Array) -> dict[str, Any]:

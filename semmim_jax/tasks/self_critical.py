@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semmim_jax.data.examples import SelfCriticalExamples
 from semmim_jax.losses import lm
 from semmim_jax.losses.mean import Mean, cross_entropy
 from semmim_jax.ops import rows
 from semmim_jax.ops.cider import CiderD
-from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.ops.sampling import draw_texts
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 from semmim_jax.tasks.generate import Generate
 
@@ -38,6 +39,8 @@ class SelfCritical(Generate):
       ValueError: for what `Generate` refuses, for no references, and for an unknown baseline.
     """
 
+    examples = SelfCriticalExamples
+
     def __init__(self, config: Any, special: SpecialTokens):
         super().__init__(config, special)
         if self.config.baseline not in BASELINES:
@@ -55,7 +58,7 @@ class SelfCritical(Generate):
         """Training records whose texts weigh the reward's n-grams."""
         return self.config.corpus
 
-    def see_corpus(self, corpus: Sequence[np.ndarray]) -> None:
+    def set_corpus(self, corpus: Sequence[np.ndarray]) -> None:
         """Takes the n-gram weights of the training texts.
 
         Args:
@@ -64,9 +67,9 @@ class SelfCritical(Generate):
         self._cider = CiderD([self._texts(references) for references in corpus])
 
     @property
-    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a row of a batch holds."""
-        row = super().row
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of one example."""
+        row = super().batch_spec
         references = jax.ShapeDtypeStruct((self.references, *row['target'].shape), jnp.int32)
         kept = {name: row[name] for name in ('image', 'prompt', 'image_id')}
         return kept | {'references': references}

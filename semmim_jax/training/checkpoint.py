@@ -8,6 +8,8 @@ changes.
 """
 
 import contextlib
+import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -22,6 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from semmim_jax.training import integrity
+from semmim_jax.training.config_versions import upgraded
 from semmim_jax.training.copies import CONFIG, config_text, write_copies
 from semmim_jax.training.state import TrainState
 
@@ -149,7 +152,7 @@ class Checkpoints:
         `checkpoints/damaged`.
 
         Args:
-          abstract: of `state.abstract_state`.
+          abstract: of `state.abstract_state`; a field that is None is not read.
           check: gives the reasons, in words, why a run must not go on from a checkpoint.
 
         Returns:
@@ -166,7 +169,7 @@ class Checkpoints:
                 with self._reader() as manager:
                     if _check_files(folder):
                         found = self._read(manager, step, abstract, check)
-                        integrity.check_leaves(folder, found[0])
+                        integrity.check_leaves(folder, found[0], some=True)
                     else:
                         _warn(f'{folder} has no {integrity.DIGESTS}: used without being verified')
                         found = self._read_unverified(manager, step, abstract, check)
@@ -204,12 +207,15 @@ class Checkpoints:
                 f'{self.folder / str(step)} was trained on other data: {"; ".join(reasons)}; '
                 'give back the same data or use a new workdir'
             )
-        self._check_shapes(manager, step, abstract)
+        wanted = {f.name: getattr(abstract, f.name) for f in dataclasses.fields(abstract)}
+        wanted = {name: tree for name, tree in wanted.items() if tree is not None}
+        self._check_shapes(manager, step, wanted)
         restore_args = jax.tree.map(
-            lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract
+            lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), wanted
         )
-        state = ocp.args.PyTreeRestore(abstract, restore_args=restore_args)
-        return manager.restore(step, args=ocp.args.Composite(state=state)).state, saved
+        state = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
+        found = manager.restore(step, args=ocp.args.Composite(state=state)).state
+        return abstract.replace(**found), saved
 
     def _read_unverified(self, *args: Any) -> tuple[TrainState, SavedRun]:
         try:
@@ -257,9 +263,9 @@ class Checkpoints:
                 self._writer.close()
 
     def _check_shapes(
-        self, manager: ocp.CheckpointManager, step: int, abstract: TrainState
+        self, manager: ocp.CheckpointManager, step: int, abstract: Mapping[str, Any]
     ) -> None:
-        stored = manager.item_metadata(step).state.tree
+        stored = {k: x for k, x in manager.item_metadata(step).state.tree.items() if k in abstract}
         stored = {_name(path): tuple(x.shape) for path, x in jax.tree.leaves_with_path(stored)}
         wanted = {_name(path): tuple(x.shape) for path, x in jax.tree.leaves_with_path(abstract)}
         problems = [
@@ -337,7 +343,10 @@ def _read_run(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int) -
     there = [item for item in _RUN_ITEMS if (folder / str(step) / item).is_dir()]
     items = {item: ocp.args.JsonRestore() for item in there}
     found = manager.restore(step, args=ocp.args.Composite(**items))
-    return SavedRun(step, found.config, found.data, found.get('files') or {})
+    config, added = upgraded(found.config)
+    if added:
+        _warn_once(f'{folder / str(step)}: {added}')
+    return SavedRun(step, config, found.data, found.get('files') or {})
 
 
 def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -381,6 +390,11 @@ def _line(error: Exception) -> str:
     """What is wrong, in one line: TensorStore names file within file before it says so."""
     said = ' '.join(str(error).split()).rsplit('": ', 1)[-1].split(' [os_error_code')[0]
     return said[:300] or type(error).__name__
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    _warn(line)
 
 
 def _warn(line: str) -> None:

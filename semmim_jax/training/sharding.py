@@ -52,6 +52,12 @@ def check_batch_sizes(config: Any, mesh: Mesh) -> None:
             f'train.batch_size={config.train.batch_size} does not divide by train.accumulate='
             f'{slices} slices on each of {devices} devices (mesh.data times mesh.fsdp)'
         )
+    check_eval_batch_size(config, mesh)
+
+
+def check_eval_batch_size(config: Any, mesh: Mesh) -> None:
+    """Raises ValueError if evaluation batches do not divide among the devices."""
+    devices = math.prod(mesh.shape[axis] for axis in BATCH[0])
     if config.data.eval and config.eval.batch_size % devices:
         raise ValueError(
             f'eval.batch_size={config.eval.batch_size} does not divide by {devices} devices'

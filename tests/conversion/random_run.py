@@ -13,7 +13,7 @@ from flax.core import meta
 
 from configs.pretrain import get_config
 from semmim_jax.data.tokenizer import make_tokenizer
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.state import TrainState

@@ -18,8 +18,8 @@ from semmim_jax.conversion.from_torch import TIED, end_token, from_torch
 from semmim_jax.conversion.table import ConversionError, expected, to_theirs
 from semmim_jax.conversion.to_torch import to_torch
 from semmim_jax.conversion.weights import write_weights
-from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.ops.positions import resize_positions
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.run.initial_weights import load
 from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.conversion.albef_checkpoint import albef_shapes, albef_tensors, bert
@@ -244,7 +244,7 @@ def test_the_decoder_is_that_of_transformers():
 def test_a_run_must_cut_captions_as_its_first_weights_did(tmp_path):
     config = albef_config('tiny')
     write_weights(tmp_path, params={}, config=json.loads(config.to_json()))
-    config.init.weights = str(tmp_path)
+    config.init_from = str(tmp_path)
     assert load(config, shapes={}, tokenizer=None).params == {}
     config.data.end_token = True
     with pytest.raises(ValueError, match='--config.data.end_token=False'):

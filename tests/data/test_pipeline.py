@@ -31,8 +31,7 @@ def tokenizer(scenes):
 
 
 def pretrain_row(tokenizer, data_config):
-    scenes = sources.make_source('emoji_scenes:train', data_config)
-    return examples.make_row('pretrain', scenes, tokenizer, data_config)
+    return examples.PretrainExamples.of(tokenizer, data_config)
 
 
 def batches(source, tokenizer, data_config, count, **changes):
@@ -44,8 +43,8 @@ def batches(source, tokenizer, data_config, count, **changes):
         'process_count': 1,
         **changes,
     }
-    make_row = pretrain_row(tokenizer, data_config)
-    with pipeline.train_batches(source, make_row, data_config, **options) as iterator:
+    make_example = pretrain_row(tokenizer, data_config)
+    with pipeline.train_batches(source, make_example, data_config, **options) as iterator:
         return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.evaluators import retrieval
-from semmim_jax.run.config_rules import check_ranges
+from semmim_jax.training.config_rules import check_ranges
 
 IMAGES, EACH, WIDTH = 400, 5, 16
 

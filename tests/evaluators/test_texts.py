@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from configs import nlvr2, vqa
-from semmim_jax.data.examples import make_row
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.evaluators import texts
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.ops.beam import Beams
+from semmim_jax.tasks.registry import find_task
 
 
 class Knowing:
@@ -40,8 +40,8 @@ def opened(config):
     source = make_source(config.data.eval, config.data)
     size = config.model.text.vocab_size
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
-    row = make_row(config.task.name, source, tokenizer, config.data)
     labels = source.label_names(min_count=1)
+    row = find_task(config).examples.of(tokenizer, config.data, labels=labels)
     return EvalData(source, tokenizer, config.data, config.eval, row, labels)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.ops.beam import beam_search
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=7)
 WORDS = (1, 5, 6)  # all that may be written

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semmim_jax.ops import masking
+from semmim_jax.ops.special_tokens import SpecialTokens
 from tests.ops.bounds import assert_frequency
 
 # Compiling takes longer than hypothesis's deadline.
@@ -176,7 +177,7 @@ def test_a_row_without_a_token_to_mask_uses_no_slot(special):
 
 
 def test_masking_knows_the_padding_by_its_id_and_needs_no_sep():
-    roberta = masking.SpecialTokens(pad=1, cls=0, sep=2, mask=4, vocab_size=60)
+    roberta = SpecialTokens(pad=1, cls=0, sep=2, mask=4, vocab_size=60)
     ids = jnp.array([[0, 7, 8, 1, 1], [0, 7, 8, 2, 1], [0, 7, 8, 9, 9], [0, 1, 1, 1, 1]], jnp.int32)
     masked = masking.mask_tokens(
         jax.random.key(0), ids, probability=1.0, max_masked=5, special=roberta

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semmim_jax.ops.masking import SpecialTokens
 from semmim_jax.ops.sampling import draw_texts
+from semmim_jax.ops.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=8)
 WORDS = [1, 5, 6, 7]  # what may be written, besides [SEP]

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs.pretrain import get_config
+from semmim_jax.data.examples import PretrainExamples
 from semmim_jax.losses.mean import Mean
+from semmim_jax.training.task import Task
 
 
-class SmallTask:
+class SmallTask(Task):
     """Reads every argument of the loss, so that a wrong one shows in the parameters."""
 
     evaluators = ('losses',)
-    chooses = False
-    corpus_size = 0
+    examples = PretrainExamples
 
     def __init__(self, config=None, special=None):
         del config, special

@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from tests.run.own_data import write_own_data
-from tests.run.small_task import SmallTask, small_config
 
 from semmim_jax.losses.mean import Mean
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.training.alarms import CollapseAlarm
+from tests.run.own_data import write_own_data
+from tests.run.small_task import SmallTask, small_config
 
 NAME = 'patch_raw_mean_entropy'
 

@@ -106,9 +106,7 @@ def test_weights_come_from_a_run_or_a_folder_of_weights(started, tmp_path):
     tower = {path: x for path, x in params.items() if path.startswith('image/')}
     write_weights(tmp_path, params=tower, config=config)
     for folder, expected in (run.workdir, params), (tmp_path, tower):
-        found = load(
-            config_of({'init.weights': str(folder)}), shapes=shapes, tokenizer=run.tokenizer
-        )
+        found = load(config_of({'init_from': str(folder)}), shapes=shapes, tokenizer=run.tokenizer)
         assert_same(found.params, expected)
 
 
@@ -122,7 +120,7 @@ def test_weights_come_from_a_run_or_a_folder_of_weights(started, tmp_path):
 )
 def test_weights_that_do_not_fit_are_refused(folders, started, changes, said):
     run, state = started
-    config = config_of({'init.weights': str(run.workdir), **changes})
+    config = config_of({'init_from': str(run.workdir), **changes})
     if config.init.image:
         config.init.image = str(folders[0])
     shapes = {path: x.shape for path, x in flat(state.params).items()}
@@ -132,7 +130,7 @@ def test_weights_that_do_not_fit_are_refused(folders, started, changes, said):
 
 def test_a_folder_of_another_project_is_no_weights(folders, started):
     run, _ = started
-    config = config_of({'init.weights': str(folders[1])})
+    config = config_of({'init_from': str(folders[1])})
     with pytest.raises(ConversionError, match='for a folder of Hugging Face use'):
         load(config, shapes={}, tokenizer=run.tokenizer)
 
@@ -146,7 +144,7 @@ def test_names_and_shapes_of_our_own_weights_are_held_to_the_model(started, tmp_
     params['text/embeddings/word'] = params['text/embeddings/word'][1:]
     write_weights(tmp_path, params=params, config=config)
     with pytest.raises(ConversionError) as error:
-        load(config_of({'init.weights': str(tmp_path)}), shapes=shapes, tokenizer=run.tokenizer)
+        load(config_of({'init_from': str(tmp_path)}), shapes=shapes, tokenizer=run.tokenizer)
     assert str(error.value).split('; ')[1:] == [
         'unexpected: image/new',
         'wrong shape: text/embeddings/word is [319, 32] and should be [320, 32]',

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from semmim_jax.data.examples import ClassifyExamples
 from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.run.experiment import open_experiment
@@ -19,6 +20,7 @@ class Choosing(SmallTask):
     """As a classifier: it has a list of labels."""
 
     chooses = True
+    examples = ClassifyExamples
 
     def check_labels(self, labels):
         assert len(labels) == 2

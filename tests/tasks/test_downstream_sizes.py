@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from configs import caption, classify, nlvr2, pretrain, retrieval, vqa
-from semmim_jax.data.examples import make_row
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training import optim, sharding, state
 from semmim_jax.training.step import make_step
@@ -41,10 +40,10 @@ def test_shapes(name):
     assert abstract.params['image']['position'].shape == (1 + PATCHES, 768)
     rows = config.eval.batch_size
     batched = lambda b: {
-        name: jax.ShapeDtypeStruct((b, *x.shape), x.dtype) for name, x in task.row.items()
+        name: jax.ShapeDtypeStruct((b, *x.shape), x.dtype) for name, x in task.batch_spec.items()
     }
     batch, given = batched(config.train.batch_size), batched(rows)
-    images = [x.shape for x in task.row.values() if x.dtype == jnp.uint8]
+    images = [x.shape for x in task.batch_spec.values() if x.dtype == jnp.uint8]
     assert all(shape[-3:] == (384, 384, 3) for shape in images) and images
     after, metrics = jax.eval_shape(make_step(task, tx, config), abstract, batch)
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
@@ -74,10 +73,10 @@ def test_rows_are_what_the_pipeline_makes(config):
     task = find_task(config)(ml_collections.FrozenConfigDict(config), SPECIAL)
     source = make_source(config.data.train, config.data)
     texts, size = source.vocabulary_texts(), config.model.text.vocab_size
-    make = make_row(
-        config.task.name, source, make_tokenizer('', texts=texts, size=size), config.data
-    )
+    labels = source.label_names(min_count=1) if task.chooses else ()
+    tokenizer = make_tokenizer('', texts=texts, size=size)
+    make = task.examples.of(tokenizer, config.data, labels=labels)
     row = make(source[0], np.random.default_rng(0))
     row.pop('labels1', None)
     shapes = lambda fields: {name: (tuple(x.shape), x.dtype) for name, x in fields.items()}
-    assert shapes(row) == shapes(task.row)
+    assert shapes(row) == shapes(task.batch_spec)

@@ -37,7 +37,7 @@ def make_case(*, rows: int = 4, baseline: str = 'others') -> tuple[Any, Any, dic
     references = np.stack([texts(3, 8, seed=i, shortest=3) for i in range(rows)])
     references = np.where(references < 5, references, 5 + references % WORDS)
     references[1, 2] = SPECIAL.pad  # a record with two
-    task.see_corpus(references)
+    task.set_corpus(references)
     batch = {
         'image': images(rows, config),
         'prompt': np.tile(np.int32([SPECIAL.cls, SPECIAL.sep]), (rows, 1)),

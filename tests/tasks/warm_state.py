@@ -10,7 +10,7 @@ import numpy as np
 from flax.core import meta
 
 from configs.pretrain import get_config
-from semmim_jax.ops.masking import SpecialTokens
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.conftest import make_batch
 

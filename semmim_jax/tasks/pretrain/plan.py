@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from semmim_jax.ops import masking, prefix
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
 LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim')
@@ -37,7 +38,7 @@ class Plan:
       ValueError: for an option that is none of its choices, or a number out of range.
     """
 
-    def __init__(self, config: Any, special: masking.SpecialTokens):
+    def __init__(self, config: Any, special: SpecialTokens):
         self.config = c = config.task
         self.special = special
         self.patch_size = config.model.image.patch_size

@@ -13,17 +13,20 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
+from semmim_jax.data.examples import PretrainExamples
 from semmim_jax.losses import distillation, itc
 from semmim_jax.losses.mean import Mean
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.ops import balance, masking
+from semmim_jax.ops import balance
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain import predict
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.student import student_pass
 from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass, teacher_temperature
+from semmim_jax.training.task import Task
 
 
-class Pretrain:
+class Pretrain(Task):
     """The task `config.task.name = 'pretrain'`.
 
     Args:
@@ -34,10 +37,10 @@ class Pretrain:
       ValueError: for an option that is none of its choices.
     """
 
-    chooses = False  # from a list of labels
-    corpus_size = 0  # training records that it sees beforehand
+    examples = PretrainExamples
+    accumulates = True
 
-    def __init__(self, config: Any, special: masking.SpecialTokens):
+    def __init__(self, config: Any, special: SpecialTokens):
         self.plan = Plan(config, special)
         self.model = SemMIM(config.model)
         self.max_tokens = config.data.max_tokens
@@ -49,8 +52,8 @@ class Pretrain:
         return ('losses', 'retrieval', 'patterns') if semantic else ('losses', 'retrieval')
 
     @property
-    def row(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a row of a batch holds, but for patch labels."""
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of one example, but for patch labels."""
         size = self.model.config.image.image_size
         view = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
         ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)

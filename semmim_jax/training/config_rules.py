@@ -6,6 +6,10 @@ Rules go by the last part of a key, in every experiment: a width is a width wher
 import math
 from typing import Any
 
+from jax.sharding import Mesh
+
+from semmim_jax.training.sharding import check_batch_sizes
+
 
 def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
@@ -77,6 +81,30 @@ TABLE = (
     ('three numbers above 0', lambda x: _numbers(x, 3) and min(x) > 0, 'pixel_std'),
 )
 RULES = {name: (words, holds) for words, holds, names in TABLE for name in names.split()}
+
+
+def check_config(config: Any, mesh: Mesh) -> None:
+    """Refuses a resolved config that cannot be trained; see assembly.py.
+
+    What a task wants of its own fields, it checks when it is made.
+
+    Args:
+      config: the experiment.
+      mesh: of the devices that it is for.
+
+    Raises:
+      ValueError: naming the key.
+    """
+    check_ranges(config)
+    text = config.model.text
+    if config.data.max_tokens + text.position_offset > text.max_positions:
+        raise ValueError(
+            f'data.max_tokens={config.data.max_tokens} from row model.text.position_offset='
+            f'{text.position_offset} on do not fit model.text.max_positions={text.max_positions}'
+        )
+    if config.eval.params not in ('ema', 'online'):
+        raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
+    check_batch_sizes(config, mesh)
 
 
 def check_ranges(config: Any, prefix: str = '') -> None:

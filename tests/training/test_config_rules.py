@@ -5,7 +5,7 @@ import math
 import pytest
 
 from configs.pretrain import get_config
-from semmim_jax.run.config_rules import RULES, check_ranges
+from semmim_jax.training.config_rules import RULES, check_ranges
 
 
 @pytest.mark.parametrize('variant', ['base', 'demo', 'tiny'])

@@ -4,13 +4,21 @@ import itertools
 
 import numpy as np
 import pytest
-from tests.data.test_readers import annotation, picture, vqa, write
 
 from semmim_jax.data import examples, pipeline
 from semmim_jax.data.answers import vqa_accuracy
 from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
+from tests.data.readers.test_readers import annotation, picture, vqa, write
+
+KINDS = {
+    'pretrain': examples.PretrainExamples,
+    'retrieval': examples.RetrievalExamples,
+    'generate': examples.GenerateExamples,
+    'self_critical': examples.SelfCriticalExamples,
+    'classify': examples.ClassifyExamples,
+}
 
 
 @pytest.fixture
@@ -24,7 +32,12 @@ def config(data_config):
 def make(config, kind, spec, size=600):
     source = sources.make_source(spec, config)
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
-    return source, examples.make_row(kind, source, tokenizer, config)
+    chosen, labels = KINDS[kind], ()
+    if kind == 'classify':
+        labels = source.label_names(min_count=config.min_answer_count)
+    row = chosen.of(tokenizer, config, labels=labels)
+    row.check_source(source)
+    return source, row
 
 
 def batches(source, row, config, count, **changes):

@@ -1,0 +1,173 @@
+"""Evaluation of a run: of its states while it trains, or of a workdir by itself."""
+
+import pathlib
+from typing import Any
+
+import flax
+import jax
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from semmim_jax.data.readers import sources
+from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
+from semmim_jax.evaluators import pattern_report, suite, training_losses
+from semmim_jax.evaluators.report import EvalData
+from semmim_jax.inference.predictor import Predictor
+from semmim_jax.run.data_checks import check_evaluation
+from semmim_jax.tasks.registry import find_task
+from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
+from semmim_jax.training.config_rules import check_ranges
+from semmim_jax.training.metrics import MetricsWriter
+from semmim_jax.training.sharding import check_eval_batch_size, make_mesh
+from semmim_jax.training.state import TrainState, abstract_state
+from semmim_jax.training.task import Task
+
+# What `evaluate_workdir` takes from a config that is given to it; all else is the checkpoint's.
+_TAKEN = ('eval', 'mesh', 'sharding')
+_TAKEN_OF_DATA = ('eval', 'captions', 'decoder', 'max_pixels', 'workers', 'prefetch')
+
+
+class Evaluation:
+    """Runs a task's evaluators on states of one run.
+
+    Predict functions are compiled once, however often they run.
+
+    Args:
+      config: the experiment, resolved.
+      workdir: the run's folder; gets results.json and the pictures.
+      task: of the run.
+      tokenizer: of the run.
+      labels: what the task chooses from.
+      make_example: of the run, see data/examples.py.
+      mesh: of the devices.
+
+    Raises:
+      ValueError: if there is no such evaluation set.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Any,
+        workdir: pathlib.Path,
+        task: Task,
+        tokenizer: Any,
+        labels: tuple[str, ...],
+        make_example: Any,
+        mesh: Mesh,
+    ):
+        self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
+        source = sources.make_source(config.data.eval, config.data)
+        self._data = EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
+        self._predictor = Predictor(task.predict_fns(), None, mesh)
+
+    def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
+        """Prints the table of all figures; writes results.json, pictures and scalars.
+
+        Returns:
+          'EVALUATOR/FIGURE' -> value; {} on processes other than 0, which write nothing.
+        """
+        step = int(state.step)
+        with jax.set_mesh(self._mesh):
+            reports = suite.run(self._task.evaluators, self._bound(state), self._data)
+        if jax.process_index() != 0:
+            return {}
+        reports['training'] = training_losses.evaluate(self._workdir / 'metrics.jsonl')
+        for name, report in reports.items():
+            writer.scalars(step, f'eval_{name}', report.figures)
+        print(f'\nevaluation at step {step} ({self._config.eval.params} parameters)\n')
+        print(suite.format_reports(reports))
+        for path in suite.write(reports, self._workdir, step=step):
+            print(f'wrote {path}')
+        return {f'{n}/{k}': value for n, r in reports.items() for k, value in r.figures.items()}
+
+    def draw(self, state: TrainState, writer: MetricsWriter) -> None:
+        """Pictures of a few images for TensorBoard, of tasks that have patterns."""
+        if 'patterns' in self._predictor:
+            with jax.set_mesh(self._mesh):
+                pictures = pattern_report.draw(self._bound(state), self._data)
+            writer.pictures(int(state.step), pictures)
+
+    def _bound(self, state: TrainState) -> Predictor:
+        """The predict functions on the parameters that `config.eval.params` names."""
+        params = {'ema': state.ema_params, 'online': state.params}[self._config.eval.params]
+        return self._predictor.bind(state.replace(params=params, opt_state=None))
+
+
+def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[str, float]:
+    """Evaluates the newest checkpoint of a workdir, from what the checkpoint itself holds.
+
+    No training data is read and no optimizer state; of the workdir results.json, the pictures and
+    metrics.jsonl change, nothing else.
+
+    Args:
+      workdir: the run's folder.
+      config: whose `eval`, `mesh` and evaluation set to use instead of the run's; or None.
+
+    Returns:
+      As `Evaluation.__call__`.
+
+    Raises:
+      ValueError: if there is no checkpoint or no evaluation set, or `config` is of another model.
+    """
+    workdir = pathlib.Path(workdir)
+    saved = load_run(workdir)
+    if saved is None:
+        raise ValueError(f'{workdir} holds no checkpoint to evaluate')
+    config = _settings(saved, config)
+    if not config.data.eval:
+        raise ValueError("data.eval is '': name an evaluation set, e.g. captions:LIST.json")
+    check_ranges(config)
+    mesh = make_mesh(config.mesh)
+    check_eval_batch_size(config, mesh)
+    tokenizer = tokenizer_of_run(saved, workdir=workdir)
+    task = find_task(config)(config, tokenizer.special)
+    labels = labels_of_run(saved, workdir=workdir) if task.chooses else ()
+    check_evaluation(config, task.evaluators)
+    abstract = abstract_state(
+        task, optax.identity(), seed=config.seed, mesh=mesh, rules=config.sharding
+    )
+    checkpoints = Checkpoints(workdir, keep=config.train.keep, async_save=False)
+    state, _ = checkpoints.restore(abstract.replace(opt_state=None))
+    evaluate = Evaluation(
+        config=config,
+        workdir=workdir,
+        task=task,
+        tokenizer=tokenizer,
+        labels=labels,
+        make_example=task.examples.of(tokenizer, config.data, labels=labels),
+        mesh=mesh,
+    )
+    writer = MetricsWriter(workdir, first_step=int(state.step), active=jax.process_index() == 0)
+    figures = evaluate(state, writer)
+    writer.close()
+    return figures
+
+
+def _settings(saved: SavedRun, given: Any) -> ml_collections.FrozenConfigDict:
+    """The checkpoint's config, with what `given` says about evaluation."""
+    config = ml_collections.ConfigDict(saved.config)
+    if given is None:
+        config.mesh = dict(data=-1, fsdp=1, tensor=1)  # those of training may be elsewhere
+        return ml_collections.FrozenConfigDict(config)
+    if given.init.sizes == 'config':
+        flat = lambda section: flax.traverse_util.flatten_dict(section.to_dict(), sep='.')
+        ours, theirs = flat(config.model), flat(given.model)
+        for key, value in theirs.items():
+            value = list(value) if isinstance(value, tuple) else value  # as JSON has it
+            if ours.get(key, value) != value:
+                raise ValueError(
+                    f'model.{key} is {value!r} in --config and {ours[key]!r} in the checkpoint: '
+                    'leave --config out, or give that of the run'
+                )
+    if given.task.name != config.task.name:
+        raise ValueError(
+            f'task.name is {given.task.name!r} in --config and {config.task.name!r} in the '
+            'checkpoint: leave --config out, or give that of the run'
+        )
+    for section in _TAKEN:
+        config[section] = given[section]
+    for name in _TAKEN_OF_DATA:
+        config.data[name] = given.data[name]
+    return ml_collections.FrozenConfigDict(config)
