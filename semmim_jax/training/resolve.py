@@ -41,6 +41,7 @@ SIZES = ('config', 'weights')  # of init.sizes
 # What of config.model weights do not settle: sizes that may differ, and how it is computed.
 _NOT_OF_WEIGHTS = (
     'image.image_size',
+    'image.patch_size',  # that of data, which weights do settle
     'text.vocab_size',
     'temperature',
     'dtype',
@@ -75,11 +76,14 @@ def resolve(config: Any, workdir: str) -> ml_collections.FrozenConfigDict:
         return frozen
     filled = {key: value for key, value in flat.items() if key not in left_open}
     check_ranges(flax.traverse_util.unflatten_dict(filled, sep='.'))
-    config, said = ml_collections.ConfigDict(frozen), []
+    # By plain values: a ConfigDict made of another shares what is inside with it.
+    config, said = ml_collections.ConfigDict(frozen.to_dict()), []
     folder = pathlib.Path(workdir)
     origin = str(folder) if begun(folder) else config.init.weights
     if by_weights and origin:
         said.append(_fill(config, _of_weights(config, origin), giver=origin))
+    for name in ('image_size', 'patch_size'):
+        config.model.image[name] = config.data[name]
     if config.data.image_size == 0:
         raise ValueError(
             'data.image_size=0 is that of the weights that a run starts from: name their folder by '
@@ -145,7 +149,7 @@ def _vocabulary(config: Any, source: Any, workdir: pathlib.Path) -> tuple[Tokeni
         least = tokenizer.vocab_size
         if not data.extend_vocab or vocab == str(workdir):
             return tokenizer, least
-    roomy = ml_collections.ConfigDict(config)
+    roomy = ml_collections.ConfigDict(config.to_dict())
     roomy.model.text.vocab_size = max(data.vocab_limit, least)
     try:
         tokenizer = run_tokenizer(roomy, source, workdir)
