@@ -1,4 +1,4 @@
-"""What setup.cfg cannot say: configs/, which stays at the root, is shipped as semmim_jax/configs."""
+"""What setup.cfg cannot say: configs/ of the root is shipped as semmim_jax/configs."""
 
 from setuptools import find_packages, setup
 

@@ -25,8 +25,8 @@ def define_config(default: str | None, about: str) -> flags.FlagHolder:
     """The flag --config, with the fields that the command line sets.
 
     config_flags reads a default, and the fields, where the flag is defined: so a mistake in them
-    is said here, as `parse` says others. A file configs/NAME.py that the working folder lacks is the
-    one that the package ships.
+    is said here, as `parse` says others. A file configs/NAME.py that the working folder lacks is
+    the one that the package ships.
     """
     try:
         if default and not any(_values('config', sys.argv[1:])) and not set(_HELP) & set(sys.argv):

@@ -53,9 +53,8 @@ def test_a_config_imports_shipped_ones_and_those_of_its_folder(tmp_path):
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs' / 'sizes.py').write_text('BATCH = 5\n')
     own = 'from configs import pretrain, sizes\n\n\ndef get_config():\n'
-    own += (
-        "    c = pretrain.get_config('tiny')\n    c.train.batch_size = sizes.BATCH\n    return c\n"
-    )
+    own += "    c = pretrain.get_config('tiny')\n"
+    own += '    c.train.batch_size = sizes.BATCH\n    return c\n'
     (tmp_path / 'own.py').write_text(own)
     assert read(tmp_path, '--config=own.py') == ['5']
 
