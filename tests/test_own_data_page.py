@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from semmim_jax.data.sources import make_source
 
-from tests.run.own_data import COLOURS, write_own_folder
+from configs import pretrain
+from tests.training.own_data import COLOURS, write_own_folder
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'own_data.md'
@@ -105,6 +108,37 @@ def _check_predictions(folder: pathlib.Path) -> None:
         assert len(read(f'{name}.jsonl')) == IMAGES, name
     assert {line['answer'] for line in read('predicted_classes.jsonl')} <= set(COLOURS)
     assert all(isinstance(line['answer'], str) for line in read('predicted_answers.jsonl'))
+
+
+def test_scenes_are_exported_as_such_a_folder(tmp_path):
+    export = ['--export=my_data', '--count=3', '--config.data.emoji_scenes.concepts=20']
+    command = [sys.executable, '-m', 'semmim_jax.scenes', *export]
+    options = dict(cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    assert ' '.join(export).replace('count=3', 'count=300') in PAGE.read_text()
+    done = subprocess.run(command, capture_output=True, **options)
+    assert done.returncode == 0, done.stderr
+    config = pretrain.get_config('demo').data
+    config.emoji_scenes.concepts = 20
+    scenes = make_source('emoji_scenes:train', config)
+    config.max_replaced = 0.0
+    lists = {'captions': 'captions.json', 'jsonl': 'labels.jsonl'}
+    captions, labels = (
+        make_source(f'{k}:{tmp_path}/my_data/{v}', config) for k, v in lists.items()
+    )
+    assert [captions.captions(i) for i in range(3)] == [scenes.captions(i) for i in range(3)]
+    assert all(np.array_equal(captions[i]['image'], scenes[i]['image']) for i in range(3))
+    backgrounds = [scenes.scene(i).background for i in range(3)]
+    assert [labels.entry(i)['label'] for i in range(3)] == backgrounds
+    questions = make_source(f'jsonl:{tmp_path}/my_data/questions.jsonl', config)
+    asked = make_source('emoji_questions:train', config)
+    for i in range(3):
+        for key in ('prompt', 'targets', 'question_type'):
+            assert questions.entry(i)[key] == asked.entry(i)[key]
+    assert 'CC BY-SA' in (tmp_path / 'my_data' / 'ATTRIBUTION.txt').read_text()
+    again = subprocess.run(command, capture_output=True, **options)
+    assert again.returncode != 0 and 'my_data/pictures' in again.stderr
+    assert 'Traceback' not in again.stderr
 
 
 def test_every_fenced_command_is_run():

@@ -9,14 +9,12 @@ import json
 import pathlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from semmim_jax.data.text import clean_caption
 from semmim_jax.evaluators import answers, captions
 from semmim_jax.evaluators.report import EvalData, Report, spread
-from semmim_jax.inference.predictor import to_host
+from semmim_jax.inference.outputs import writer
 from semmim_jax.viz.predictions import Prediction, draw_predictions
 
 _DRAWN = 24  # records in the picture
@@ -90,11 +88,8 @@ def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]
     """
     files = getattr(data.source, 'files', lambda index: ())
     entries = [{'files': files(i), **data.source.entry(i)} for i in range(len(data.source))]
-    if 'rank' in predict:
-        encode = functools.partial(data.tokenizer.encode, ended=True)
-        rows = [encode(label, data.data.max_target_tokens)[1:] for label in data.labels]
-        # On the device, since the predictor splits the rows of numpy arrays over devices.
-        choices = jnp.asarray(np.stack(rows))  # [a, t]: words, [SEP], padding
+    target = data.data.get('max_target_tokens', 0)
+    write = writer(predict, data.tokenizer, data.labels, max_target_tokens=target)
     texts, images = [], {}
     chosen = set(spread(len(entries), _DRAWN))
     for batch in data.record_batches():
@@ -102,18 +97,7 @@ def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]
         pixels = batch['images'] if 'images' in batch else batch['image'][:, None]
         first = len(texts)
         images |= {first + r: x for r, x in enumerate(pixels) if first + r in chosen}
-        if 'classify' in predict:
-            shares = np.asarray(jax.nn.softmax(to_host(predict('classify', batch))))  # [b, c]
-            shown, scores = [data.labels[n] for n in shares.argmax(-1)], shares.max(-1)
-        elif 'rank' in predict:
-            best = to_host(predict('rank', batch, choices))
-            shown = [data.labels[n] for n in best['index'][:, 0]]
-            scores = best['scores'][:, 0]
-        else:
-            best = to_host(predict('generate', batch))
-            shown = [data.tokenizer.decode(row) for row in best.ids[:, 0]]
-            scores = best.scores[:, 0]
-        for text, score, ok in zip(shown, scores.tolist(), valid, strict=True):
+        for (text, score), ok in zip(write(batch), valid, strict=True):
             if ok:
                 entries[len(texts)]['score'] = score
                 texts.append(text)
@@ -141,10 +125,8 @@ def _drawn(entries, texts, images, data: EvalData, *, right) -> dict[str, np.nda
 def _listed(entries: list[dict], texts: list[str]) -> dict[str, Any]:
     """predictions.jsonl: a line a record, with its files, ids, prompt, text, score and truth.
 
-    The score is, of a label, its share in the softmax over all labels; of a ranked answer its
-    log-probability; of a written text its log-probability over (words + 1) **
-    task.decoding.length_penalty. The truth is the label, or the list of captions or answers; a
-    record without truth has none.
+    The score is what inference/outputs.py says. The truth is the label, or the list of captions or
+    answers; a record without truth has none.
     """
     lines = []
     for entry, text in zip(entries, texts, strict=True):

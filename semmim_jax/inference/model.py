@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -15,20 +14,13 @@ from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
 from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
+from semmim_jax.inference.outputs import Written, writer
 from semmim_jax.inference.predictor import Predictor, to_host
-from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.sharding import make_mesh, replicated
 
 _NOTHING = 'nothing to do: no images, or no texts'
-
-
-class Written(NamedTuple):
-    """What a task writes or chooses, and how sure it is."""
-
-    text: str
-    score: float | None  # see Model
 
 
 class _Variables(NamedTuple):
@@ -43,20 +35,13 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     flat, saved = load_params(workdir, params=params)
     config = ml_collections.FrozenConfigDict(saved.config)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
-    special = SpecialTokens(
-        pad=tokenizer.pad_id,
-        cls=tokenizer.cls_id,
-        sep=tokenizer.sep_id,
-        mask=tokenizer.mask_id,
-        vocab_size=config.model.text.vocab_size,
-    )
-    task = find_task(config)(config, special)
+    task = find_task(config)(config, tokenizer.special)
     mesh = make_mesh(dict(data=-1, fsdp=1, tensor=1))
     tree = jax.device_put(flax.traverse_util.unflatten_dict(flat, sep='/'), replicated(mesh))
     predict = Predictor(task.predict_fns(), _Variables(tree), mesh)
     labels = labels_of_run(saved, workdir=workdir) if task.chooses else ()
     rows = -(-batch_size // mesh.size) * mesh.size
-    return Model(config, tokenizer, tuple(labels), predict, batch_size=rows)
+    return Model(config, tokenizer, tuple(labels), predict, images=task.images, batch_size=rows)
 
 
 class Model:
@@ -83,13 +68,14 @@ class Model:
         labels: tuple[str, ...],
         predict: Predictor,
         *,
+        images: int,
         batch_size: int,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.labels = labels
         self.batch_size = batch_size
-        self._predict = predict
+        self._predict, self._images = predict, images
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
@@ -153,27 +139,22 @@ class Model:
         self._need('generate', 'classify', tasks='generate, classify; pretrain writes captions')
         data = self.config.data
         if 'classify' in self._predict:
-            ids = self._ids(prompts, data.max_tokens, keep_end=True)
+            name, length = 'ids', data.max_tokens
+        else:
+            name, length = 'prompt', data.max_prompt_tokens
+        ids = self._ids(prompts, length, keep_end=True)
 
-            def given(part):
-                pixels = self._pixels(images[part])
-                return ({'images' if pixels.ndim == 5 else 'image': pixels, 'ids': ids[part]},)
+        def given(part):
+            pixels = self._pixels(images[part])
+            return {'images' if pixels.ndim == 5 else 'image': pixels, name: ids[part]}
 
-            logits = self._map('classify', len(images), given)  # [i, c]
-            shares = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}[self.config.task.loss]
-            best = zip(logits.argmax(-1), np.asarray(shares(logits)).max(-1).tolist(), strict=True)
-            return [Written(self.labels[n], probability) for n, probability in best]
-        ids = self._ids(prompts, data.max_prompt_tokens, keep_end=True)
-        given = lambda part: {'image': self._pixels(images[part]), 'prompt': ids[part]}
-        if 'rank' in self._predict:
-            words = self._ids(self.labels, data.max_target_tokens, ended=True)[:, 1:]
-            choices = jnp.asarray(words)  # on the device, hence passed whole
-            found = self._map('rank', len(images), lambda part: (given(part), choices))
-            best = zip(found['index'][:, 0], found['scores'][:, 0].tolist(), strict=True)
-            return [Written(self.labels[n], score) for n, score in best]
-        beams = self._map('generate', len(images), lambda part: (given(part),))
-        best = zip(beams.ids[:, 0], beams.scores[:, 0].tolist(), strict=True)
-        return [Written(self.tokenizer.decode(row), score) for row, score in best]
+        target = data.get('max_target_tokens', 0)
+        write = writer(self._predict, self.tokenizer, self.labels, max_target_tokens=target)
+        found = []
+        for first in range(0, len(images), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            found += write(jax.tree.map(self._filled, given(part)))[: len(images[part])]
+        return found
 
     def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
         """[i, t] of images that fill at most one batch: their keys and values are computed once."""
@@ -206,9 +187,9 @@ class Model:
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
         """uint8 [i, s, s, 3], or [i, 2, s, s, 3] for a task of pairs."""
-        if 'classify' not in self._predict or self.config.task.images == 1:
+        count = self._images
+        if count == 1:
             return np.stack([self._view(image) for image in images])
-        count = self.config.task.images
         for image in images:
             if not isinstance(image, list | tuple | np.ndarray) or len(image) != count:
                 raise ValueError(

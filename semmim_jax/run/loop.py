@@ -81,7 +81,7 @@ def train_and_evaluate(
         loop = _Loop(
             run=run,
             step_fn=traced(
-                jit_step(run.task, run.tx, run.config, run.abstract),
+                jit_step(run.task, run.tx, run.config, run.abstract, max_traces=1),
                 profile_steps,
                 run.workdir / 'tensorboard',
                 first_step=first,

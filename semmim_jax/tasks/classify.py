@@ -37,7 +37,7 @@ class Classify(Task):
         for name in c.evaluators:
             if name not in EVALUATORS:
                 raise ValueError(f'task.evaluators: {name!r} is none of {", ".join(EVALUATORS)}')
-        self.max_tokens = config.data.max_tokens
+        self.max_tokens, self.images = config.data.max_tokens, c.images
         self.model = Classifier(config.model, classes=c.classes, hidden=c.hidden, images=c.images)
 
     @property
@@ -91,8 +91,9 @@ class Classify(Task):
         return loss.value, ({'loss': loss, 'loss_label': loss, 'accuracy': accuracy}, extra)
 
     def predict_fns(self) -> dict[str, Any]:
-        """Pure functions for evaluators: 'classify', batch -> logits [b, c]."""
-        return {'classify': lambda variables, batch: self._logits(variables.params, batch)}
+        """Pure functions for evaluators: 'classify', batch -> probability of each label [b, c]."""
+        shares = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}[self.config.loss]
+        return {'classify': lambda variables, batch: shares(self._logits(variables.params, batch))}
 
     def _logits(self, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         images = batch['images'] if 'images' in batch else batch['image'][:, None]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,10 +12,11 @@ from semmim_jax.ops.streams import step_key
 from semmim_jax.training import guard
 from semmim_jax.training.optim import ema_momentum, learning_rate
 from semmim_jax.training.state import TrainState
+from semmim_jax.training.task import Task
 
 
 def make_step(
-    task: Any, tx: optax.GradientTransformation, config: Any
+    task: Task, tx: optax.GradientTransformation, config: Any
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """The step function of a task, to be jitted with the state donated.
 
@@ -66,7 +68,12 @@ def make_step(
 
 
 def jit_step(
-    task: Any, tx: optax.GradientTransformation, config: Any, abstract: TrainState
+    task: Task,
+    tx: optax.GradientTransformation,
+    config: Any,
+    abstract: TrainState,
+    *,
+    max_traces: int | None = None,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """`make_step` jitted: the state is donated and comes back where it lay.
 
@@ -76,6 +83,11 @@ def jit_step(
     Args:
       task, tx, config: as in `make_step`.
       abstract: of `state.abstract_state`.
+      max_traces: raises AssertionError where the step is traced, and so compiled, more often.
     """
+    step = make_step(task, tx, config)
+    if max_traces is not None:
+        chex.clear_trace_counter()  # it is by name: an earlier run of this process has counted
+        step = chex.assert_max_traces(step, max_traces)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return jax.jit(make_step(task, tx, config), donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))

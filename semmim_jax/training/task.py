@@ -22,6 +22,7 @@ class Task:
       examples: what makes its training examples of records, a subclass of
         `data.examples.ExampleMaker`.
       evaluators: names of the evaluators that apply, see evaluators/suite.py.
+      images: images of an example, 2 where a text is about a pair.
       chooses: whether it chooses from the source's list of labels.
       accumulates: whether a batch may go through the model in slices (`train.accumulate`).
       corpus_size: training records that `set_corpus` wants to see.
@@ -29,6 +30,7 @@ class Task:
 
     examples: ClassVar[type]
     evaluators: Sequence[str] = ()
+    images: int = 1
     chooses: bool = False
     accumulates: ClassVar[bool] = False
     corpus_size: int = 0

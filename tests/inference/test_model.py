@@ -33,6 +33,7 @@ def model(config, names, output):
         make_tokenizer('', texts=WORDS, size=size),
         ('yes', 'no'),
         Knowing(names, output),
+        images=config.task.get('images', 1),
         batch_size=2,
     )
 
@@ -64,17 +65,12 @@ def test_one_image_is_one_row():
         found.encode_image([])
 
 
-@pytest.mark.parametrize(
-    'loss,expected', [('softmax', [3 / 4, 3 / 4]), ('sigmoid', [3 / 4, 6 / 7])]
-)
-def test_a_label_comes_with_its_probability(loss, expected):
-    logits = np.log(np.float32([[1, 3], [2, 6]]))
-    config = nlvr2.get_config('tiny')
-    config.task.loss = loss
+def test_a_label_comes_with_its_probability():
+    shares = np.float32([[1 / 4, 3 / 4], [6 / 7, 1 / 7]])
     pairs = [(GREY, GREY), [GREY, GREY]]
-    found = model(config, 'classify', logits).scored_answers(pairs, ['a dog', ''])
-    assert [x.text for x in found] == ['no', 'no']
-    assert [x.score for x in found] == pytest.approx(expected)
+    found = model(nlvr2.get_config('tiny'), 'classify', shares).scored_answers(pairs, ['a dog', ''])
+    assert [x.text for x in found] == ['no', 'yes']
+    assert [x.score for x in found] == pytest.approx([3 / 4, 6 / 7])
 
 
 def test_a_task_of_pairs_wants_pairs():

@@ -47,26 +47,34 @@ def main(argv: list[str]) -> None:
     indices = range(_START.value, _START.value + _COUNT.value)
     try:
         source = sources.make_source(f'emoji_scenes:{_SPLIT.value}', data)
-        if _EXPORT.value:
-            export(source, indices, pathlib.Path(_EXPORT.value))
-            print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {_EXPORT.value}')
-            return
         styles = {thing.style for i in indices for thing in source.scene(i).objects}
-        figure = contact_sheet(
-            [source[i] for i in indices],
-            footer='; '.join(artwork.ATTRIBUTION[style] for style in sorted(styles)),
-            patch_size=data.patch_size if _PATCHES.value else None,
-        )
-        figure.savefig(_OUT.value, dpi=150)
+        footer = '; '.join(artwork.ATTRIBUTION[style] for style in sorted(styles))
+        if _EXPORT.value:
+            export(source, indices, pathlib.Path(_EXPORT.value), attribution=footer)
+        else:
+            figure = contact_sheet(
+                [source[i] for i in indices],
+                footer=footer,
+                patch_size=data.patch_size if _PATCHES.value else None,
+            )
+            figure.savefig(_OUT.value, dpi=150)
     except (ValueError, IndexError, OSError, artwork.ArtMissing) as e:
         sys.exit(f'error: {e}')
-    print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {_OUT.value}')
+    place = _EXPORT.value or _OUT.value
+    print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {place}')
 
 
-def export(source, indices: range, folder: pathlib.Path) -> None:
+def export(source, indices: range, folder: pathlib.Path, *, attribution: str) -> None:
     """Writes scenes as own data: pictures, captions, a question and the background as a label each.
 
-    Raises FileExistsError for a folder that is there already.
+    Args:
+      source: of emoji scenes.
+      indices: of the scenes.
+      folder: gets pictures/, captions.json, questions.jsonl, labels.jsonl and ATTRIBUTION.txt.
+      attribution: of the artwork.
+
+    Raises:
+      FileExistsError: there is a folder pictures/ already.
     """
     (folder / 'pictures').mkdir(parents=True)
     captions, questions, labels = [], [], []
@@ -81,6 +89,7 @@ def export(source, indices: range, folder: pathlib.Path) -> None:
         kept = {key: question[key] for key in ('prompt', 'targets')}
         questions.append({'image': image, **kept, 'type': question['question_type']})
         labels.append({'image': image, 'label': source.scene(i).background})
+    (folder / 'ATTRIBUTION.txt').write_text(f'Artwork: {attribution}\n')
     (folder / 'captions.json').write_text(json.dumps(captions, indent=1) + '\n')
     for name, lines in (('questions', questions), ('labels', labels)):
         text = ''.join(json.dumps(line) + '\n' for line in lines)
