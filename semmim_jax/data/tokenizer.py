@@ -83,7 +83,7 @@ class Tokenizer:
     def encode(
         self, text: str, max_tokens: int, *, keep_end: bool = False, ended: bool = False
     ) -> np.ndarray:
-        """[CLS] words [SEP] [PAD]... as int32 [max_tokens].
+        """`[CLS] words [SEP] [PAD]...` as int32 [max_tokens].
 
         A longer text loses its end, or with `keep_end` its beginning; never [CLS] or [SEP]. With
         `ended` there is a [SEP] though the tokeniser be one without: for texts to be written.
