@@ -1,6 +1,7 @@
 # make demo: trains a small model with all losses on emoji scenes, evaluates it, draws it.
-# make test: the whole test suite.
-# Both make their own virtual environment; PYTHON=python3.12 picks the interpreter.
+# make test: the tests that take seconds each. make test-slow: those that take minutes.
+# make docs: the pages and a reference from docstrings, as build/site/index.html.
+# All make their own virtual environment; PYTHON=python3.12 picks the interpreter.
 # make locked: one for training and the demo from files with the hashes in requirements.lock only;
 #   make demo VENV=.venv-locked then uses it.
 # make lock: writes requirements.lock anew, after a change of setup.cfg or constraints.txt.
@@ -11,13 +12,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format locked lock audit clean
+.PHONY: demo test test-slow docs lint format locked lock audit clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=$(RUN)
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses=logical --maxprocesses=4 --dist=loadfile
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow --numprocesses=logical --maxprocesses=4 --dist=loadfile
+
+docs: $(VENV)/ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -27,10 +34,15 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+$(VENV)/ready: setup.py setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[demo,test]'
+	touch $@
+
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 locked:

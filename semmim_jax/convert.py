@@ -2,7 +2,8 @@
 
 from-hf DIR OUT --config=FILE[:VARIANT]   a Hugging Face folder (CLIP, ViT, DeiT, BERT, RoBERTa) for
                                           --config.init_from=OUT
-to-hf WORKDIR OUT [--params=online]       the towers of a run as OUT/image and OUT/text
+to-hf WORKDIR OUT [--params=online]       the towers of a run as OUT/image and OUT/text, and a
+                                          processor of images and texts as OUT
 from-torch FILE OUT --config=...          an ALBEF checkpoint, or a folder of to-torch, likewise
 to-torch WORKDIR OUT [--params=online]    a run as a folder that PyTorch reads without this project
 
@@ -110,6 +111,7 @@ def convert_to_hf(workdir: str, out: str) -> None:
         pad_id = tokenizer.pad_id
         to_hf.write_text_tower(folder / 'text', params=params, model=model, pad_id=pad_id)
         tokenizer.save(folder / 'text')
+        to_hf.write_processor(folder, tokenizer=tokenizer, model=model)
 
 
 def convert_to_torch(workdir: str, out: str) -> None:

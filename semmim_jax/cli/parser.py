@@ -2,15 +2,17 @@
 
 import difflib
 import itertools
-import pathlib
 import re
 import sys
 import textwrap
 import traceback
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from absl import flags
 from ml_collections import config_flags
+
+from semmim_jax.cli.config_files import find_config, known_configs
 
 flags.disclaim_key_flags()  # what `define_config` defines is the command's own flag
 
@@ -23,11 +25,12 @@ def define_config(default: str | None, about: str) -> flags.FlagHolder:
     """The flag --config, with the fields that the command line sets.
 
     config_flags reads a default, and the fields, where the flag is defined: so a mistake in them
-    is said here, as `parse` says others.
+    is said here, as `parse` says others. A file configs/NAME.py that the working folder lacks is
+    the one that the package ships.
     """
     try:
         if default and not any(_values('config', sys.argv[1:])) and not set(_HELP) & set(sys.argv):
-            _check_config_file(default)
+            default = _located(default)
         return config_flags.DEFINE_config_file('config', default, about)
     except Exception as error:  # see parse
         sys.exit(f'error: {_line(error, sys.argv[1:])}')
@@ -53,9 +56,9 @@ def parse(argv: list[str], *, words: Mapping[str, Sequence[str]] = _NO_WORDS) ->
         print(_help())
         sys.exit(0)
     try:
-        for value in _values('config', given) if 'config' in flags.FLAGS else ():
-            _check_config_file(value)
-        found = flags.FLAGS(argv)
+        if 'config' in flags.FLAGS:
+            given = _with_located_configs(given)
+        found = flags.FLAGS([argv[0], *given, *argv[1 + len(given) :]])
         _check_words(found[1:], words)
         return found
     except _TOO_NESTED:
@@ -82,13 +85,39 @@ def _help() -> str:
     return '\n'.join(lines)
 
 
-def _check_config_file(value: str) -> None:
-    """Raises ValueError for a --config that is no file: config_flags would say so only later."""
-    path = pathlib.Path(value.partition(':')[0])
-    if not path.is_file():
-        beside = path.parent.glob('*.py') if path.parent.is_dir() else ()
-        known = {str(x) for x in (*beside, *pathlib.Path('configs').glob('*.py'))}
-        raise ValueError(f'--config={value}: no such file{nearest(str(path), known)}')
+def _with_located_configs(given: Sequence[str]) -> list[str]:
+    """The words of a command line with the files of --config where they are, see `_located`."""
+    located, is_value = [], False
+    for word in given:
+        key, is_set, value = word.partition('=')
+        names_config = key in ('--config', '-config')
+        if is_value:
+            word = _located(word)
+        elif names_config and is_set:
+            word = f'{key}={_located(value)}'
+        is_value = not is_value and names_config and not is_set
+        located.append(word)
+    return located
+
+
+def _located(value: str) -> str:
+    """FILE[:VARIANT] with the file that it means; prints which one if it is a shipped one.
+
+    Config files import each other as `configs.NAME`: that package is made to hold the files of the
+    working folder's configs/ and the shipped ones, or the shipped ones alone for a shipped file.
+
+    Raises ValueError if there is no such file, which config_flags would say only later.
+    """
+    name, colon, variant = value.partition(':')
+    found = find_config(name)
+    if not found.path.is_file():
+        raise ValueError(f'--config={value}: no such file{nearest(name, known_configs(name))}')
+    if 'configs' not in sys.modules:
+        sys.modules['configs'] = package = types.ModuleType('configs')
+        package.__path__ = found.imports
+    if found.is_shipped:
+        print(f'config: {found.path}, shipped with semmim_jax', flush=True)
+    return f'{found.path}{colon}{variant}'
 
 
 def _values(name: str, given: Sequence[str]) -> Iterator[str]:

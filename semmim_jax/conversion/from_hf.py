@@ -49,8 +49,9 @@ def from_hf(
     foreign = {_today(name): value for name, value in read_tensors(folder).items()}
     within = any(name.startswith(family.prefix) for name in foreign)
     prefix = family.prefix if within else ''
+    notes = []
     if family.part == 'image':
-        check_pixels(folder, model=model)
+        notes += check_pixels(folder, model=model)
         table, ignore = placed(family.table, ours='image/', theirs=prefix), family.ignore
     else:
         parts = {path.split('/')[0] for path in shapes}
@@ -63,10 +64,10 @@ def from_hf(
         taken = max(first + count for first, count in stacks.values())
         rest = (f'{prefix}encoder.layer.{i}.*' for i in range(taken, layers))
         ignore = (*family.ignore, *rest, *(row.theirs for row in family.table if not heads))
-    foreign, notes = fit_positions(table, foreign=foreign, shapes=shapes)
+    foreign, fitted = fit_positions(table, foreign=foreign, shapes=shapes)
     known = dict(foreign=foreign, shapes=shapes)
     params = to_ours(table, ignore=ignore, tied=family.tied, origin=str(folder), **known)
-    return Loaded(params, unused(table, ignore=(*ignore, *family.tied), **known), notes)
+    return Loaded(params, unused(table, ignore=(*ignore, *family.tied), **known), notes + fitted)
 
 
 def _today(name: str) -> str:

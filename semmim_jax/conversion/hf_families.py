@@ -146,16 +146,47 @@ def check_settings(
         raise ConversionError(f'{path} contradicts the config: {"; ".join(wrong)}')
 
 
-def check_pixels(folder: pathlib.Path, *, model: Any) -> None:
-    """Raises ConversionError if the folder's images are normalised in another way than ours."""
+def check_pixels(folder: pathlib.Path, *, model: Any) -> list[str]:
+    """Compares a folder's preprocessor_config.json, if any, with how `config.model` reads pixels.
+
+    Returns:
+      A note if its images are of another size: positions are resized, so that one may differ.
+
+    Raises:
+      ConversionError: for another mean, standard deviation or scale, with the flags to set.
+    """
     path = folder / 'preprocessor_config.json'
     if not path.is_file():
-        return
+        return []
     found = read_json(path)
-    wrong = [
-        f'{key}={found[key]}, model.{field}={list(model[field])}'
-        for key, field in (('image_mean', 'pixel_mean'), ('image_std', 'pixel_std'))
-        if key in found and not np.allclose(found[key], model[field], atol=1e-6)
-    ]
+    plain = {'image_mean': [0.0] * 3, 'image_std': [1.0] * 3}  # of images that stay from 0 to 1
+    stated = found if found.get('do_normalize', True) else plain
+    wrong = []
+    for key, field in (('image_mean', 'pixel_mean'), ('image_std', 'pixel_std')):
+        value = stated.get(key, list(model[field]))
+        if not _are_three_numbers(value):
+            wrong.append(f'{key}={value!r} is not three numbers')
+        elif not np.allclose(value, model[field], atol=1e-6):
+            flag = f"--config.model.{field}='({', '.join(map(str, value))})'"
+            wrong.append(f'{key}={value}, model.{field}={list(model[field])}: use {flag}')
+    scale = found.get('rescale_factor', 1 / 255) if found.get('do_rescale', True) else 1
+    if not isinstance(scale, int | float) or not np.isclose(scale, 1 / 255, atol=0):
+        wrong.append(f'pixels are scaled by {scale}, only 1/255 is supported')
     if wrong:
         raise ConversionError(f'{path} contradicts the config: {"; ".join(wrong)}')
+    side, ours = _side(found), model['image']['image_size']
+    return [] if side in (None, ours) else [f'image: from {side} pixels a side to {ours}']
+
+
+def _are_three_numbers(value: Any) -> bool:
+    return isinstance(value, list) and [isinstance(x, int | float) for x in value] == [True] * 3
+
+
+def _side(found: Mapping[str, Any]) -> int | None:
+    """Pixels of a side of what the image tower gets; None if it is not said, or no square."""
+    cropped = found.get('do_center_crop', 'crop_size' in found)
+    size = found.get('crop_size' if cropped else 'size')
+    if isinstance(size, dict):
+        sides = {size[key] for key in ('height', 'width', 'shortest_edge') if key in size}
+        size = sides.pop() if len(sides) == 1 else None
+    return size if isinstance(size, int) else None

@@ -10,6 +10,7 @@ import numpy as np
 from semmim_jax.conversion.files import write_tensors
 from semmim_jax.conversion.hf_tables import BERT_EMBEDDINGS, BERT_LAYERS, CLIP, DEIT, VIT
 from semmim_jax.conversion.table import ConversionError, placed, to_theirs
+from semmim_jax.data.tokenizer import Tokenizer
 
 
 def write_image_tower(
@@ -40,6 +41,13 @@ def write_image_tower(
     settings = _settings(name, model_type, image, activation=activation)
     settings |= {'image_size': image['image_size'], 'patch_size': image['patch_size']}
     _write_json(folder / 'config.json', settings)
+    write_image_processor(folder, model=model)
+
+
+def write_image_processor(folder: pathlib.Path, *, model: Any) -> None:
+    """Writes preprocessor_config.json, which AutoImageProcessor reads."""
+    image = model['image']
+    clip = image['variant'] == 'clip'
     pixels = {
         'image_processor_type': 'CLIPImageProcessor' if clip else 'ViTImageProcessor',
         'do_convert_rgb': True,
@@ -54,6 +62,20 @@ def write_image_tower(
         'image_std': list(model['pixel_std']),
     }
     _write_json(folder / 'preprocessor_config.json', pixels)
+
+
+def write_processor(folder: pathlib.Path, *, tokenizer: Tokenizer, model: Any) -> None:
+    """Writes what AutoProcessor reads as one processor of images and texts.
+
+    Args:
+      folder: to write into; the towers are in its subfolders.
+      tokenizer: of the run.
+      model: `config.model`.
+    """
+    write_image_processor(folder, model=model)
+    tokenizer.save(folder)
+    joint = {'processor_class': 'VisionTextDualEncoderProcessor'}  # of any two towers
+    _write_json(folder / 'processor_config.json', joint)
 
 
 def write_text_tower(

@@ -142,8 +142,8 @@ class RetrievalExamples(ExampleMaker):
 class GenerateExamples(ExampleMaker):
     """A text to write about a picture, or two, and a prompt.
 
-    image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p], target int32 [t], both [CLS]
-    words [SEP] [PAD]...; weight float32; image_id. The decoder reads target[:-1] and writes
+    image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p], target int32 [t], both
+    `[CLS] words [SEP] [PAD]...`; weight float32; image_id. The decoder reads target[:-1] and writes
     target[1:].
 
     A visit draws one target, with a probability in proportion to its weight, and gives the example
@@ -203,7 +203,7 @@ class SelfCriticalExamples(GenerateExamples):
     """A picture, or two, with a prompt and all that would be right to write.
 
     image uint8 [s, s, 3] or images [2, s, s, 3]; prompt int32 [p]; references int32 [r, t], each
-    [CLS] words [SEP] [PAD]..., the first r of the record, then rows of padding; image_id.
+    `[CLS] words [SEP] [PAD]...`, the first r of the record, then rows of padding; image_id.
     """
 
     references: int

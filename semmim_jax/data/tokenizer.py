@@ -83,7 +83,7 @@ class Tokenizer:
     def encode(
         self, text: str, max_tokens: int, *, keep_end: bool = False, ended: bool = False
     ) -> np.ndarray:
-        """[CLS] words [SEP] [PAD]... as int32 [max_tokens].
+        """`[CLS] words [SEP] [PAD]...` as int32 [max_tokens].
 
         A longer text loses its end, or with `keep_end` its beginning; never [CLS] or [SEP]. With
         `ended` there is a [SEP] though the tokeniser be one without: for texts to be written.
@@ -324,10 +324,8 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
         except Exception as error:  # the library's errors have no type of their own
             raise ValueError(f'{whole}: {error}') from None
         return Tokenizer(backend, special=_roles(config.get), **options)
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError(f'vocab={origin!r}: this folder needs transformers (pip)') from None
+    import transformers
+
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False
@@ -336,6 +334,9 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
         raise ValueError(f'vocab={origin!r}: {" ".join(str(error).split())}') from None
     if not isinstance(getattr(loaded, 'backend_tokenizer', None), tokenizers.Tokenizer):
         raise ValueError(f'vocab={origin!r}: no fast tokeniser in this folder')
+    # Of a folder without its vocabulary file transformers makes one of special tokens, silently.
+    if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):
+        raise ValueError(f'vocab={origin!r}: a tokeniser without its vocabulary in this folder')
     special = _roles(lambda name: getattr(loaded, name, None))
     return Tokenizer(loaded.backend_tokenizer, special=special, **options)
 

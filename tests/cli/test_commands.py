@@ -91,7 +91,6 @@ MISTAKES = [
     ('main', [TINY, '--flagfile=absent'], 'flagfile.*absent'),
     ('scenes', [TINY, '--config.data.zzz=1'], "data.zzz: .* no field 'zzz'$"),
     ('scenes', [TINY, '--out=absent/a.png'], '--out=absent/a.png: there is no folder'),
-    ('scenes', [], '--config=configs/pretrain.py:demo: no such file'),
     ('preflight', [*COMPLETE['preflight'], '--json=absent/a.json'], '--json=absent/a.json: there'),
     ('convert', ['to-trch', 'run', 'out'], 'none of from-hf.*did you mean to-torch?'),
     ('convert', ['to-torch', 'run'], 'OUT is missing; usage: COMMAND FROM OUT'),

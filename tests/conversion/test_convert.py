@@ -154,6 +154,11 @@ def test_to_hf_writes_what_from_pretrained_loads_unchanged(workdir, tmp_path):
     assert tokenizer('w3 w0 other')['input_ids'] == [2, 8, 5, 1, 3]
     model = config_for('Bert').model
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    pixels = transformers.AutoImageProcessor.from_pretrained(ema / 'image')(image)['pixel_values']
     expected = (image / 255 - model.pixel_mean) / model.pixel_std
-    np.testing.assert_allclose(np.asarray(pixels[0]).transpose(1, 2, 0), expected, atol=1e-5)
+    joint = transformers.AutoProcessor.from_pretrained(ema)(
+        images=image, text='w3 w0 other', return_tensors='np'
+    )
+    assert joint['input_ids'].tolist() == [[2, 8, 5, 1, 3]]
+    alone = transformers.AutoImageProcessor.from_pretrained(ema / 'image')(image)
+    for pixels in alone['pixel_values'], joint['pixel_values']:
+        np.testing.assert_allclose(np.asarray(pixels[0]).transpose(1, 2, 0), expected, atol=1e-5)

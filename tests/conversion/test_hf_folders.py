@@ -121,6 +121,42 @@ def test_other_pixels_and_another_side_are_refused(bert, tmp_path):
     (vit / 'preprocessor_config.json').write_text(json.dumps(pixels))
     said = refused(vit, 'ViT')
     assert 'image_mean=[0.5, 0.5, 0.5], model.pixel_mean=[0.48' in said and 'std' not in said
+    assert "use --config.model.pixel_mean='(0.5, 0.5, 0.5)'" in said
+
+
+@pytest.mark.parametrize(
+    'settings, said',
+    [
+        ({'do_normalize': False}, "--config.model.pixel_std='(1.0, 1.0, 1.0)'"),
+        ({'rescale_factor': 1 / 127.5}, 'pixels are scaled by 0.00784'),
+        ({'do_rescale': False}, 'pixels are scaled by 1, only 1/255'),
+        ({'image_std': 0.5}, 'image_std=0.5 is not three numbers'),
+        ({'image_mean': [0.5, 'x', 0.5]}, "image_mean=[0.5, 'x', 0.5] is not three numbers"),
+    ],
+)
+def test_pixels_that_are_read_otherwise_are_refused(settings, said, tmp_path):
+    vit = saved('ViT', tmp_path)
+    (vit / 'preprocessor_config.json').write_text(json.dumps(settings))
+    assert said in refused(vit, 'ViT')
+
+
+@pytest.mark.parametrize(
+    'settings, side',
+    [
+        ({'size': 24}, 24),
+        ({'size': {'height': 24, 'width': 24}}, 24),
+        ({'size': {'shortest_edge': 40}, 'crop_size': {'height': 24, 'width': 24}}, 24),
+        ({'size': {'shortest_edge': 24}, 'crop_size': 40, 'do_center_crop': False}, 24),
+        ({'size': 32}, None),  # as the config's
+        ({'size': {'height': 24, 'width': 40}}, None),
+        ({}, None),
+    ],
+)
+def test_another_size_of_images_is_noted(settings, side, tmp_path):
+    vit = saved('ViT', tmp_path)
+    (vit / 'preprocessor_config.json').write_text(json.dumps(settings))
+    loaded, _ = load(vit, 'ViT')
+    assert loaded.notes == ([f'image: from {side} pixels a side to 32'] if side else [])
 
 
 def load(folder, kind, changes=None, **options):

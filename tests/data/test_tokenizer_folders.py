@@ -6,10 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import tokenizers
+import transformers
 
-from semmim_jax.data.tokenizer import SPECIAL, make_tokenizer, train_tokenizer
-
-transformers = pytest.importorskip('transformers')
+from semmim_jax.data.tokenizer import SPECIAL, check_vocab_size, make_tokenizer, train_tokenizer
 
 TEXTS = ['a dog left of a cat', 'Crème brûlée, two dogs', 'an unseen wordé', '犬 dog', '']
 
@@ -97,3 +96,28 @@ def test_folders_that_are_no_tokeniser(tmp_path):
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
     with pytest.raises(ValueError, match='no token for pad'):
         make_tokenizer(str(tmp_path), texts=(), size=0)
+
+
+@pytest.mark.parametrize('kind', ['Bert', 'Roberta', 'XLMRoberta'])
+def test_a_folder_without_its_vocabulary_is_refused(kind, tmp_path):
+    config = {'tokenizer_class': f'{kind}Tokenizer'}
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert len(theirs) == 5  # what transformers gives without a word
+    with pytest.raises(ValueError, match='without its vocabulary') as error:
+        make_tokenizer(str(tmp_path), texts=(), size=0)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_folder_of_another_class_is_read_through_transformers(tmp_path):
+    """MPNet has RoBERTa's special tokens and BERT's pieces; nothing here knows it by name."""
+    words = ['<s>', '<pad>', '</s>', '[UNK]', '<mask>', 'a', 'dog', '##s', 'cat']
+    vocab = {word: i for i, word in enumerate(words)}
+    reference = transformers.MPNetTokenizer(vocab=vocab)
+    reference.save_pretrained(tmp_path)
+    ours = make_tokenizer(str(tmp_path), texts=(), size=0)
+    assert ours.vocab_size == len(reference)
+    expected = reference('a dogs cat', max_length=8, padding='max_length')['input_ids']
+    assert ours.encode('a dogs cat', 8).tolist() == expected
+    with pytest.raises(ValueError, match='has 9 tokens, the model 30522'):
+        check_vocab_size(ours, 30522)
