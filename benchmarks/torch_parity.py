@@ -2,9 +2,11 @@
 
     python -m benchmarks.torch_parity --workdir=runs/demo [--images=500] [--params=online]
 
-Prints the largest difference of each output, from the module in float32 and in float64 (what is
-left is JAX's own rounding), beside its largest value; how many tensors come back from PyTorch bit
-for bit, how many greedy captions are the same, and some of them. Needs torch.
+Prints how many tensors come back from PyTorch bit for bit. Then, of pre-training and retrieval, the
+largest difference of each output, from the module in float32 and in float64 (what is left is JAX's
+own rounding), beside its largest value, how many greedy captions are the same, and some of them; of
+other tasks how many texts, answers or labels are the same, and the largest difference of their
+scores. Needs torch.
 """
 
 import argparse
@@ -29,8 +31,9 @@ from semmim_jax.conversion.torch_model import SemMIM
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.run_files import tokenizer_of_run
 from semmim_jax.data.tokenizer import Tokenizer
+from semmim_jax.data.transforms import eval_view
 from semmim_jax.evaluators.report import EvalData
-from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.inference.model import load
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 
@@ -40,6 +43,7 @@ Answers = dict[str, np.ndarray]
 def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
     """(images [b, s, s, 3], ids [b, t]) -> every output by name, jitted."""
     plan, mim = task.plan, task.plan.config.mim
+    patterned, has_words = 'encoding_head' in params, 'mlm_head' in params  # else: retrieval
     separate = mim.target == 'semantic_separate_head'
 
     def answers(model, images, ids):
@@ -52,15 +56,18 @@ def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
         )
         patches = lambda kind: model.encode_patches(inject(kind), separate=separate)
         share = lambda cosines: jax.nn.softmax(cosines / plan.config.tau_student)
-        return {
+        found = {
             'image features': model.project_image(tokens[:, 0]),
             'text features': model.project_text(text[:, 0]),
             'ITM logits': model.match(fused[:, 0]),
-            'MLM logits': model.predict_words(fused),
-            'patterns of CLS': share(model.encoding_head(model.to_fusion(tokens[:, 0]))),
-            'patterns with text': share(patches(mim.inject_teacher)),
-            'patterns without text': share(patches('none')),
         }
+        if has_words:
+            found['MLM logits'] = model.predict_words(fused)
+        if patterned:
+            found['patterns of CLS'] = share(model.encoding_head(model.to_fusion(tokens[:, 0])))
+            found['patterns with text'] = share(patches(mim.inject_teacher))
+            found['patterns without text'] = share(patches('none'))
+        return found
 
     jitted = jax.jit(lambda *inputs: nn.apply(answers, task.model)({'params': params}, *inputs))
     return lambda *inputs: {name: np.asarray(x) for name, x in jitted(*inputs).items()}
@@ -86,17 +93,29 @@ def jax_captions(
 def torch_answers(model: SemMIM, images: np.ndarray, texts: list[str]) -> Answers:
     """The same outputs of the PyTorch module, which cuts the texts itself."""
     image, text = model.encode_image(torch.from_numpy(images)), model.encode_text(texts)
-    cls, told = model.patterns(image, text)
     found = {
         'image features': image.feature,
         'text features': text.feature,
         'ITM logits': model.match(image, text),
-        'MLM logits': model.predict_words(image, model.tokenizer(texts)),
-        'patterns of CLS': cls,
-        'patterns with text': told,
-        'patterns without text': model.patterns(image)[1],
     }
+    if 'text_encoder.cls' in model.parts:
+        found['MLM logits'] = model.predict_words(image, model.tokenizer(texts))
+    if model.config['patterns'] is not None:
+        found['patterns of CLS'], found['patterns with text'] = model.patterns(image, text)
+        found['patterns without text'] = model.patterns(image)[1]
     return {name: x.numpy() for name, x in found.items()}
+
+
+def torch_texts(model: SemMIM, images: list[Any], prompts: list[str]) -> list[tuple[str, float]]:
+    """What the module writes or chooses, with its score, as `scored_answers` of the JAX model."""
+    if 'cls_head' in model.parts:
+        shares = model.classify(images, prompts)
+        return [max(share.items(), key=lambda item: item[1]) for share in shares]
+    if model.task['rank']:
+        index, scores = model.rank(images, prompts)
+        best = zip(index[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
+        return [(model.task['labels'][number], score) for number, score in best]
+    return model.generate(images, prompts)
 
 
 def main() -> None:
@@ -110,7 +129,7 @@ def main() -> None:
     config = ml_collections.ConfigDict(saved.config)
     config.model.dtype = 'float32'
     t = tokenizer_of_run(saved, workdir=flags.workdir)
-    special = SpecialTokens(t.pad_id, t.cls_id, t.sep_id, t.mask_id, t.vocab_size)
+    special = t.special
     task = find_task(config)(ml_collections.FrozenConfigDict(config), special)
     with tempfile.TemporaryDirectory() as parent:
         out = pathlib.Path(parent, 'out')
@@ -119,15 +138,21 @@ def main() -> None:
         back = from_torch(out, model=config.model, shapes=shapes).params
         model = SemMIM.load(out)
     same = sum(np.array_equal(back[path], x) for path, x in flat.items())
-    print(f'{flags.workdir}, {flags.params} weights, float32')
+    print(f'{flags.workdir}, {flags.params} weights')
     print(f'back from PyTorch bit for bit: {same} of {len(flat)} tensors')
+    source = make_source(config.data.eval or config.data.train, config.data)
+    if 'text_projection/kernel' not in flat:
+        ours = load(flags.workdir, params=flags.params, batch_size=32)
+        compare_texts(ours, model, source, records=min(flags.images, len(source)))
+        return
 
     arrays = {path: jnp.asarray(x) for path, x in flat.items()}
     params = flax.traverse_util.unflatten_dict(arrays, sep='/')
-    source = make_source(config.data.eval or config.data.train, config.data)
     compare(
         jax_answers(task, params),
-        jax_captions(task, params, t, max_tokens=config.data.max_tokens),
+        jax_captions(task, params, t, max_tokens=config.data.max_tokens)
+        if 'caption' in task.predict_fns()
+        else None,
         model,
         EvalData(source, t, config.data, config.eval),
         images=flags.images,
@@ -135,8 +160,8 @@ def main() -> None:
 
 
 def compare(answer: Any, write: Any, model: SemMIM, data: EvalData, *, images: int) -> None:
-    """Prints the table; `answer` and `write` are JAX's."""
-    rows, equal, seen, shown = {}, {'': 0, 'a': 0}, 0, []
+    """Prints the table; `answer` and `write` are JAX's, the latter None if nothing is written."""
+    rows, equal, seen, shown = {}, {'': 0, 'a': 0} if write else {}, 0, []
     exact = copy.deepcopy(model).double()
     for batch, texts in data.pair_batches():
         count = min(len(texts), images - seen)
@@ -161,6 +186,29 @@ def compare(answer: Any, write: Any, model: SemMIM, data: EvalData, *, images: i
         print(f'greedy captions from {prompt!r}: {number} of {seen} the same')
     for text, prompt, written in shown:
         print(f'  said: {text}; written from {prompt!r}: {written}')
+
+
+def compare_texts(ours: Any, theirs: SemMIM, source: Any, *, records: int) -> None:
+    """Prints how often JAX and the module give the same text; JAX in the run's `model.dtype`."""
+    equal, largest, shown = 0, 0.0, []
+    view = lambda image: eval_view(image, None, size=ours.config.data.image_size)[0]
+    for first in range(0, records, ours.batch_size):
+        some = [source[i] for i in range(first, min(first + ours.batch_size, records))]
+        images = [
+            [view(image) for image in record['images']]
+            if 'images' in record
+            else view(record['image'])
+            for record in some
+        ]
+        prompts = [record.get('prompt', '') for record in some]
+        pairs = zip(ours.scored_answers(images, prompts), torch_texts(theirs, images, prompts))
+        for prompt, (expected, (text, score)) in zip(prompts, pairs, strict=True):
+            equal += text == expected.text
+            largest = max(largest, abs(score - expected.score))
+            shown += [(prompt, text, score)] * (len(shown) < 6)
+    print(f'{equal} of {records} texts the same; largest difference of a score {largest:.1e}')
+    for prompt, text, score in shown:
+        print(f'  {prompt!r}: {text} ({score:.3f})')
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@
 
 Each drill starts trainings as a user would, hits them with real signals, stops and damage, and
 compares their end with that of a run that nothing happened to. --config and --config.FIELD=VALUE
-choose the experiment, which is shrunk (drills/ground.py). It takes about an hour in all on two
+choose the experiment, which is shrunk (drills/setting.py). It takes about an hour in all on two
 cores, prints a line as each drill ends and the table of all, and exits with 1 if one failed. Linux.
 """
 

@@ -85,7 +85,8 @@ def _write(out: str, loaded: 'Loaded', *, config: Any, shapes: Any, source: str)
     from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 
     tokenizer = None
-    if 'text/embeddings/word' in loaded.params and has_tokenizer(source):
+    has_words = any(path.endswith('embeddings/word') for path in loaded.params)
+    if has_words and has_tokenizer(source):
         tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
         check_vocab_size(tokenizer, config.model.text.vocab_size)
     with files.new_folder(out) as folder:

@@ -45,7 +45,8 @@ NEVER_PASSED = {
     'trust_remote_code': True,
     'shell': True,
 }
-PLAIN_TORCH = 'torch_model.py'  # of conversion/: it is copied out and runs without this project
+# Files of conversion/ that are copied out and run without this project.
+PLAIN_TORCH = ('torch_model', 'torch_towers', 'torch_inputs')
 
 
 def imports(path: pathlib.Path, *, functions: bool = True) -> set[str]:
@@ -187,8 +188,10 @@ def test_what_may_run_code_is_seen(line):
 def test_torch_is_imported_in_functions_of_conversion_only():
     for path in (ROOT / PACKAGE).rglob('*.py'):
         inside = path.parent.name == 'conversion'
-        if inside and path.name == PLAIN_TORCH:
+        if inside and path.stem in PLAIN_TORCH:
             assert third_party(imports(path)) <= {'torch', 'PIL'}
+            ours = {name.split('.')[2] for name in imports(path) if name.startswith(PACKAGE)}
+            assert ours <= set(PLAIN_TORCH), f'{path.relative_to(ROOT)} imports {ours}'
             continue
         found = third_party(imports(path, functions=not inside))
         assert 'torch' not in found, f'{path.relative_to(ROOT)} imports torch'

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from semmim_jax.data.sources import make_source
 
 from configs import pretrain
-from tests.training.own_data import COLOURS, write_own_folder
+from semmim_jax.data.readers.sources import make_source
+from tests.run.own_data import COLOURS, write_own_folder
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'own_data.md'
@@ -112,7 +112,7 @@ def _check_predictions(folder: pathlib.Path) -> None:
 
 def test_scenes_are_exported_as_such_a_folder(tmp_path):
     export = ['--export=my_data', '--count=3', '--config.data.emoji_scenes.concepts=20']
-    command = [sys.executable, '-m', 'semmim_jax.scenes', *export]
+    command = [sys.executable, '-m', 'semmim_jax.data.emoji', *export]
     options = dict(cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True)
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     assert ' '.join(export).replace('count=3', 'count=300') in PAGE.read_text()

@@ -1,7 +1,8 @@
 """ALBEF (2107.07651): where each of its tensors stands in ours.
 
-The names are those of ALBEF's pre-training model, and of its VQA model for the decoder; the image
-tower's are timm's. What ALBEF lacks has names of its own.
+The names are those of ALBEF's pre-training model, of its VQA model for the decoder, and of its
+classifiers for `cls_head`, which here has a LayerNorm inside; the image tower's are timm's. What
+ALBEF lacks has names of its own.
 """
 
 from collections.abc import Collection
@@ -77,6 +78,13 @@ LINEAR = {  # ours: theirs; the first three are ALBEF's
 }
 
 
+CLS_HEAD = [
+    *linear('label_head/up', 'cls_head.0'),
+    *norm('label_head/norm', 'cls_head.1'),
+    *linear('label_head/out', 'cls_head.3'),  # 2 is the GELU
+]
+
+
 def albef_table(paths: Collection[str], *, text_depth: int) -> list[Row]:
     """The rows of a model.
 
@@ -99,6 +107,8 @@ def albef_table(paths: Collection[str], *, text_depth: int) -> list[Row]:
             for name in ENCODING_HEADS
             for row in placed(ENCODING_HEAD, ours=f'{name}/', theirs=f'{name}.')
         ),
+        *CLS_HEAD,
+        Row('image_ids', 'image_ids', SAME),
         Row('mask_token', 'mask_token', SAME),
         Row('temperature', 'temp', SAME),
     ]

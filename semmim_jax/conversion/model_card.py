@@ -10,36 +10,34 @@ from semmim_jax.data.readers.sources import attribution
 _CARD = """\
 ---
 library_name: pytorch
-tags: [vision-language, image-text-retrieval, image-captioning]
+tags: [vision-language]
 ---
 
 # SemMIM
 
-SemMIM (arXiv 2403.00249): image and text towers, fusion encoder and heads. Trained with semmim_jax.
+SemMIM (arXiv 2403.00249), trained with semmim_jax on the task `{task}`.
 
 | | |
 |---|---|
 | weights | {params}, after {step} of {steps} steps |
 | parameters | {parameters:,} |
 | image tower | width {image[width]}, {image[depth]} layers, {image[image_size]} px |
-| text | width {text[width]}, layers: tower {text[depth]}, fusion {fusion_depth}, \
-decoder {decoder_depth} |
+| text | width {text[width]}, layers: {layers} |
 | data | `{train}`, global batch {batch_size} |
 | code | {commit} |
 
 ## Use
 
 ```python
-import torch
 from semmim_torch import SemMIM
 
 model = SemMIM.load('.')
-images = torch.stack([model.preprocess(image)])  # image: uint8 [h, w, 3]
-with torch.no_grad():
-    print(model.encode_image(images).feature @ model.encode_text(['a dog']).feature.T)
+# An image is a path, a PIL image, or uint8 [h, w, 3].
+print({use})
 ```
 
-`semmim_torch.py` needs torch and nothing else. Parameters have ALBEF's names.
+`semmim_torch.py` and the two files that it imports need torch and nothing else; paths of images
+need Pillow. Parameters have ALBEF's names.
 
 ## Data and licence
 
@@ -50,10 +48,19 @@ with torch.no_grad():
 {metrics}
 """
 
+_USE = {
+    'features': "model.encode_image('dog.jpg').feature @ model.encode_text('a dog').feature.T",
+    'caption': "model.caption('dog.jpg')",
+    'answer': "model.answer('dog.jpg', 'what is it?')",
+    'classify': "model.classify('dog.jpg', 'what is it?')",
+    'classify_groups': "model.classify([('dog.jpg', 'cat.jpg')], ['both are dogs'])",
+}
+
 
 def model_card(
     config: Mapping[str, Any],
     *,
+    layers: Mapping[str, int],
     params: str,
     parameters: int,
     step: int,
@@ -63,6 +70,7 @@ def model_card(
 
     Args:
       config: of the run.
+      layers: of each part of the text side that there is.
       params: 'ema' or 'online'.
       parameters: number of values.
       step: of the checkpoint.
@@ -70,20 +78,30 @@ def model_card(
     """
     data, model, train = config['data'], config['model'], config['train']
     return _CARD.format(
+        task=config['task']['name'],
+        use=_USE[_use(config['task'])],
         params={'ema': 'EMA (teacher)', 'online': 'online (student)'}[params],
         step=step,
         steps=train['steps'],
         parameters=parameters,
         image=model['image'],
         text=model['text'],
-        fusion_depth=model['fusion_depth'],
-        decoder_depth=model['decoder_depth'],
+        layers=', '.join(f'{name} {depth}' for name, depth in layers.items()),
         train=data['train'],
         batch_size=train['batch_size'],
         commit=_commit(),
         licence=_licence(data),
         metrics=_metrics(results, data['eval'], config['eval']['params']),
     )
+
+
+def _use(task: Mapping[str, Any]) -> str:
+    """Which of _USE shows what a task can do."""
+    if 'classes' in task:
+        return 'classify' if task['images'] == 1 else 'classify_groups'
+    if 'decoding' in task:
+        return 'caption' if task['context'] == 'image' else 'answer'
+    return 'features'
 
 
 def _commit() -> str:

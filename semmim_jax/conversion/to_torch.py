@@ -2,28 +2,34 @@
 
 import json
 import pathlib
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from semmim_jax.conversion.albef import ENCODING_HEADS, LINEAR, albef_table
+from semmim_jax.conversion.albef import ENCODING_HEADS, albef_table
 from semmim_jax.conversion.files import new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
-from semmim_jax.data.run_files import tokenizer_of_run
+from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.training.checkpoint import load_params
+
+# The PyTorch module: files of this folder -> their names in the folder that is written.
+MODULE = {
+    'torch_model': 'semmim_torch',
+    'torch_towers': 'semmim_torch_towers',
+    'torch_inputs': 'semmim_torch_inputs',
+}
 
 
 def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: str = 'ema') -> None:
     """Writes model.safetensors, config.json, tokeniser, preprocessor_config.json, a model card, and
-    semmim_torch.py, a copy of the PyTorch module.
+    the PyTorch module, semmim_torch.py and the two files that it imports.
 
     Args:
-      workdir: of the run; its newest checkpoint is taken.
+      workdir: of a run of any task; its newest checkpoint is taken.
       out: the new folder.
       params: 'ema' or 'online'.
 
@@ -36,63 +42,97 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     config = saved.config
     table = albef_table(ours, text_depth=config['model']['text']['depth'])
     tensors = to_theirs(table, ours=ours, origin=str(workdir))
+    tokenizer = tokenizer_of_run(saved, workdir=workdir)
+    tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
+    tokens['rule'] = _rule_of(tokenizer, origin=str(workdir))
+    chooses = 'classes' in config['task'] or config['task'].get('rank', 0) > 0
+    labels = labels_of_run(saved, workdir=workdir) if chooses else ()
+    settings = torch_config(config, tensors, tokens=tokens, labels=labels)
     results = workdir / 'results.json'
     card = model_card(
         config,
+        layers=_text_layers(settings),
         params=params,
         parameters=sum(x.size for x in tensors.values()),
         step=saved.step,
         results=read_json(results) if results.is_file() else None,
     )
     with new_folder(out) as folder:
-        tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
-        tokenizer = tokenizer_of_run(saved, workdir=workdir)
-        tokens['rule'] = _save_tokenizer(tokenizer, folder, origin=str(workdir))
+        tokenizer.save(folder)
         write_tensors(folder / 'model.safetensors', tensors)
-        _write_json(folder / 'config.json', torch_config(config, tensors, tokens))
+        _write_json(folder / 'config.json', settings)
         _write_json(folder / 'preprocessor_config.json', preprocessor_config(config['model']))
         (folder / 'README.md').write_text(card, encoding='utf-8')
-        shutil.copyfile(
-            pathlib.Path(__file__).with_name('torch_model.py'), folder / 'semmim_torch.py'
-        )
+        _copy_module(folder)
 
 
 def torch_config(
-    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tokens: Mapping[str, Any]
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    tokens: Mapping[str, Any],
+    labels: Sequence[str],
 ) -> dict[str, Any]:
-    """config.json of the PyTorch module: sizes, which optional parts there are, how words are cut.
+    """config.json of the PyTorch module: sizes, the parts that there are, the task's settings.
 
     Args:
       config: of the run.
       tensors: by their names in the module.
       tokens: arguments of the module's `WordPiece`.
+      labels: what the task chooses from.
     """
-    model, task = config['model'], config['task']
-    mim, has = task['mim'], {name.split('.')[0] for name in tensors}
-    semantic = task['weights']['mim'] > 0 and mim['target'].startswith('semantic')
-    separate = mim['target'] == 'semantic_separate_head'
+    model = config['model']
+    parts = {name.split('.')[0] for name in tensors}
+    if 'text_encoder.cls.predictions.bias' in tensors:
+        parts.add('text_encoder.cls')
     fused = any('crossattention' in x for x in tensors if x.startswith('text_encoder'))
     return {
         'model_type': 'semmim',
+        'task': _task_settings(config, tensors, labels),
+        'parts': sorted(parts),
         'image': model['image'],
         'text': model['text'],
         'fusion_depth': model['fusion_depth'] if fused else 0,
-        'decoder_depth': model['decoder_depth'] if 'text_decoder' in has else 0,
-        'mlm_head': 'text_encoder.cls.predictions.bias' in tensors,
-        'linear': {
-            name: list(tensors[f'{name}.weight'].shape[::-1])
-            for name in LINEAR.values()
-            if name in has
-        },
+        'decoder_depth': model['decoder_depth'] if 'text_decoder' in parts else 0,
+        'embed_dim': model['embed_dim'],
         'encoding': model['encoding'],
-        'encoding_heads': [name for name in ENCODING_HEADS if name in has],
-        'patterns': {
-            'inject': mim['inject_teacher'] if semantic else 'none',
-            'layers': mim['injection_layers'],
-            'head': ENCODING_HEADS[separate],
-            'temperature': task['tau_student'],
-        },
+        'patterns': _pattern_settings(config['task'], parts),
         'tokens': dict(tokens),
+    }
+
+
+def _task_settings(
+    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], labels: Sequence[str]
+) -> dict[str, Any]:
+    """What the module's `answer` and `classify` need to know of the task."""
+    task, data = config['task'], config['data']
+    if 'decoding' in task:
+        return {
+            **{name: task[name] for name in ('name', 'context', 'rank', 'decoding')},
+            **{name: data[name] for name in ('max_prompt_tokens', 'max_target_tokens')},
+            'labels': list(labels),
+        }
+    if 'classes' in task:
+        return {
+            **{name: task[name] for name in ('name', 'images', 'loss')},
+            'hidden': len(tensors['cls_head.0.weight']),
+            'labels': list(labels),
+        }
+    return {'name': task['name']}
+
+
+def _pattern_settings(task: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any] | None:
+    """How patterns are made; None where the heads for that are not there."""
+    if 'encoding_head' not in parts:
+        return None
+    mim = task['mim']
+    semantic = task['weights']['mim'] > 0 and mim['target'].startswith('semantic')
+    separate = 'patch_encoding_head' in parts
+    return {
+        'inject': mim['inject_teacher'] if semantic else 'none',
+        'layers': mim['injection_layers'],
+        'head': ENCODING_HEADS[separate],
+        'temperature': task['tau_student'],
     }
 
 
@@ -111,9 +151,19 @@ def preprocessor_config(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path, *, origin: str) -> str:
-    """Saves the run's tokeniser, and gives the rule by which the PyTorch module cuts as it does."""
-    tokenizer.save(folder)
+def _text_layers(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Layers of each part of the text side that is exported."""
+    tower = settings['text']['depth'] if 'text_encoder' in settings['parts'] else 0
+    layers = {
+        'tower': tower,
+        'fusion': settings['fusion_depth'],
+        'decoder': settings['decoder_depth'],
+    }
+    return {name: depth for name, depth in layers.items() if depth}
+
+
+def _rule_of(tokenizer: Tokenizer, *, origin: str) -> str:
+    """The rule by which the PyTorch module cuts words as the run's tokeniser does."""
     found = json.loads(tokenizer.files()['tokenizer.json'])
     for rule in RULES if found['model'].get('type') == 'WordPiece' else ():
         known = json.loads(word_piece(tokenizer.tokens(), rule=rule).to_str())
@@ -123,6 +173,15 @@ def _save_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path, *, origin: str) 
         f'{origin}: its tokeniser is not a lower-case WordPiece as runs make them, and the '
         'PyTorch module has no other'
     )
+
+
+def _copy_module(folder: pathlib.Path) -> None:
+    """Copies the PyTorch module; its files import each other by their names in the folder."""
+    for name, copied in MODULE.items():
+        source = pathlib.Path(__file__).with_name(f'{name}.py').read_text(encoding='utf-8')
+        for other, target in MODULE.items():
+            source = source.replace(f'from semmim_jax.conversion.{other} ', f'from {target} ')
+        (folder / f'{copied}.py').write_text(source, encoding='utf-8')
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

@@ -1,45 +1,46 @@
-"""SemMIM in PyTorch: this one file, torch and the standard library. Copy it where you need it.
+"""SemMIM in PyTorch. Copy this file, `semmim_torch_towers.py` (image tower, BERT) and
+`semmim_torch_inputs.py` (tokeniser, images); they need torch alone.
 
-    model = SemMIM.load('folder')                            # of `semmim_jax.convert to-torch`
-    images = model.encode_image(['dog.jpg', 'cat.jpg'])      # or PIL images, uint8 [h, w, 3], ...
-    images.feature @ model.encode_text('a dog').feature.T
+    model = SemMIM.load('folder')                        # of `semmim_jax.convert to-torch`
+    images = ['dog.jpg', 'cat.jpg']                      # or PIL images, uint8 [h, w, 3], ...
+
+    model.encode_image(images).feature @ model.encode_text('a dog').feature.T
     model.match(images, ['a dog', 'a cat']).softmax(-1)[:, 1]  # how well each pair fits
+    model.patterns(images)[1].argmax(-1)                 # code of each patch
     model.caption(images)
-    model.patterns(images)[1].argmax(-1)                     # code of each patch
+    model.answer(images, ['what is it?', 'is it a cat?'])
+    model.classify(images, ['what is it?', 'is it a cat?'])  # label -> probability, of each
 
-An image is a path (which needs Pillow; alpha is dropped, as in training), a PIL image (upright by
-EXIF), or an array or tensor of uint8: RGB [h, w, 3], grey [h, w] or [h, w, 1], RGB and alpha
-[h, w, 4]. Alpha of arrays and PIL images is laid over white. One, a list, or a batch [b, h, w, c].
-Modules and parameters have ALBEF's names (2107.07651); what ALBEF lacks has names of its own.
-Letters in shapes: b batch, n patches, t tokens, d width, e embedding, k encodings, v vocabulary.
+A run has what its task trains; a call that it cannot answer is a ValueError that names the tasks
+that can. Texts are written by beam search with the settings of the run, captions of pre-training
+greedily.
+
+Modules and parameters have ALBEF's names (arXiv 2107.07651); what ALBEF lacks has names of its own.
+Letters in shapes: b batch, n patches, t tokens, s tokens of a context, d width, e embedding,
+k encodings, v vocabulary, c classes, i images of a group.
 """
 
+import functools
 import json
 import pathlib
-import re
-import unicodedata
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-# BERT's Chinese characters, with the one gap that the `tokenizers` library has.
-CJK = '\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f'
-CJK += '\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f'
-GAP = re.compile('(?<=[{0}]) (?=[{0}])'.format(CJK + '\u3001-\u30ff\uff01-\uff9f'))
-CJK = re.compile(f'[{CJK}]')
-INVISIBLE = '[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f'
-INVISIBLE = re.compile(INVISIBLE + '\ufeff\ufff9-\ufffd]')
-ACCENTS = re.compile('[\u0300-\u036f]')
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
-NOTHING = 'nothing to do: no images, or no texts'
-NOT_UINT8 = (
-    'the levels of an image are uint8, 0 to 255, not {}; '
-    'of floats from 0 to 1 give (255 * x).round() as uint8'
+from semmim_jax.conversion.torch_inputs import (
+    WordPiece,
+    as_images,
+    as_pixels,
+    as_texts,
+    read_safetensors,
+    resize,
 )
+from semmim_jax.conversion.torch_towers import Bert, EncodingHead, VisionTransformer, unit
+
 FILES = ('config.json', 'preprocessor_config.json', 'vocab.txt')
-parts = lambda **modules: nn.ModuleDict(modules)  # modules by name
+NOTHING = 'nothing to do: no images, or no texts'
 
 
 class Encoded(NamedTuple):
@@ -50,229 +51,65 @@ class Encoded(NamedTuple):
     mask: Tensor | None = None  # [b, t] bool, False at padding; None for images
 
 
-def attend(query, key, value, heads: int, mask=None, causal: bool = False) -> Tensor:
-    """Multi-head attention of [b, t, d] over [b, s, d]; `mask` [b, s] is False at padding."""
-    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    mask = None if mask is None else mask[:, None, None, :]
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-    return out.transpose(1, 2).flatten(2)
-
-
-def unit(x: Tensor) -> Tensor:
-    """x, in float32 at least, scaled to unit length along the last axis."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x * x.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
-
-
-class VisionBlock(nn.Module):
-    """Pre-norm transformer layer: [b, n, d] -> [b, n, d]."""
-
-    def __init__(self, c: dict[str, Any]):
-        super().__init__()
-        self.heads, self.clip = c['heads'], c['variant'] == 'clip'
-        width, hidden = c['width'], c['mlp_width']
-        self.norm1, self.norm2 = (nn.LayerNorm(width, c['epsilon']) for _ in range(2))
-        self.attn = parts(qkv=nn.Linear(width, 3 * width), proj=nn.Linear(width, width))
-        self.mlp = parts(fc1=nn.Linear(width, hidden), fc2=nn.Linear(hidden, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.attn.qkv(self.norm1(x)).chunk(3, -1)
-        x = x + self.attn.proj(attend(*qkv, self.heads))
-        y = self.mlp.fc1(self.norm2(x))
-        return x + self.mlp.fc2(y * torch.sigmoid(1.702 * y) if self.clip else F.gelu(y))
-
-
-class VisionTransformer(nn.Module):
-    """ViT, plain (ALBEF's) or CLIP's, maybe with DeiT's distillation token, which is left out of
-    what it returns: normalised images [b, 3, s, s] -> [b, n + 1, d], CLS first."""
-
-    def __init__(self, c: dict[str, Any]):
-        super().__init__()
-        clip, width, patch = c['variant'] == 'clip', c['width'], c['patch_size']
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if c['distilled'] else None
-        tokens = (c['image_size'] // patch) ** 2 + 1 + c['distilled']
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
-        self.patch_embed = parts(proj=nn.Conv2d(3, width, patch, stride=patch, bias=not clip))
-        self.norm_pre = nn.LayerNorm(width, c['epsilon']) if clip else nn.Identity()
-        self.blocks = nn.Sequential(*(VisionBlock(c) for _ in range(c['depth'])))
-        self.norm = nn.LayerNorm(width, c['epsilon'])
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [b, n, d]
-        first = [token for token in (self.cls_token, self.dist_token) if token is not None]
-        x = torch.cat([*(token.expand(len(x), -1, -1) for token in first), x], 1) + self.pos_embed
-        x = self.norm(self.blocks(self.norm_pre(x)))
-        return torch.cat([x[:, :1], x[:, len(first) :]], 1)
-
-
-class BertLayer(nn.Module):
-    """Post-norm transformer layer, with cross-attention if `cross`."""
-
-    def __init__(self, c: dict[str, Any], cross: bool):
-        super().__init__()
-        self.heads, width, hidden = c['heads'], c['width'], c['mlp_width']
-        linear, norm = lambda: nn.Linear(width, width), lambda: nn.LayerNorm(width, c['epsilon'])
-        for name in ('attention', 'crossattention')[: 1 + cross]:
-            into = nn.ModuleDict({key: linear() for key in ('query', 'key', 'value')})
-            out = parts(dense=linear(), LayerNorm=norm())
-            self.add_module(name, nn.ModuleDict({'self': into, 'output': out}))
-        self.intermediate = parts(dense=nn.Linear(width, hidden))
-        self.output = parts(dense=nn.Linear(hidden, width), LayerNorm=norm())
-
-    def forward(self, x, mask=None, context=None, context_mask=None, causal=False) -> Tensor:
-        """x [b, t, d] and its mask [b, t], context [b, s, d] and its mask [b, s]."""
-        x = self._attended(self.attention, x, x, mask, causal)
-        if context is not None:
-            x = self._attended(self.crossattention, x, context, context_mask, False)
-        return self.output.LayerNorm(x + self.output.dense(F.gelu(self.intermediate.dense(x))))
-
-    def _attended(self, part, x, context, mask, causal: bool) -> Tensor:
-        query, key, value = part.self.query(x), part.self.key(context), part.self.value(context)
-        out = part.output.dense(attend(query, key, value, self.heads, mask, causal))
-        return part.output.LayerNorm(x + out)
-
-
-class Bert(nn.Module):
-    """ALBEF's text encoder or decoder: `bert` has embeddings and layers, those from `cross_from` on
-    with cross-attention; `cls.predictions`, if `head`, is tied to the word embeddings."""
-
-    def __init__(self, c: dict[str, Any], depth: int, cross_from: int, head: bool):
-        super().__init__()
-        norm, self.offset = lambda: nn.LayerNorm(c['width'], c['epsilon']), c['position_offset']
-        rows = {'word': c['vocab_size'], 'position': c['max_positions'], 'token_type': c['types']}
-        tables = {f'{name}_embeddings': nn.Embedding(n, c['width']) for name, n in rows.items()}
-        layers = nn.ModuleList(BertLayer(c, index >= cross_from) for index in range(depth))
-        embeddings = parts(**tables, LayerNorm=norm())
-        self.bert = parts(embeddings=embeddings, encoder=parts(layer=layers))
-        if head:
-            transform = parts(dense=nn.Linear(c['width'], c['width']), LayerNorm=norm())
-            self.cls = parts(predictions=parts(transform=transform))
-            self.cls.predictions.bias = nn.Parameter(torch.zeros(c['vocab_size']))
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Ids [b, t] -> [b, t, d]."""
-        tables = self.bert.embeddings
-        position = tables.position_embeddings.weight[self.offset :][: ids.shape[1]]
-        x = tables.word_embeddings(ids) + position + tables.token_type_embeddings.weight[0]
-        return tables.LayerNorm(x)
-
-    def layers(self, x: Tensor, start: int, stop: int | None, *options) -> Tensor:
-        """Runs a range of layers; options as in `BertLayer`."""
-        for layer in self.bert.encoder.layer[start:stop]:
-            x = layer(x, *options)
-        return x
-
-    def predict(self, x: Tensor) -> Tensor:
-        """[..., d] -> logits [..., v]."""
-        head = self.cls.predictions
-        x = head.transform.LayerNorm(F.gelu(head.transform.dense(x)))
-        return F.linear(x, self.bert.embeddings.word_embeddings.weight, head.bias)
-
-
-class EncodingHead(nn.Module):
-    """Tokens [..., d] -> cosines [..., k] with the directions of the encoding space."""
-
-    def __init__(self, width: int, hidden: int, bottleneck: int, codes: int):
-        super().__init__()
-        self.hidden1, self.hidden2 = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
-        self.bottleneck_out = nn.Linear(hidden, bottleneck)
-        self.directions = nn.Parameter(torch.zeros(codes, bottleneck))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.hidden2(F.gelu(self.hidden1(x))))
-        return unit(self.bottleneck_out(x)) @ unit(self.directions).T
-
-
-class WordPiece:
-    """WordPiece after ALBEF's cleaning of captions; fields as in config.data. `rule` for letters:
-    'bert', lower-case and without marks, or lower-case and 'keep_accents' or 'strip_accents'."""
-
-    def __init__(
-        self,
-        vocab: list[str],
-        *,
-        max_tokens: int,
-        max_words: int,
-        end_token: bool,
-        rule: str = 'bert',
-    ):
-        self.rule, self.longest = rule, 100 if rule == 'bert' else 1000  # characters of a word
-        self.vocab, self.ids = vocab, {token: i for i, token in enumerate(vocab)}
-        self.max_tokens, self.max_words, self.end_token = max_tokens, max_words, end_token
-        special = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
-        self.pad, self.unk, self.cls, self.sep = (self.ids[token] for token in special)
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """[CLS] words [SEP] [PAD]... of each: [b, t]; without [SEP] if not `end_token`."""
-        end = [self.sep] * self.end_token
-        rows = [[self.cls, *self.encode(x)[: self.max_tokens - 1 - len(end)], *end] for x in texts]
-        return torch.tensor([row + [self.pad] * (self.max_tokens - len(row)) for row in rows])
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of the text alone: cleaned, by the rule for letters, in words, marks and pieces."""
-        table = str.maketrans({**dict.fromkeys(',.\'!?"()*#:;~', ''), '-': ' ', '/': ' '})
-        text = text.lower().translate(table).replace('<person>', 'person')
-        text, kind = ' '.join(text.split()[: self.max_words]), unicodedata.category
-        if self.rule == 'bert':
-            text = ''.join(' ' if c in '\t\n\r' or kind(c)[0] == 'Z' else c for c in text)
-            text = ''.join(c for c in text if kind(c) not in ('Cc', 'Cf', 'Co') and c != '\ufffd')
-            text = unicodedata.normalize('NFD', CJK.sub(r' \g<0> ', text))
-            text = ''.join(c.lower() for c in text if kind(c) != 'Mn')
-        else:
-            text = INVISIBLE.sub('', text)
-            if self.rule == 'strip_accents':
-                text = ACCENTS.sub('', unicodedata.normalize('NFD', text))
-            text = ''.join(c.lower() for c in CJK.sub(r' \g<0> ', text))
-            text = unicodedata.normalize('NFC', text)
-        # All of ASCII's marks, though Unicode counts some as symbols ($, +, <).
-        is_mark = lambda c: kind(c)[0] == 'P' or ('!' <= c <= '~' and not c.isalnum())
-        words = ''.join(f' {c} ' if is_mark(c) else c for c in text).split()
-        return [i for word in words for i in self.pieces(word)]
-
-    def pieces(self, word: str) -> list[int]:
-        """Ids of the longest pieces from the left; [UNK] if they do not cover the word."""
-        found, start = [], 0
-        while start < len(word) <= self.longest:
-            sharp, stops = '##' if start else '', range(len(word), start, -1)
-            if not (stop := next((s for s in stops if sharp + word[start:s] in self.ids), 0)):
-                return [self.unk]
-            found, start = [*found, self.ids[sharp + word[start:stop]]], stop
-        return found or [self.unk]
-
-    def decode(self, ids: list[int]) -> str:
-        """Text of ids, without [PAD], [CLS] and [SEP]."""
-        shown = [self.vocab[i] for i in ids if i not in (self.pad, self.cls, self.sep)]
-        return GAP.sub('', ' '.join(shown).replace(' ##', ''))
-
-
 class SemMIM(nn.Module):
     """The model; `config` is that of config.json. Use `SemMIM.load`."""
 
     def __init__(self, config: dict[str, Any], tokenizer: WordPiece):
         super().__init__()
-        self.config, self.tokenizer, text = config, tokenizer, config['text']
-        self.depth = text['depth']  # of the text encoder; the fusion encoder's layers follow
-        layers = self.depth + config['fusion_depth']
-        self.visual_encoder = VisionTransformer(config['image'])
-        self.text_encoder = Bert(text, layers, self.depth, config['mlm_head'])
-        if config['decoder_depth']:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.task = config['task']
+        self.parts = config['parts']  # names of the modules below that the run has
+        image, text = config['image'], config['text']
+        image_width, width, embed_dim = image['width'], text['width'], config['embed_dim']
+
+        self.visual_encoder = VisionTransformer(image)
+        if 'text_encoder' in self.parts:  # the text encoder's layers, then the fusion encoder's
+            layers = text['depth'] + config['fusion_depth']
+            head = 'text_encoder.cls' in self.parts
+            self.text_encoder = Bert(text, layers, text['depth'], head)
+        if 'text_decoder' in self.parts:
             self.text_decoder = Bert(text, config['decoder_depth'], 0, True)
-        for name, sizes in config['linear'].items():
-            self.add_module(name, nn.Linear(*sizes))
-        for name in config['encoding_heads']:
-            self.add_module(name, EncodingHead(text['width'], **config['encoding']))
-        if 'bridge' in config['linear']:
-            self.bridge_norm = nn.LayerNorm(text['width'], 1e-12)
-        self.mask_token = nn.Parameter(torch.zeros(config['image']['width']))
+        if 'vision_proj' in self.parts:
+            self.vision_proj = nn.Linear(image_width, embed_dim)
+        if 'text_proj' in self.parts:
+            self.text_proj = nn.Linear(width, embed_dim)
+        if 'itm_head' in self.parts:
+            self.itm_head = nn.Linear(width, 2)
+        if 'cls_head' in self.parts:
+            self.cls_head = nn.Sequential(
+                nn.Linear(self.task['images'] * width, self.task['hidden']),
+                nn.LayerNorm(self.task['hidden'], text['epsilon']),
+                nn.GELU(),
+                nn.Linear(self.task['hidden'], len(self.task['labels'])),
+            )
+        # What ALBEF lacks.
+        if 'image_ids' in self.parts:  # added to the tokens of the first image, of the second, ...
+            self.image_ids = nn.Parameter(torch.zeros(self.task['images'], image_width))
+        if 'bridge' in self.parts:  # where the towers have different widths
+            self.bridge = nn.Linear(image_width, width)
+            self.bridge_norm = nn.LayerNorm(width, 1e-12)
+        if 'encoding_head' in self.parts:
+            self.encoding_head = EncodingHead(width, **config['encoding'])
+        if 'patch_encoding_head' in self.parts:
+            self.patch_encoding_head = EncodingHead(width, **config['encoding'])
+        if 'text_injection' in self.parts:
+            self.text_injection = nn.Linear(width, width)
+        if 'pixel_head' in self.parts:
+            self.pixel_head = nn.Linear(width, 3 * image['patch_size'] ** 2)
+        if 'feature_head' in self.parts:
+            self.feature_head = nn.Linear(width, image_width)
+        self.mask_token = nn.Parameter(torch.zeros(image_width))  # for masked patches, in training
         self.temp = nn.Parameter(torch.zeros(()))
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> 'SemMIM':
         """The model of a folder, for evaluation; ValueError or RuntimeError if anything misfits."""
-        config, pixels, vocab = (pathlib.Path(folder, x).read_text('utf-8') for x in FILES)
-        config, pixels, vocab = json.loads(config), json.loads(pixels), vocab.split('\n')[:-1]
-        config['pixels'] = pixels['image_mean'], pixels['image_std']
+        texts = [pathlib.Path(folder, name).read_text('utf-8') for name in FILES]
+        config, preprocessor = json.loads(texts[0]), json.loads(texts[1])
+        vocab = texts[2].split('\n')[:-1]  # the last line ends with a line break
+        config['pixel_mean'] = preprocessor['image_mean']
+        config['pixel_std'] = preprocessor['image_std']
         if len(vocab) != config['text']['vocab_size']:
             raise ValueError(f'{folder}/vocab.txt: {len(vocab)} tokens, not those of the model')
         with torch.device('meta'):  # shapes only: the weights come from the file
@@ -280,185 +117,327 @@ class SemMIM(nn.Module):
         model.load_state_dict(read_safetensors(f'{folder}/model.safetensors'), assign=True)
         return model.train(False)
 
+    # Images and texts, apart.
+
     def preprocess(self, image: Any) -> Tensor:
         """Resizes an image to uint8 [s, s, 3]: averages to shrink, bicubic to grow."""
-        image, size = as_pixels(image), self.config['image']['image_size']
-        if image.shape[:2] == (size, size):
-            return image
-        image = image.cpu()
-        rows, columns = (area_weights(old, min(old, size)) for old in image.shape[:2])
-        x = (rows @ image.permute(2, 0, 1).float() @ columns.T).round()  # [3, h, w]
-        x = F.interpolate(x[None], (size, size), mode='bicubic', align_corners=False)[0]
-        return x.round().clamp(0, 255).byte().permute(1, 2, 0)
+        return resize(as_pixels(image), self.config['image']['image_size'])
 
-    def encode_image(self, images: Any) -> Encoded:
-        """Encodes an image, several, or what is encoded. (Normalised pixels [b, 3, s, s], to
-        differentiate by, go into `visual_encoder`.)"""
-        if isinstance(images, Encoded):
-            return images
-        found = [self.preprocess(image).to(self.temp.device) for image in as_images(images)]
+    def pixels(self, images: Any) -> Tensor:
+        """Normalised pixels [b, 3, s, s] of an image or several, as `visual_encoder` takes them."""
+        found = [self.preprocess(image) for image in as_images(images)]
         if not found:
             raise ValueError(NOTHING)
-        mean, std = (torch.tensor(x).to(self.temp.device) * 255 for x in self.config['pixels'])
-        pixels = (torch.stack(found) - mean) / std
-        tokens = self.visual_encoder(pixels.permute(0, 3, 1, 2).to(self.temp))
-        feature = unit(self.vision_proj(tokens[:, 0]))
-        bridged = 'bridge' in self.config['linear']
-        return Encoded(feature, self.bridge_norm(self.bridge(tokens)) if bridged else tokens)
+        device = self.temp.device
+        mean = 255 * torch.tensor(self.config['pixel_mean'], device=device)
+        std = 255 * torch.tensor(self.config['pixel_std'], device=device)
+        pixels = torch.stack([levels.to(device) for levels in found])  # [b, s, s, 3]
+        return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.temp.dtype)
+
+    def encode_image(self, images: Any) -> Encoded:
+        """Encodes an image, several, or what is encoded."""
+        self._need('vision_proj' in self.parts, tasks='pretrain, retrieval')
+        if isinstance(images, Encoded):
+            return images
+        tokens = self.visual_encoder(self.pixels(images))
+        return Encoded(unit(self.vision_proj(tokens[:, 0])), self._in_text_width(tokens))
 
     def encode_text(self, texts: str | list[str] | Tensor | Encoded) -> Encoded:
         """Encodes a text, several, or their ids [b, t]; a text needs words."""
+        self._need('text_proj' in self.parts, tasks='pretrain, retrieval')
         if isinstance(texts, Encoded):
             return texts
-        if not isinstance(texts, Tensor):
-            if not (texts := as_texts(texts)):
+        if isinstance(texts, Tensor):
+            ids = texts
+        else:
+            texts = as_texts(texts)
+            if not texts:
                 raise ValueError(NOTHING)
             for number, text in enumerate(texts):
                 if not self.tokenizer.encode(text):
                     raise ValueError(f'text {number} is {text!r:.60}, which has no words')
-        ids = texts if isinstance(texts, Tensor) else self.tokenizer(texts)
-        mask = (ids := ids.to(self.temp.device)) != self.tokenizer.pad
-        tokens = self.text_encoder.layers(self.text_encoder.embed(ids), 0, self.depth, mask)
+            ids = self.tokenizer(texts)
+        tokens, mask = self._read(ids)
         return Encoded(unit(self.text_proj(tokens[:, 0])), tokens, mask)
+
+    def _in_text_width(self, image_tokens: Tensor) -> Tensor:
+        """Image tokens [b, n + 1, d] in the width of the text side."""
+        if 'bridge' in self.parts:
+            return self.bridge_norm(self.bridge(image_tokens))
+        return image_tokens
+
+    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids [b, t] -> tokens of the text encoder [b, t, d], and mask [b, t]."""
+        ids = ids.to(self.temp.device)
+        mask = ids != self.tokenizer.pad
+        embedded = self.text_encoder.bert.embeddings(ids)
+        depth = self.config['text']['depth']
+        return self.text_encoder.bert.encoder(embedded, mask=mask, stop=depth), mask
+
+    def _fuse(self, text_tokens: Tensor, mask: Tensor, image_tokens: Tensor) -> Tensor:
+        """Text tokens [b, t, d] after the fusion encoder, where they read the image's."""
+        depth = self.config['text']['depth']
+        return self.text_encoder.bert.encoder(
+            text_tokens, mask=mask, context=image_tokens, start=depth
+        )
+
+    # Images and texts together: pre-training and retrieval.
 
     def fuse(self, images: Any, texts: str | list[str] | Tensor | Encoded) -> Tensor:
         """The texts' tokens [b, t, d] after they have read the images; takes what is encoded."""
+        self._need(self.config['fusion_depth'] > 0, tasks='pretrain, retrieval')
         image, text = self.encode_image(images), self.encode_text(texts)
-        return self.text_encoder.layers(text.tokens, self.depth, None, text.mask, image.tokens)
+        return self._fuse(text.tokens, text.mask, image.tokens)
 
     def match(self, images: Any, texts: str | list[str] | Tensor | Encoded) -> Tensor:
         """ITM logits [b, 2] of pairs; class 1 is a match."""
+        self._need('itm_head' in self.parts, tasks='pretrain, retrieval')
         return self.itm_head(self.fuse(images, texts)[:, 0])
 
     def predict_words(self, images: Any, ids: Tensor) -> Tensor:
         """MLM logits [b, t, v] at all of ids [b, t], some of them [MASK]."""
+        self._need('text_encoder.cls' in self.parts, tasks='pretrain')
         return self.text_encoder.predict(self.fuse(images, ids))
 
     def patterns(self, images: Any, texts=None) -> tuple[Tensor, Tensor]:
         """Distributions over the encoding space: of CLS [b, k], and of patches [b, n, k], which
         have read the texts, if there are any, as they did in training."""
-        c, tokens = self.config['patterns'], self.encode_image(images).tokens
-        told, inject = tokens, c['inject'] if texts is not None else 'none'
-        if inject == 'cross_attention':
-            text, stop = self.encode_text(texts), self.depth + c['layers']
-            told = self.text_encoder.layers(tokens, self.depth, stop, None, text.tokens, text.mask)
+        settings = self.config['patterns']
+        self._need(settings is not None, tasks='pretrain')
+        tokens = self.encode_image(images).tokens
+        inject = 'none' if texts is None else settings['inject']
+        if inject == 'cross_attention':  # the first fusion layers, image reads text
+            text, depth = self.encode_text(texts), self.config['text']['depth']
+            patches = self.text_encoder.bert.encoder(
+                tokens,
+                context=text.tokens,
+                context_mask=text.mask,
+                start=depth,
+                stop=depth + settings['layers'],
+            )
         elif inject == 'global':
-            told = tokens + self.text_injection(self.encode_text(texts).tokens[:, :1])
-        cls, patches = self.encoding_head(tokens[:, 0]), self.get_submodule(c['head'])(told[:, 1:])
-        return (cls / c['temperature']).softmax(-1), (patches / c['temperature']).softmax(-1)
+            patches = tokens + self.text_injection(self.encode_text(texts).tokens[:, :1])
+        else:
+            patches = tokens
+        patch_head = getattr(self, settings['head'])
+        cls_cosines, patch_cosines = self.encoding_head(tokens[:, 0]), patch_head(patches[:, 1:])
+        temperature = settings['temperature']
+        return (cls_cosines / temperature).softmax(-1), (patch_cosines / temperature).softmax(-1)
+
+    # Texts about images: captions and answers.
 
     @torch.no_grad()
     def caption(self, images: Any, prompt: str = '') -> list[str]:
-        """Captions by the likeliest next word. In training a caption's beginning is read, its rest
-        written: `prompt` takes the beginning's place; '' is [CLS] alone, one of no words."""
+        """A text about each image; of a task that reads prompts, the one that `prompt` asks for.
+
+        Of pre-training, `prompt` is how the caption begins, and what follows is taken greedily.
+        There a caption's beginning is read and its rest written; '' is a beginning of no words.
+        """
+        self._need('text_decoder' in self.parts, tasks='pretrain, generate, self_critical')
         if not isinstance(prompt, str):
             raise ValueError(f'the prompt is a string, not {type(prompt).__name__}')
-        image, tokenizer, decoder = self.encode_image(images), self.tokenizer, self.text_decoder
+        if 'decoding' not in self.task:
+            return self._continue(images, prompt)
+        images = as_images(images)
+        return self.answer(images, [prompt] * len(images))
+
+    @torch.no_grad()
+    def answer(self, images: Any, questions: str | list[str]) -> list[str]:
+        """The answer to question i about image i, as the run's task says: written, the likeliest of
+        its list of answers, or the likeliest label."""
+        if 'cls_head' in self.parts:
+            found = self.classify(images, questions)
+            return [max(labels, key=labels.get) for labels in found]
+        self._need('decoding' in self.task, tasks='generate, self_critical, classify')
+        if self.task['rank']:
+            index, _ = self.rank(images, questions)
+            return [self.task['labels'][best] for best in index[:, 0].tolist()]
+        return [text for text, _ in self.generate(images, questions)]
+
+    @torch.no_grad()
+    def generate(self, images: Any, prompts: str | list[str]) -> list[tuple[str, float]]:
+        """The text of the best beam for image i and prompt i, and its score (see `beam_search`)."""
+        contexts, masks = self._decoder_context(images, prompts)
+        tokenizer, found = self.tokenizer, []
+        for context, mask in zip(contexts.split(1), masks.split(1), strict=True):
+            words, score = beam_search(
+                functools.partial(self._next_logits, context=context, mask=mask),
+                start=tokenizer.cls,
+                end=tokenizer.sep,
+                never=[tokenizer.pad, tokenizer.cls, tokenizer.mask],
+                **self.task['decoding'],
+            )
+            found.append((tokenizer.decode(words), score))
+        return found
+
+    @torch.no_grad()
+    def rank(self, images: Any, questions: str | list[str]) -> tuple[Tensor, Tensor]:
+        """The k likeliest answers of the run's list for image i and question i, the best first.
+
+        As in ALBEF, the k answers of the likeliest first token are compared; here by their whole
+        log-likelihood, [SEP] included.
+
+        Returns:
+          Numbers of the answers [b, k], and their log-likelihoods [b, k].
+        """
+        self._need(self.task.get('rank', 0) > 0, tasks='generate with task.rank')
+        contexts, masks = self._decoder_context(images, questions)
+        tokenizer, device = self.tokenizer, self.temp.device
+        answers = tokenizer.answers(self.task['labels'], self.task['max_target_tokens'] - 1)
+        answers = answers.to(device)  # [a, t]: words, [SEP], padding
+        start = torch.full((len(answers), 1), tokenizer.cls, device=device)
+        numbers, scores = [], []
+        for context, mask in zip(contexts.split(1), masks.split(1), strict=True):
+            first = self._decode(start[:1], context, mask)[0, 0].log_softmax(-1)  # [v]
+            by_first = first[answers[:, 0]].sort(descending=True, stable=True).indices
+            chosen = by_first[: self.task['rank']]  # [k]
+            labels = answers[chosen]  # [k, t]
+            inputs = torch.cat([start[: len(labels)], labels[:, :-1]], 1)
+            log_p = self._decode(inputs, context, mask).float().log_softmax(-1)  # [k, t, v]
+            log_p = log_p.gather(-1, labels[..., None])[..., 0]
+            log_p = log_p.masked_fill(labels == tokenizer.pad, 0).sum(-1)  # [k]
+            best = log_p.sort(descending=True, stable=True)
+            numbers.append(chosen[best.indices])
+            scores.append(best.values)
+        return torch.stack(numbers), torch.stack(scores)
+
+    def _decoder_context(self, images: Any, prompts: str | list[str]) -> tuple[Tensor, Tensor]:
+        """What the decoder attends to: tokens [b, s, d], and mask [b, s]."""
+        self._need('decoding' in self.task, tasks='generate, self_critical')
+        images, prompts = as_images(images), as_texts(prompts)
+        if len(images) != len(prompts):
+            raise ValueError(f'{len(images)} images, but {len(prompts)} questions')
+        image = self._in_text_width(self.visual_encoder(self.pixels(images)))
+        image_mask = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
+        if self.task['context'] == 'image':
+            return image, image_mask
+        ids = self.tokenizer.prompts(prompts, self.task['max_prompt_tokens'])
+        text, text_mask = self._read(ids)
+        fused = self._fuse(text, text_mask, image)
+        if self.task['context'] == 'prompt':
+            return fused, text_mask
+        return torch.cat([image, fused], 1), torch.cat([image_mask, text_mask], 1)
+
+    def _decode(self, ids: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """Logits of the next token [b, t, v] after each of ids [b, t]."""
+        decoder = self.text_decoder
+        x = decoder.bert.encoder(
+            decoder.bert.embeddings(ids), context=context, context_mask=mask, causal=True
+        )
+        return decoder.predict(x)
+
+    def _next_logits(self, prefixes: Tensor, *, context: Tensor, mask: Tensor) -> Tensor:
+        """Logits [k, v] of what follows prefixes [k, t] about one context [1, s, d]; on the CPU."""
+        return self._decode(prefixes.to(context.device), context, mask)[:, -1].cpu()
+
+    def _continue(self, images: Any, prompt: str) -> list[str]:
+        """Captions of pre-training that begin with the prompt: the likeliest word after each."""
+        tokenizer, image = self.tokenizer, self.encode_image(images)
         words = tokenizer.encode(prompt)[: tokenizer.max_tokens - 2]
-        prefix = torch.tensor([[tokenizer.cls, *words]] * len(image.tokens)).to(self.temp.device)
+        prefix = torch.tensor([[tokenizer.cls, *words]] * len(image.tokens))
         context = torch.cat([image.tokens, self.fuse(image, prefix)], 1)
-        ids, ended = prefix[:, :1], prefix[:, 0] != tokenizer.cls
+        ids = prefix[:, :1].to(context.device)
+        ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         while ids.shape[1] <= tokenizer.max_tokens and not ended.all():
-            x = decoder.layers(decoder.embed(ids), 0, None, None, context, None, True)
-            word = decoder.predict(x[:, -1]).argmax(-1).masked_fill(ended, tokenizer.pad)
-            ids, ended = torch.cat([ids, word[:, None]], 1), ended | (word == tokenizer.sep)
+            word = self._decode(ids, context, None)[:, -1].argmax(-1)
+            word = word.masked_fill(ended, tokenizer.pad)
+            ids = torch.cat([ids, word[:, None]], 1)
+            ended = ended | (word == tokenizer.sep)
         return [tokenizer.decode([*words, *row]) for row in ids.tolist()]
 
+    # Labels of images and texts.
 
-def as_texts(texts: str | list[str]) -> list[str]:
-    """The texts; a string is one. ValueError for anything else."""
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, list | tuple):
-        raise ValueError(f'texts are a string or a list of strings, not {type(texts).__name__}')
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f'text {number} is {text!r:.60}, not a string')
-    return list(texts)
+    @torch.no_grad()
+    def classify(self, images: Any, texts: str | list[str]) -> list[dict[str, float]]:
+        """Probability of each label of the run for image i, or group of images, and text i."""
+        logits = self.label_logits(images, texts).float()
+        shares = logits.sigmoid() if self.task['loss'] == 'sigmoid' else logits.softmax(-1)
+        return [dict(zip(self.task['labels'], row, strict=True)) for row in shares.tolist()]
 
+    def label_logits(self, images: Any, texts: str | list[str]) -> Tensor:
+        """Logits [b, c] of the run's labels; `images` are groups where the task looks at several.
 
-def as_images(images: Any) -> Any:
-    """The images one by one; one image, an array [h, w, ...] too, is a list of one."""
-    batch = isinstance(images, list | tuple) or len(getattr(images, 'shape', ())) > 3
-    return images if batch else [images]
+        As in SCL's form for NLVR2, the text meets each image of a group in a pass of its own.
+        """
+        self._need('cls_head' in self.parts, tasks='classify')
+        images, texts, count = as_images(images), as_texts(texts), self.task['images']
+        if len(images) != len(texts):
+            raise ValueError(f'{len(images)} images, but {len(texts)} questions')
+        if count > 1:
+            for group in images:
+                is_group = isinstance(group, list | tuple) or hasattr(group, '__array__')
+                if not is_group or len(group) != count:
+                    raise ValueError(
+                        f'this run looks at {count} images at once: give a list of groups of '
+                        f'{count}'
+                    )
+            images = [image for group in images for image in group]
+        tokens = self.visual_encoder(self.pixels(images))  # [b * i, n + 1, d]
+        if count > 1:
+            tokens = tokens + self.image_ids.repeat(len(texts), 1)[:, None]
+        ids = self.tokenizer.prompts(texts, self.tokenizer.max_tokens)
+        text, mask = self._read(ids)
+        text, mask = text.repeat_interleave(count, 0), mask.repeat_interleave(count, 0)
+        fused = self._fuse(text, mask, self._in_text_width(tokens))
+        return self.cls_head(fused[:, 0].reshape(len(texts), -1))
 
-
-def as_pixels(image: Any) -> Tensor:
-    """uint8 [h, w, 3] of one image, see the head of this file; ValueError for anything else."""
-    if isinstance(image, str | pathlib.Path):
-        image = read_image(image)
-    if hasattr(image, 'getexif'):  # PIL's
-        image = pil_levels(image)
-    if not hasattr(image, '__array__'):
-        name = type(image).__name__
-        raise ValueError(f'an image is a path, a PIL image or an array of uint8, not {name}')
-    if (dtype := str(image.dtype).removeprefix('torch.')) != 'uint8':
-        raise ValueError(NOT_UINT8.format(dtype))
-    levels = torch.as_tensor(image)
-    shape, levels = list(levels.shape), levels[..., None] if levels.ndim == 2 else levels
-    if levels.ndim != 3 or levels.shape[-1] not in (1, 3, 4) or not levels.numel():
-        raise ValueError(
-            f'an image is [h, w, 3], [h, w], [h, w, 1] or [h, w, 4], not {shape}; channels go last'
-        )
-    if levels.shape[-1] == 4:
-        colour, alpha = levels[..., :3].int(), levels[..., 3:].int()
-        levels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).byte()
-    return levels.expand(*levels.shape[:2], 3)
-
-
-def read_image(path: str | pathlib.Path) -> Any:
-    """The RGB PIL image of a file."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise ValueError(f'{path}: a path needs Pillow (pip install pillow)') from None
-    try:
-        image = Image.open(path, formats=FORMATS)
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f'{path}: not a {", ".join(FORMATS)} image') from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f'{path}: {getattr(error, "strerror", None) or error}') from None
-    return image if image.mode[0] in 'IF' else upright(image).convert('RGB')
+    def _need(self, available: bool, *, tasks: str) -> None:
+        """Raises ValueError if something is not available; `tasks` are those that have it."""
+        if not available:
+            raise ValueError(
+                f'a run of the task {self.task["name"]!r} cannot do this; tasks that can: {tasks}'
+            )
 
 
-def pil_levels(image: Any) -> Tensor:
-    """uint8 [h, w, 3], or [h, w, 4] with alpha, of a PIL image."""
-    if image.mode[0] in 'IF':
-        raise ValueError(NOT_UINT8.format(f'of the PIL mode {image.mode}'))
-    image = upright(image).convert('RGBA' if image.has_transparency_data else 'RGB')
-    levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return levels.view(image.height, image.width, -1)
+def beam_search(
+    next_logits: Callable[[Tensor], Tensor],
+    *,
+    start: int,
+    end: int,
+    never: list[int],
+    beams: int,
+    min_length: int,
+    max_length: int,
+    length_penalty: float,
+    no_repeat_ngram: int = 0,
+) -> tuple[list[int], float]:
+    """The best text: score = log p(words, end) / (words + 1) ** length_penalty.
+
+    After each word the `beams` likeliest prefixes stay, and each of them may end there.
+
+    Args:
+      next_logits: prefixes [k, 1 + words], `start` first -> logits of the next token [k, v].
+      start, end, never: ids of the first token, of the last, and of those that are not written.
+      min_length, max_length: in words.
+      no_repeat_ngram: length of the sequences of words that no text has twice; 0: it may.
+
+    Returns:
+      The words, and the score.
+    """
+    prefixes = torch.tensor([[start]])
+    scores = torch.zeros(1)  # log-likelihoods of the prefixes
+    best_words, best_score = [], -float('inf')
+    for words in range(max_length + 1):
+        total = scores[:, None] + next_logits(prefixes).float().log_softmax(-1)  # [k, v]
+        if words >= min_length:
+            score, beam = (total[:, end] / (words + 1) ** length_penalty).max(0)
+            if score > best_score:
+                best_words, best_score = prefixes[beam, 1:].tolist(), score.item()
+        total[:, [end, *never]] = -float('inf')
+        if no_repeat_ngram:
+            for beam, prefix in enumerate(prefixes[:, 1:].tolist()):
+                total[beam, repeats(prefix, no_repeat_ngram)] = -float('inf')
+        scores, chosen = total.flatten().topk(min(beams, total.numel()))
+        beam, word = chosen // total.shape[1], chosen % total.shape[1]
+        prefixes = torch.cat([prefixes[beam], word[:, None]], 1)
+        # Log-likelihoods only fall, and no text has more tokens to divide by than the longest.
+        if scores[0] / (max_length + 1) ** length_penalty <= best_score:
+            break
+    return best_words, best_score
 
 
-def upright(image: Any) -> Any:
-    """A PIL image as its EXIF orientation wants it."""
-    from PIL import ImageOps
-
-    return ImageOps.exif_transpose(image)
-
-
-def area_weights(old: int, new: int) -> Tensor:
-    """[new, old]: the share of each old pixel in each new one, new <= old."""
-    edges, pixels = torch.arange(new + 1.0)[:, None] * old / new, torch.arange(old)
-    covered = torch.minimum(edges[1:], pixels + 1) - torch.maximum(edges[:-1], pixels)
-    return covered.clamp(0) * new / old
-
-
-def read_safetensors(path: str | pathlib.Path) -> dict[str, Tensor]:
-    """The float32 tensors of a file; ValueError unless header and data fit each other."""
-    data, found, end = bytearray(pathlib.Path(path).read_bytes()), {}, 0
-    first = 8 + int.from_bytes(data[:8], 'little')
-    try:
-        header = {k: x for k, x in json.loads(data[8:first]).items() if k != '__metadata__'}
-        flat = torch.frombuffer(data, dtype=torch.float32, offset=first)
-        for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets']):
-            start, end = end, end + 4 * torch.Size(entry['shape']).numel()
-            if entry['dtype'] != 'F32' or entry['data_offsets'] != [start, end]:
-                raise ValueError(f'{name} is not float32, or not where it should be')
-            found[name] = flat[start // 4 : end // 4].view(entry['shape'])
-        if 4 * len(flat) != end:
-            raise ValueError(f'{4 * len(flat)} bytes of data instead of {end}')
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ValueError(f'{path}: damaged, or not safetensors: {error}') from None
-    return found
+def repeats(words: list[int], n: int) -> list[int]:
+    """Words that would end a sequence of n words which the text has already."""
+    last = words[len(words) - n + 1 :]
+    starts = range(len(words) - n + 1)
+    return [words[at + n - 1] for at in starts if words[at : at + n - 1] == last]

@@ -171,31 +171,34 @@ def _vocabulary(
         return tokenizer, tokenizer.vocab_size
     weights = config.init_from
     named = data.vocab or (weights if weights and has_tokenizer(weights) else '')
-    if not named:
-        tokenizer = train_tokenizer(
-            source.vocabulary_texts(),
-            kind=data.vocab_kind,
-            size=data.vocab_limit,
-            min_count=data.vocab_min_count,
-            strip_accents=data.strip_accents,
-            fill=False,
-            end_token=data.end_token,
-        )
-        return tokenizer, tokenizer.vocab_size
-    tokenizer = make_tokenizer(named, texts=(), size=0, end_token=data.end_token)
-    if data.extend_vocab:
+    try:
+        if not named:
+            tokenizer = train_tokenizer(
+                source.vocabulary_texts(),
+                kind=data.vocab_kind,
+                size=data.vocab_limit,
+                min_count=data.vocab_min_count,
+                strip_accents=data.strip_accents,
+                fill=False,
+                end_token=data.end_token,
+            )
+            return tokenizer, tokenizer.vocab_size
+        tokenizer = make_tokenizer(named, texts=(), size=0, end_token=data.end_token)
         least = tokenizer.vocab_size
+        if not data.extend_vocab:
+            return tokenizer, least
         tokenizer = extend_tokenizer(
             tokenizer,
             texts=source.vocabulary_texts(),
             size=max(data.vocab_limit, least),
             min_count=data.vocab_min_count,
         )
-        # It ends in unused places up to its size; they are not counted.
-        tokens = tokenizer.tokens()
-        used = max(i for i, token in enumerate(tokens) if not UNUSED.fullmatch(token))
-        return tokenizer, max(least, used + 1)
-    return tokenizer, tokenizer.vocab_size
+    except ValueError as error:
+        raise ValueError(f'data.vocab_limit={data.vocab_limit}: {error}') from None
+    # It ends in unused places up to its size; they are not counted.
+    tokens = tokenizer.tokens()
+    used = max(i for i, token in enumerate(tokens) if not UNUSED.fullmatch(token))
+    return tokenizer, max(least, used + 1)
 
 
 def _lengths(config: Any, source: Any, tokenizer: Tokenizer) -> dict[str, int]:

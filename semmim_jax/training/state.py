@@ -80,7 +80,7 @@ def create_state(
 def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
     params_key, extra_key = jax.random.split(jax.random.key(seed))
     params = meta.unbox(task.init(params_key))
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
@@ -89,3 +89,5 @@ def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
         opt_state=tx.init(params),
         extra=meta.unbox(task.init_extra(extra_key)),
     )
+    # A weak type would become a strong one in the first step, and the second compile again.
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)

@@ -18,12 +18,13 @@ import json, runpy, sys
 name, *sys.argv[1:] = sys.argv[1:]
 ended = None
 try:
-    runpy.run_module(f'semmim_jax.{name}', run_name='__main__', alter_sys=True)
+    runpy.run_module(name, run_name='__main__', alter_sys=True)
 except SystemExit as stop:
     ended = stop.code
 heavy = {'jax', 'flax', 'grain', 'orbax', 'optax', 'torch', 'transformers', 'matplotlib'}
 print(json.dumps([ended, sorted(heavy & set(sys.modules))]))
 """
+MODULES = {'scenes': 'semmim_jax.data.emoji', 'drill': 'drills'}  # others: semmim_jax.NAME
 # What each command needs to start, of which nothing is there to be read.
 COMPLETE = {
     'main': [TINY, '--workdir=run'],
@@ -35,10 +36,14 @@ COMPLETE = {
 }
 
 
+def module(name: str) -> str:
+    return MODULES.get(name, f'semmim_jax.{name}')
+
+
 def ended(folder, name: str, *words: str) -> tuple[object, list[str]]:
     """The exit status or line of a command run in `folder`, and what it printed."""
     done = subprocess.run(
-        [sys.executable, '-c', DRIVER, name, *words],
+        [sys.executable, '-c', DRIVER, module(name), *words],
         cwd=folder,
         env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin'},
         capture_output=True,
@@ -63,7 +68,7 @@ def test_a_stray_word_is_refused(name, tmp_path):
 def test_help(name, tmp_path):
     for flag in ('-h', '--help'):
         status, printed = ended(tmp_path, name, flag)
-        assert status == 0 and f'python -m semmim_jax.{name}' in '\n'.join(printed)
+        assert status == 0 and f'python -m {module(name)}' in '\n'.join(printed)
         assert any(line.startswith('  --') for line in printed) and len(printed) < 50
     flags = [word.partition('=')[0] for word in COMPLETE[name] if word.startswith('--')]
     assert all(any(line.startswith(f'  {flag}: ') for line in printed) for flag in flags)
@@ -75,7 +80,7 @@ MISTAKES = [
     ('main', ['--config=configs/pretrian.py', '--workdir=run'], 'pretrian.py: no such file'),
     ('main', [TINY.replace('train.py', 'trian.py'), '--workdir=run'], 'mean .*/pretrain.py?'),
     ('main', ['--config', 'absent.py', '--workdir=run'], '--config=absent.py: no such file'),
-    ('main', [f'{TINY}y', '--workdir=run'], 'error: no variant .tinyy. .* demo or tiny$'),
+    ('main', [f'{TINY}y', '--workdir=run'], 'error: no variant .tinyy. .* demo, own or tiny$'),
     ('main', [TINY, '--workdir=run', '--config.optim.lrr=1'], 'config.optim.lrr: .* mean lr?'),
     ('main', [TINY, '--workdir=run', '--config.optim.zzz=1'], "optim.zzz: .* no field 'zzz'$"),
     ('main', [TINY, '--workdir=run', '--config.optim.lr=fast'], 'config.optim.lr=fast'),

@@ -1,6 +1,7 @@
 """Workdirs of runs that were never trained: random weights, nothing zero or one."""
 
 import functools
+import json
 import pathlib
 from typing import Any
 
@@ -11,10 +12,11 @@ import ml_collections
 import numpy as np
 from flax.core import meta
 
+from configs import caption, finetune, nlvr2, retrieval, vqa
 from configs.pretrain import get_config
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.ops.special_tokens import SpecialTokens
-from semmim_jax.tasks.pretrain.task import Pretrain
+from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints
 from semmim_jax.training.state import TrainState
 
@@ -43,15 +45,80 @@ def plain_config() -> ml_collections.ConfigDict:
     return config
 
 
-CONFIGS = {'clip': clip_config, 'plain': plain_config}
+def wide_images(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """With an image tower wider than the text side, hence with a bridge; fast to compile."""
+    config.model.image.update(width=48, heads=3, mlp_width=96)
+    config.model.scan = True
+    return config
+
+
+def caption_config() -> ml_collections.ConfigDict:
+    """Captioning: no text tower; a limit on repeated words."""
+    config = wide_images(caption.get_config('tiny'))
+    config.task.decoding.no_repeat_ngram = 1
+    return config
+
+
+def self_critical_config() -> ml_collections.ConfigDict:
+    """Captioning trained on its measure."""
+    config = wide_images(caption.get_config('tiny_scst'))
+    config.task.decoding.no_repeat_ngram = 1
+    return config
+
+
+def generate_config() -> ml_collections.ConfigDict:
+    """VQA that writes answers about image and question, with ALBEF's tokens."""
+    config = vqa.get_config('tiny')
+    config.model.scan = True
+    config.data.update(end_token=False, max_prompt_tokens=6)
+    config.task.decoding.update(max_length=5, beams=3, length_penalty=0.8)
+    return config
+
+
+def rank_config() -> ml_collections.ConfigDict:
+    """VQA in ALBEF's form: the decoder reads the question alone and ranks three answers."""
+    config = wide_images(vqa.get_config('tiny'))
+    config.task.update(context='prompt', rank=3)
+    return config
+
+
+def classifier_config() -> ml_collections.ConfigDict:
+    """VQA as a choice of one of LABELS, which may be right in part."""
+    config = vqa.get_config('tiny')
+    config.model.scan = True
+    finetune.classify(config, classes=len(LABELS), images=1, evaluators=('answers',))
+    config.task.loss = 'sigmoid'
+    return config
+
+
+def nlvr2_config() -> ml_collections.ConfigDict:
+    """A statement about two images."""
+    config = wide_images(nlvr2.get_config('tiny'))
+    config.task.classes = len(LABELS)
+    return config
+
+
+LABELS = ('a dog', 'blue boats', 'a cat', 'two boats', 'red dog', 'big cat', 'small cat')
+CONFIGS = {'clip': clip_config, 'plain': plain_config}  # of pre-training
+DOWNSTREAM = {
+    'retrieval': lambda: retrieval.get_config('tiny'),
+    'caption': caption_config,
+    'self_critical': self_critical_config,
+    'generate': generate_config,
+    'rank': rank_config,
+    'classifier': classifier_config,
+    'nlvr2': nlvr2_config,
+}
+ALL = CONFIGS | DOWNSTREAM
+END_BIAS = {'clip': 3.5, 'plain': 2.8, 'generate': 1.0}  # [SEP] sooner or later
 
 
 @functools.cache
-def task_of(name: str) -> Pretrain:
+def task_of(name: str) -> Any:
     """The task of a config of this file."""
-    config = ml_collections.FrozenConfigDict(CONFIGS[name]())
+    config = ml_collections.FrozenConfigDict(ALL[name]())
     special = SpecialTokens(0, 2, 3, 4, config.model.text.vocab_size)
-    return Pretrain(config, special)
+    return find_task(config)(config, special)
 
 
 @functools.cache
@@ -63,7 +130,10 @@ def random_params(name: str, seed: int) -> dict[str, np.ndarray]:
     for path, x in flax.traverse_util.flatten_dict(shapes, sep='/').items():
         value = 0.2 * rng.standard_normal(x.shape) + path.endswith('scale')
         found[path] = np.asarray(value, np.float32)
-    found['decoder_head/bias'][3] = {'clip': 3.5, 'plain': 2.8}[name]  # [SEP] sooner or later
+    if name in DOWNSTREAM and 'decoder_head/bias' in found:
+        found['decoder_head/bias'][4] = 2.5  # [MASK], which is never written
+    if name in END_BIAS:
+        found['decoder_head/bias'][3] = END_BIAS[name]
     return found | {'temperature': np.float32(0.06)}
 
 
@@ -75,7 +145,7 @@ def tree(name: str, seed: int) -> Any:
 
 def save_run(workdir: pathlib.Path, name: str) -> pathlib.Path:
     """A workdir with one checkpoint: online weights of seed 0, EMA of seed 1."""
-    config = CONFIGS[name]()
+    config = ALL[name]()
     params, ema_params = tree(name, 0), tree(name, 1)
     counts = jnp.int32([7, 0, 0])
     state = TrainState(*counts, params, ema_params, opt_state={}, extra={})
@@ -83,10 +153,11 @@ def save_run(workdir: pathlib.Path, name: str) -> pathlib.Path:
     checkpoints.save(state, config=config, fingerprint={}, files={})
     checkpoints.close()
     make_tokenizer('', texts=TEXTS, size=config.model.text.vocab_size).save(workdir)
+    (workdir / 'labels.json').write_text(json.dumps(LABELS))
     return workdir
 
 
 def random_images(name: str) -> np.ndarray:
     """An image for each of TEXTS, uint8 [b, s, s, 3]."""
-    size = CONFIGS[name]().data.image_size
+    size = ALL[name]().data.image_size
     return np.random.default_rng(2).integers(0, 256, (len(TEXTS), size, size, 3), np.uint8)

@@ -40,7 +40,8 @@ def test_what_the_commands_write_and_refuse(tmp_path):
     assert '\nran\n' not in printed
     assert 'unused: *_m.*' in printed and 'heads of attention' in printed
     names = {'model.safetensors', 'config.json', 'preprocessor_config.json', 'README.md'}
-    names |= {'semmim_torch.py', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'}
+    names |= {'semmim_torch.py', 'semmim_torch_towers.py', 'semmim_torch_inputs.py'}
+    names |= {'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'}
     assert {x.name for x in out.iterdir()} == names
     online = random_params('clip', 0)['mask_token']
     assert np.array_equal(read_tensors(out)['mask_token'], online)

@@ -25,7 +25,6 @@ parity = pytest.importorskip('benchmarks.torch_parity')
 torch_model = pytest.importorskip('semmim_jax.conversion.torch_model')
 SemMIM, WordPiece = torch_model.SemMIM, torch_model.WordPiece
 
-
 ONCE = pytest.mark.parametrize('exported', ['clip'], indirect=True)
 
 
@@ -227,7 +226,7 @@ def test_a_folder_whose_files_do_not_fit_each_other_is_refused(exported, tmp_pat
     _, _, out, _ = exported
     shutil.copytree(out, tmp_path / 'out')
     config = json.loads((out / 'config.json').read_text())
-    config['linear'].pop('itm_head')
+    config['parts'].remove('itm_head')
     config['fusion_depth'] += 1
     (tmp_path / 'out' / 'config.json').write_text(json.dumps(config))
     with pytest.raises(RuntimeError, match=r'(?s)layer\.\d\.crossattention.*itm_head\.bias'):

@@ -23,7 +23,7 @@ from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.run.initial_weights import load
 from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.conversion.albef_checkpoint import albef_shapes, albef_tensors, bert
-from tests.conversion.random_run import CONFIGS, random_params, save_run
+from tests.conversion.random_run import ALL, CONFIGS, random_params, save_run
 
 
 def shapes_of(config) -> dict[str, tuple[int, ...]]:
@@ -41,9 +41,9 @@ def albef_config(variant: str) -> ml_collections.ConfigDict:
     return config
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', ALL)
 def test_there_and_back_loses_no_bit(name, tmp_path):
-    workdir, model = save_run(tmp_path / 'run', name), CONFIGS[name]().model
+    workdir, model = save_run(tmp_path / 'run', name), ALL[name]().model
     for seed, params in enumerate(('online', 'ema')):
         ours = random_params(name, seed)
         to_torch(workdir, tmp_path / params, params=params)
@@ -53,7 +53,7 @@ def test_there_and_back_loses_no_bit(name, tmp_path):
         assert loaded.params.keys() == ours.keys() and not loaded.unused
         for path, x in ours.items():
             assert loaded.params[path].tobytes() == x.tobytes(), path
-        assert end_token(tmp_path / params) == CONFIGS[name]().data.end_token
+        assert end_token(tmp_path / params) == ALL[name]().data.end_token
 
 
 def test_the_full_size_model_has_albefs_names_and_shapes():
@@ -191,7 +191,7 @@ def test_nothing_is_written_where_something_is_or_where_words_would_be_cut_other
 
 def test_code_written_for_albef_loads_the_towers(tmp_path):
     torch = pytest.importorskip('torch')
-    from semmim_jax.conversion.torch_model import Bert, VisionTransformer
+    from semmim_jax.conversion.torch_towers import Bert, VisionTransformer
 
     config = albef_config('tiny')
     theirs = albef_tensors(albef_shapes(config.model, tokens=17, queue=8, decoder=True))
@@ -213,7 +213,7 @@ def test_code_written_for_albef_loads_the_towers(tmp_path):
 def test_the_decoder_is_that_of_transformers():
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
-    from semmim_jax.conversion.torch_model import Bert
+    from semmim_jax.conversion.torch_towers import Bert
 
     sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
     more = dict(vocab_size=50, max_position_embeddings=12, is_decoder=True)
@@ -237,7 +237,8 @@ def test_the_decoder_is_that_of_transformers():
     seen = torch.arange(5) < torch.tensor([[5], [3]])
     with torch.no_grad():
         expected = theirs(ids, encoder_hidden_states=context, encoder_attention_mask=seen).logits
-        x = ours.layers(ours.embed(ids), 0, None, None, context, seen, True)
+        x = ours.bert.embeddings(ids)
+        x = ours.bert.encoder(x, context=context, context_mask=seen, causal=True)
         np.testing.assert_allclose(ours.predict(x), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -1,8 +1,8 @@
 """Draws a contact sheet of emoji scenes with their captions, or writes them as files.
 
-    python -m semmim_jax.data.emoji.__main__ --split=train --count=24 --out=scenes.png
-    python -m semmim_jax.data.emoji.__main__ --split=held_out_style --patches --out=scenes.png
-    python -m semmim_jax.data.emoji.__main__ --export=FOLDER --count=300
+    python -m semmim_jax.data.emoji --split=train --count=24 --out=scenes.png
+    python -m semmim_jax.data.emoji --split=held_out_style --patches --out=scenes.png
+    python -m semmim_jax.data.emoji --export=FOLDER --count=300
 
 Options of the scenes come from the config and can be set as in training, for example
 --config.data.emoji_scenes.max_objects=3. With --patches, patches that an object covers are outlined
