@@ -10,56 +10,6 @@ from semmim_jax.ops import rows
 from semmim_jax.ops.products import HIGHEST
 
 
-def init_queue(key: jax.Array, *, length: int, width: int) -> dict[str, jax.Array]:
-    """A queue of `length` random unit vectors a modality (as ALBEF's) and its write position.
-
-    See docs/method.md section 5.
-    """
-    image_key, text_key = jax.random.split(key)
-    unit = lambda k: _normalise(jax.random.normal(k, (length, width)))
-    return {
-        'image': unit(image_key),  # [q, e]
-        'text': unit(text_key),  # [q, e]
-        'pointer': jnp.zeros((), jnp.int32),
-    }
-
-
-def enqueue(
-    queue: dict[str, jax.Array],
-    *,
-    image: jax.Array,
-    text: jax.Array,
-    image_id: jax.Array | None = None,
-):
-    """Writes momentum features [b, e] over the oldest entries, wrapping around.
-
-    See docs/method.md section 5.
-
-    Args:
-      queue: of `init_queue`; with ids of its own ('image_id' [q]) it needs those of the batch.
-      image, text: [b, e].
-      image_id: [b] int32, or None.
-
-    Raises:
-      ValueError: if the batch is larger than the queue.
-    """
-    length, batch = queue['image'].shape[0], image.shape[0]
-    if batch > length:
-        raise ValueError(
-            f'a batch of {batch} does not fit the queue of {length}: '
-            'raise task.queue_size to at least train.batch_size'
-        )
-    slots = (queue['pointer'] + jnp.arange(batch)) % length
-    new = {'image': image, 'text': text}
-    if 'image_id' in queue:
-        new['image_id'] = image_id
-    written = {
-        name: queue[name].at[slots].set(rows.everywhere(x.astype(queue[name].dtype)))
-        for name, x in new.items()
-    }
-    return written | {'pointer': (queue['pointer'] + batch) % length}
-
-
 def shared_positives(image_id: jax.Array, queue_id: jax.Array) -> jax.Array:
     """Targets that spread over all candidates of the own image: [b], [q] -> [b, b + q] (ALBEF).
 
@@ -160,7 +110,3 @@ def _similarity(features: jax.Array, candidates: jax.Array) -> jax.Array:
     """[b, e], [c, e] -> [b, c], float32 at full precision: the temperature magnifies roundings."""
     x, y = (a.astype(jnp.float32) for a in (features, candidates))
     return jnp.matmul(x, y.T, precision=HIGHEST)
-
-
-def _normalise(x: jax.Array) -> jax.Array:
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

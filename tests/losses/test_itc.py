@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.losses import itc
+from semmim_jax.ops.queue import init_queue
 from tests.golden_files import assert_close, load
 
 # Shared image ids as further positives belong to fine-tuning; pre-training's targets are one-hot.
@@ -95,7 +96,7 @@ def test_the_loss_is_per_pair():
 
 
 def test_a_fresh_queue_holds_unit_vectors_that_differ():
-    queue = itc.init_queue(jax.random.key(0), length=6, width=8)
+    queue = init_queue(jax.random.key(0), length=6, width=8)
     for side in 'image', 'text':
         assert queue[side].dtype == jnp.float32
         assert_close(jnp.linalg.norm(queue[side], axis=1), np.ones(6))

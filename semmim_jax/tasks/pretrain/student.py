@@ -37,7 +37,7 @@ def student_pass(
       batch: see `Pretrain.loss`.
       draws: of `plan.draw`.
       teacher: of `teacher_pass`.
-      queue: of `itc.init_queue`.
+      queue: of `ops.queue.init_queue`.
       alpha: weight of the momentum targets in ITC and MLM.
 
     Returns:

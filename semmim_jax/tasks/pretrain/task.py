@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from semmim_jax.data.examples import PretrainExamples
-from semmim_jax.losses import distillation, itc
+from semmim_jax.losses import distillation
 from semmim_jax.losses.mean import Mean
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import balance
+from semmim_jax.ops.queue import enqueue, init_queue
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain import predict
 from semmim_jax.tasks.pretrain.plan import Plan
@@ -80,7 +81,7 @@ class Pretrain(Task):
         The ITC queue, and the centres where the teacher is centred.
         """
         config, model = self.plan.config, self.model.config
-        queue = itc.init_queue(key, length=config.queue_size, width=model.embed_dim)
+        queue = init_queue(key, length=config.queue_size, width=model.embed_dim)
         for side in 'image', 'text':
             queue[side] = nn.LogicallyPartitioned(queue[side], ('queue', None))
         extra = {'queue': queue}
@@ -151,7 +152,7 @@ class Pretrain(Task):
     def _next_extra(self, extra: dict[str, Any], teacher: Teacher, batch) -> dict[str, Any]:
         """The queue and the centres after this step (docs/method.md section 6)."""
         rows = dict(image=teacher.image, text=teacher.text, image_id=batch['image_id'])
-        queue = itc.enqueue(extra['queue'], **rows)
+        queue = enqueue(extra['queue'], **rows)
         if 'centres' not in extra:
             return {'queue': queue}
         centres = dict(extra['centres'])

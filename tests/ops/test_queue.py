@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semmim_jax.losses.itc import enqueue, init_queue
+from semmim_jax.ops.queue import enqueue, init_queue
 
 WIDTH = 2
 ENQUEUE = jax.jit(lambda queue, image, text: enqueue(queue, image=image, text=text))
