@@ -1,14 +1,9 @@
-"""Files beside the code agree with it: versions, citation, hooks, workflow, site."""
+"""Files beside the code agree with it: versions, citation, hooks, workflow, reference."""
 
 import configparser
-import importlib.util
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
-import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -52,19 +47,3 @@ def test_every_folder_of_the_package_is_in_the_reference():
     folders = {path.parent.name for path in (ROOT / 'semmim_jax').glob('*/__init__.py')}
     pages = {path.stem for path in (ROOT / 'docs' / 'reference').glob('*.md')} - {'index'}
     assert pages == folders - {'cli'}  # how commands read their flags: --help says it
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec('mkdocs'), reason='make docs installs mkdocs')
-def test_the_site_builds_without_a_warning(tmp_path):
-    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', f'--site-dir={tmp_path}']
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {'NO_MKDOCS_2_WARNING': '1'},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0 and 'WARNING' not in done.stderr, done.stderr[-2000:]
-    assert 'semmim_jax.losses.itc' in (tmp_path / 'reference' / 'losses.html').read_text()

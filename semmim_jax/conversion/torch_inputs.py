@@ -75,7 +75,7 @@ class WordPiece:
         self.mask = self.ids['[MASK]']
 
     def __call__(self, captions: list[str]) -> Tensor:
-        """Ids [b, t]: [CLS] words [SEP] [PAD]...; a long caption loses its end."""
+        """Ids [b, t]: `[CLS] words [SEP] [PAD]...`; a long caption loses its end."""
         end = [self.sep] if self.end_token else []
         room = self.max_tokens - 1 - len(end)
         rows = []
@@ -85,7 +85,7 @@ class WordPiece:
         return self._padded(rows, self.max_tokens)
 
     def prompts(self, prompts: list[str], max_tokens: int) -> Tensor:
-        """Ids [b, t] of prompts: [CLS] words [SEP] [PAD]...; a long one loses its beginning."""
+        """Ids [b, t] of prompts: `[CLS] words [SEP] [PAD]...`; a long one loses its beginning."""
         end = [self.sep] if self.end_token else []
         room = max_tokens - 1 - len(end)
         rows = []
@@ -95,7 +95,7 @@ class WordPiece:
         return self._padded(rows, max_tokens)
 
     def answers(self, answers: list[str], max_tokens: int) -> Tensor:
-        """Ids [a, t] of answers as the decoder writes them: words [SEP] [PAD]..."""
+        """Ids [a, t] of answers as the decoder writes them: `words [SEP] [PAD]...`."""
         rows = [[*self.encode(answer)[: max_tokens - 1], self.sep] for answer in answers]
         return self._padded(rows, max_tokens)
 
