@@ -129,7 +129,7 @@ def _of_weights(config: Any, theirs: dict[str, Any]) -> dict[str, Any]:
     }
     names = ['patch_size', 'end_token']
     names += [name for name in ('image_size', 'max_tokens') if config.data[name] == 0]
-    return found | {f'data.{name}': data[name] for name in names}
+    return found | {f'data.{name}': field(data, name, (int, bool), 'config.json') for name in names}
 
 
 def _of_data(
@@ -230,7 +230,10 @@ def _fill(config: Any, values: dict[str, Any], *, giver: str) -> str:
         value = tuple(value) if isinstance(value, list) else value
         if flat[key] != value:
             changed.append(f'{key}={value}')
-        config.update_from_flattened_dict({key: value})
+        try:
+            config.update_from_flattened_dict({key: value})
+        except TypeError:  # a config.json that is damaged, or another project's
+            raise ValueError(f'{giver}: {key} cannot be {value!r:.60}') from None
     return f'from {giver}: {", ".join(changed)}' if changed else ''
 
 

@@ -213,6 +213,20 @@ def test_what_cannot_be_found_is_named(folder, tmp_path, changes, said):
     assert '\n' not in str(error.value)
 
 
+def test_a_config_of_weights_that_is_damaged_is_named(folder, weights, tmp_path):
+    there = json.loads((weights / 'config.json').read_text())
+    there['model']['text']['width'] = 'wide'
+    (tmp_path / 'config.json').write_text(json.dumps(there))
+    config = own(caption, f'captions:{folder}/captions.json', init_from=str(tmp_path))
+    with pytest.raises(ValueError, match=f"{tmp_path}: model.text.width cannot be 'wide'"):
+        resolve(config, str(tmp_path / 'run'))
+    del there['data']['patch_size']
+    there['model']['text']['width'] = 24
+    (tmp_path / 'config.json').write_text(json.dumps(there))
+    with pytest.raises(ValueError, match='config.json: needs the key "patch_size"'):
+        resolve(config, str(tmp_path / 'run'))
+
+
 def test_one_label_is_no_choice(folder, tmp_path):
     path = tmp_path / 'one.jsonl'
     path.write_text('{"image": "0.png", "label": "x"}\n' * 3)
