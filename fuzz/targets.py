@@ -1,6 +1,6 @@
-"""What fuzz/__main__.py feeds: one function for each reader of the project."""
+"""What fuzz/engine.py feeds: one function for each reader of the project."""
 
-from fuzz import Target
+from fuzz.engine import Target
 from fuzz.files import caption_list, dataset, image, record, vocabulary
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
 from semmim_jax.conversion.table import ConversionError

@@ -1,4 +1,4 @@
-"""The fuzzing of fuzz/__main__.py with some hundred examples; it notices what it must notice."""
+"""The fuzzing of fuzz/engine.py with some hundred examples; it notices what it must notice."""
 
 import os
 import pickle
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-import fuzz
+from fuzz import engine
 from fuzz.targets import TARGETS
 
 EXAMPLES = dict(image=80, caption_list=60, record=30, vocabulary=40, weights=50, metrics=30)
@@ -16,7 +16,7 @@ EXAMPLES |= dict(dataset=60, command_line=60, experiment=4, checkpoint=12)
 
 @pytest.mark.parametrize('name', TARGETS)
 def test_bad_input_is_refused_in_one_line_and_does_nothing_else(name):
-    result = fuzz.fuzz(TARGETS[name], examples=EXAMPLES[name], seed=1)
+    result = engine.fuzz(TARGETS[name], examples=EXAMPLES[name], seed=1)
     assert not result.failure, result.failure
     assert result.accepted + result.refused == EXAMPLES[name]
 
@@ -54,6 +54,6 @@ class Unpickled:
     ['another error', 'two lines', 'outside', 'moved out', 'network', 'process', 'pickle', 'hang'],
 )
 def test_misbehaviour_is_a_failure(how, monkeypatch):
-    monkeypatch.setattr(fuzz, 'SECONDS', 0.2)
-    target = fuzz.Target(lambda data, folder: misbehave(data, folder, how=how), (ValueError,), 1)
-    assert fuzz.fuzz(target, examples=1).failure
+    monkeypatch.setattr(engine, 'SECONDS', 0.2)
+    target = engine.Target(lambda data, folder: misbehave(data, folder, how=how), (ValueError,), 1)
+    assert engine.fuzz(target, examples=1).failure
