@@ -45,7 +45,7 @@ def base() -> ml_collections.ConfigDict:
     c.seed = 0
 
     c.data = data = ml_collections.ConfigDict()
-    data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: docs/data.md
+    data.train = 'captions:data/pretrain.json'  # or 'emoji_scenes:SPLIT', ...: docs/own_data.md
     data.eval = ''  # the same form; '' evaluates nothing
     data.vocab = 'data/bert-base-uncased/vocab.txt'  # or a folder; '': that of init_from, if
     # it has one, else one made from the training texts, which the next three fields describe
