@@ -170,9 +170,10 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     labels = ()
     if task.chooses:
         labels = source.label_names(min_count=config.data.min_answer_count)
-        task.check_labels(labels)
     make_example = task.examples.of(tokenizer, config.data, labels=labels)
     make_example.check_source(source)
+    if task.chooses:
+        task.check_labels(labels)
     if task.corpus_size:
         records = spread(len(source), task.corpus_size)
         task.set_corpus([make_example.references_of(source.entry(i)) for i in records])
@@ -200,6 +201,6 @@ def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections
     if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
         return config
     found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
-    config = ml_collections.ConfigDict(config)
+    config = ml_collections.ConfigDict(config.to_dict())  # of its own
     config.task.decoding.min_length = min(found, config.task.decoding.max_length)
     return ml_collections.FrozenConfigDict(config)

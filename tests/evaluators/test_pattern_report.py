@@ -102,6 +102,8 @@ class Coding:
 
 
 class Unlabelled:
+    attribution = ''
+    patch_label_names = ()
     """A source without patch labels, and with several records of an image, as lists have."""
 
     def __init__(self, source):

@@ -100,7 +100,13 @@ def test_a_signal_ends_the_run_saved_and_the_next_start_makes_it_whole(
 
 
 @pytest.mark.parametrize(
-    'place', ['evaluate', '_Loop.look_at', 'MetricsWriter.scalars', 'guard.SkippedBatches.seen']
+    'place',
+    [
+        'Evaluation.__call__',
+        '_Loop.maybe_evaluate',
+        'MetricsWriter.scalars',
+        'guard.SkippedBatches.seen',
+    ],
 )
 def test_a_run_cut_short_anywhere_is_made_whole(captions, whole, tmp_path, monkeypatch, place):
     """Cut before and after a call: half of an evaluation's lines, a line without its save."""

@@ -139,4 +139,4 @@ def test_another_shape_or_other_data_is_refused_by_name(uninterrupted):
     assert 'image_projection/kernel' in wider.stderr.splitlines()[-1]
     other = run(uninterrupted, '--config.data.eval=', '--config.data.emoji_scenes.train_size=77')
     assert other.returncode != 0
-    assert 'records was' in other.stderr.splitlines()[-1]
+    assert 'had 100000 records and has 77' in other.stderr.splitlines()[-1]

@@ -190,6 +190,11 @@ class EmojiScenes:
 
     attribution = artwork.CREDIT
 
+    def label_names(self, *, min_count: int) -> tuple[str, ...]:
+        """None: captions are no labels."""
+        del min_count
+        return ()
+
     @property
     def patch_label_names(self) -> tuple[str, ...]:
         """What patch labels 1, 2, ... stand for."""
