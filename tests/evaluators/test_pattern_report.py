@@ -102,9 +102,10 @@ class Coding:
 
 
 class Unlabelled:
+    """A source without patch labels, and with several records of an image, as lists have."""
+
     attribution = ''
     patch_label_names = ()
-    """A source without patch labels, and with several records of an image, as lists have."""
 
     def __init__(self, source):
         self.source = source
