@@ -11,7 +11,6 @@ OUT is a new folder; after an error there is none. docs/weights.md says more.
 """
 
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -25,7 +24,7 @@ from absl import app, flags
 from semmim_jax.cli.parser import define_config, parse
 
 if TYPE_CHECKING:
-    from semmim_jax.conversion.report import Loaded
+    pass
 
 # Packages that take seconds to import are imported in the functions below: by then the flags, the
 # config and the folders are known to be right.
@@ -49,7 +48,7 @@ def convert_from_hf(source: str, out: str) -> None:
         fusion=config.init.fusion,
         decoder=config.init.decoder,
     )
-    _write(out, loaded, config=config, shapes=shapes, source=source)
+    print(write_converted(out, loaded, config=config, shapes=shapes, source=source))
 
 
 def convert_from_torch(source: str, out: str) -> None:
@@ -59,7 +58,7 @@ def convert_from_torch(source: str, out: str) -> None:
     config, shapes = _wanted()
     loaded = from_torch.from_torch(source, model=config.model, shapes=shapes)
     config.data.end_token = from_torch.end_token(source)
-    _write(out, loaded, config=config, shapes=shapes, source=source)
+    print(write_converted(out, loaded, config=config, shapes=shapes, source=source))
 
 
 def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -77,24 +76,6 @@ def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
     params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
     flat = flax.traverse_util.flatten_dict(params, sep='/')
     return config, {path: x.shape for path, x in flat.items()}
-
-
-def _write(out: str, loaded: 'Loaded', *, config: Any, shapes: Any, source: str) -> None:
-    """A folder of our weights, with the source's tokeniser if it has one."""
-    from semmim_jax.conversion import files, report, weights
-    from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
-
-    tokenizer = None
-    has_words = any(path.endswith('embeddings/word') for path in loaded.params)
-    if has_words and has_tokenizer(source):
-        tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
-        check_vocab_size(tokenizer, config.model.text.vocab_size)
-    with files.new_folder(out) as folder:
-        plain = json.loads(config.to_json())
-        weights.write_weights(folder, params=loaded.params, config=plain)
-        if tokenizer:
-            tokenizer.save(folder)
-    print(report.Report.of(loaded, shapes=shapes))
 
 
 def convert_to_hf(workdir: str, out: str) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from semmim_jax.conversion.files import read_json, read_tensors, write_tensors
+from semmim_jax.conversion.files import new_folder, read_json, read_tensors, write_tensors
 from semmim_jax.conversion.positions import fit_positions
-from semmim_jax.conversion.report import Loaded
+from semmim_jax.conversion.report import Loaded, Report
 from semmim_jax.conversion.table import SAME, ConversionError, Row, Shape, to_ours, unused
+from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 
 # What shapes do not show; equal weights mean something else where one of these differs.
 _FIELDS = {
@@ -19,6 +20,38 @@ _FIELDS = {
 }
 # Parameters with a row a word: a vocabulary may have grown at its end.
 _BY_WORD = ('text/embeddings/word', 'decoder/embeddings/word', 'mlm_head/bias', 'decoder_head/bias')
+
+
+def write_converted(
+    out: str | pathlib.Path,
+    loaded: Loaded,
+    *,
+    config: Any,
+    shapes: Mapping[str, Shape],
+    source: str,
+) -> Report:
+    """Writes a folder of our weights, with the source's tokeniser if it has one.
+
+    Args:
+      out: the new folder.
+      loaded: what was read of the source.
+      config: the experiment that the weights are for.
+      shapes: of the model's parameters.
+      source: folder that was converted.
+
+    Returns:
+      The account of what was loaded.
+    """
+    tokenizer = None
+    has_words = any(path.endswith('embeddings/word') for path in loaded.params)
+    if has_words and has_tokenizer(source):
+        tokenizer = make_tokenizer(source, texts=(), size=0, end_token=config.data.end_token)
+        check_vocab_size(tokenizer, config.model.text.vocab_size)
+    with new_folder(out) as folder:
+        write_weights(folder, params=loaded.params, config=json.loads(config.to_json()))
+        if tokenizer:
+            tokenizer.save(folder)
+    return Report.of(loaded, shapes=shapes)
 
 
 def write_weights(

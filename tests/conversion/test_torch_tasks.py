@@ -11,7 +11,7 @@ import pytest
 
 from semmim_jax.conversion.from_torch import from_torch
 from semmim_jax.conversion.to_torch import to_torch
-from semmim_jax.convert import _write
+from semmim_jax.conversion.weights import write_converted
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer, tokenizer_of_files
 from tests.conversion.random_run import (
@@ -187,7 +187,8 @@ def test_from_torch_keeps_the_words_of_a_run_without_a_text_tower(tmp_path):
     assert not any(path.startswith('text/') for path in params)
     shapes = {path: x.shape for path, x in params.items()}
     loaded = from_torch(tmp_path / 'out', model=config.model, shapes=shapes)
-    _write(tmp_path / 'ours', loaded, config=config, shapes=shapes, source=str(tmp_path / 'out'))
+    out = tmp_path / 'ours'
+    write_converted(out, loaded, config=config, shapes=shapes, source=str(tmp_path / 'out'))
     vocab = (tmp_path / 'ours' / 'vocab.txt').read_text()
     assert vocab == (tmp_path / 'run' / 'vocab.txt').read_text()
 
