@@ -38,6 +38,7 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 def convert_from_hf(source: str, out: str) -> None:
     """Our weights from a Hugging Face folder; prints the report."""
     from semmim_jax.conversion import from_hf
+    from semmim_jax.conversion.weights import write_converted
 
     config, shapes = _wanted()
     loaded = from_hf.from_hf(
@@ -54,6 +55,7 @@ def convert_from_hf(source: str, out: str) -> None:
 def convert_from_torch(source: str, out: str) -> None:
     """Our weights from an ALBEF checkpoint or a folder of to-torch; prints the report."""
     from semmim_jax.conversion import from_torch
+    from semmim_jax.conversion.weights import write_converted
 
     config, shapes = _wanted()
     loaded = from_torch.from_torch(source, model=config.model, shapes=shapes)
