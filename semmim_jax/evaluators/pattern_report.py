@@ -33,7 +33,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     What needs patch labels is left out where it is not known. Details: `pattern_verdict.to_dict`.
 
     Args:
-      predict: 'patterns', see `tasks.predict.pattern_fns`.
+      predict: 'patterns', see `tasks.pretrain.predict.pattern_fns`.
       data: the evaluation set; each image is read with its caption of `EvalData.pair_batches`.
     """
     found, captions = _collect(predict, data)

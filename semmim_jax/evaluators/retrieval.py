@@ -28,7 +28,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     one chunk of images at a time, whatever the size of the gallery.
 
     Args:
-      predict: 'image', 'context', 'text' and 'match', see `tasks.predict.retrieval_fns`.
+      predict: 'image', 'context', 'text' and 'match', see `tasks.pretrain.predict.retrieval_fns`.
       data: the evaluation set.
     """
     texts, image_of_text = data.texts()

@@ -42,7 +42,7 @@ def write(reports: dict[str, Report], workdir: str | pathlib.Path, *, step: int)
     """Writes results.json, the pictures and, if losses were logged, their curves.
 
     Args:
-      reports: by evaluator; 'training' is that of `course.evaluate`.
+      reports: by evaluator; 'training' is that of `training_losses.evaluate`.
       workdir: the run's folder, with its metrics.jsonl.
       step: of the state that was evaluated.
 
