@@ -63,8 +63,8 @@ def contrastive_loss(
         return logits, _Part.of(logits, teacher, hard)
 
     def one_side(feature, key, other_keys, queued):
-        logits, batch = compare(feature, key, rows.everywhere(other_keys), near)
-        features = rows.everywhere(feature), rows.everywhere(key)
+        logits, batch = compare(feature, key, rows.replicate(other_keys), near)
+        features = rows.replicate(feature), rows.replicate(key)
         _, queue = jax.checkpoint(compare)(*features, queued, far)
         every = batch.merge(queue)
         # CE(target, softmax) = log sum exp(logits) - target . logits
