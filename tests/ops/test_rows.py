@@ -45,4 +45,4 @@ def test_without_a_mesh_nothing_is_placed():
     assert rows.shards() == 1
     assert rows.shard(x) is x and rows.replicate(x) is x
     index = jnp.array([2, 0, 2])
-    np.testing.assert_array_equal(rows.take(x, index, far=False), [[4, 5], [0, 1], [4, 5]])
+    np.testing.assert_array_equal(rows.take(x, index, any_device=False), [[4, 5], [0, 1], [4, 5]])
