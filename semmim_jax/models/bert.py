@@ -99,7 +99,9 @@ class BertLayer(nn.Module):
                     lambda a: a[context_index], (context, context_mask)
                 )
             if others_index is not None:
-                others = jax.tree.map(lambda a: rows.take(a, others_index, any_device=False), context)
+                others = jax.tree.map(
+                    lambda a: rows.take(a, others_index, any_device=False), context
+                )
             x = self.cross_norm(x + self._look(x, context, context_mask, others))
         return self.mlp_norm(x + self.mlp(x))
 

@@ -69,7 +69,9 @@ def teacher_pass(
     return jax.lax.stop_gradient(Teacher(**outputs))
 
 
-def _encode(model, plan, views, batch, draws: Draws, words: Words | None) -> dict[str, jax.Array | None]:
+def _encode(
+    model, plan, views, batch, draws: Draws, words: Words | None
+) -> dict[str, jax.Array | None]:
     """The towers, and what of their output needs no other row.
 
     Args:
