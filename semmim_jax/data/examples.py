@@ -13,6 +13,7 @@ import numpy as np
 
 from semmim_jax.data import transforms
 from semmim_jax.data.answers import normalise_answer, soft_label
+from semmim_jax.data.lexicon import Lexicon
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 
@@ -39,15 +40,23 @@ class ExampleMaker:
     augment: Augment
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, data_config, *, labels: tuple[str, ...] = ()):
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        data_config,
+        *,
+        labels: tuple[str, ...] = (),
+        lexicon: Lexicon | None = None,
+    ):
         """The maker of a run.
 
         Args:
           tokenizer: of the run.
           data_config: `config.data`; the fields of the maker are read.
           labels: what the task chooses from, () for others.
+          lexicon: of the captions, where words are read.
         """
-        given = {'tokenizer': tokenizer, 'labels': labels}
+        given = {'tokenizer': tokenizer, 'labels': labels, 'lexicon': lexicon}
         given['augment'] = Augment(
             **{**data_config.augment, 'crop_scale': tuple(data_config.augment.crop_scale)}
         )
@@ -92,11 +101,13 @@ class ExampleMaker:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainExamples(ExampleMaker):
     """image1, image2 uint8 [s, s, 3], two views; ids int32 [t] of a caption; image_id; labels1
-    int32 [n], labels of view 1's patches, if the record has labels."""
+    int32 [n], labels of view 1's patches, if the record has labels; with a lexicon the fields of
+    `Lexicon.words_of`."""
 
     kind: ClassVar[str] = 'pretrain'
     patch_size: int
     max_tokens: int
+    lexicon: Lexicon | None
 
     def __post_init__(self):
         if self.image_size % self.patch_size:
@@ -118,6 +129,8 @@ class PretrainExamples(ExampleMaker):
         )
         if labels is not None:
             row['labels1'] = transforms.patch_labels(labels1, self.patch_size)
+        if self.lexicon:
+            row |= self.lexicon.words_of(row['ids'])
         return row
 
 

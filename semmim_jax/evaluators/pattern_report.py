@@ -10,6 +10,7 @@ import numpy as np
 from semmim_jax.evaluators import pattern_verdict, patterns
 from semmim_jax.evaluators.report import EvalData, Report, spread
 from semmim_jax.inference.predictor import to_host
+from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.viz.masks import draw_masks
 from semmim_jax.viz.patterns import draw_clusters, draw_layout
 
@@ -118,7 +119,8 @@ def _collect(predict: Any, data: EvalData, *, images: Sequence[int] | None = Non
     parts: dict[str, list[np.ndarray]] = {}
     captions: list[str] = []
     for number, (batch, texts) in enumerate(data.pair_batches(images=images)):
-        found = predict('patterns', batch['image'], batch['ids'], jax.random.key(number))
+        words = Words(*(batch[name] for name in WORD_FIELDS)) if WORD_FIELDS[0] in batch else None
+        found = predict('patterns', batch['image'], batch['ids'], words, jax.random.key(number))
         if 'labels' not in batch:
             found = {name: array for name, array in found.items() if name not in _FEATURES}
         found = to_host(found) | {n: batch[n] for n in ('image', 'labels') if n in batch}

@@ -72,6 +72,8 @@ class EvalData:
     def pair_batches(self, *, images: Sequence[int] | None = None):
         """Each image with one of its captions: image batches with `ids` added, and the captions.
 
+        Where the run has a lexicon, the fields of its words are added as well.
+
         The first image gets its first caption, the second its second, and so on round: a source
         may give its captions in an order of kinds.
 
@@ -91,7 +93,12 @@ class EvalData:
         image_batches = pipeline.eval_image_batches(source, self.data, batch_size=size)
         for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
             shown = captions[number * size : (number + 1) * size]
-            yield {**batch, 'ids': ids['ids']}, shown
+            batch = {**batch, 'ids': ids['ids']}
+            lexicon = getattr(self.make_example, 'lexicon', None)
+            if lexicon:
+                words = [lexicon.words_of(row) for row in batch['ids']]
+                batch |= {name: np.stack([w[name] for w in words]) for name in words[0]}
+            yield batch, shown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,9 @@ from semmim_jax.models.layers import LAST_DENSE, dense, unit
 from semmim_jax.ops.products import HIGHEST
 
 
+WORD_FIELDS = 'words', 'word_tokens', 'rarity'  # of a batch, in the order of `Words`
+
+
 class Words(NamedTuple):
     """The words of captions, as `data.lexicon.Lexicon` has them."""
 

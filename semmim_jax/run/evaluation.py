@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from semmim_jax.data.readers import sources
-from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
+from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.evaluators import pattern_report, suite, training_losses
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.inference.predictor import Predictor
@@ -130,13 +130,14 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     )
     checkpoints = Checkpoints(workdir, keep=config.train.keep, async_save=False)
     state, _ = checkpoints.restore(abstract.replace(opt_state=None))
+    lexicon = lexicon_of_run(saved, workdir=workdir)
     evaluate = Evaluation(
         config=config,
         workdir=workdir,
         task=task,
         tokenizer=tokenizer,
         labels=labels,
-        make_example=task.examples.of(tokenizer, config.data, labels=labels),
+        make_example=task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon),
         mesh=mesh,
     )
     writer = MetricsWriter(workdir, first_step=int(state.step), active=jax.process_index() == 0)
