@@ -3,8 +3,8 @@
     python -m benchmarks.loss_sequence                  # against tests/goldens/loss_sequence.json
     python -m benchmarks.loss_sequence --write=FILE     # stores the sequence of this checkout
 
-The stored sequence is that of configs/pretrain.py:tiny-literal at commit e475ad3, before the package was
-rearranged. Other processors round otherwise: there the largest relative difference tells.
+The stored sequence is that of configs/pretrain.py:tiny at commit e475ad3, before the package was
+rearranged; its form is tiny-literal now. Other processors round otherwise: there the largest relative difference tells.
 """
 
 import argparse

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from semmim_jax.models.layers import LAST_DENSE, dense, unit
 from semmim_jax.ops.products import HIGHEST
 
-
 WORD_FIELDS = 'words', 'word_tokens', 'rarity'  # of a batch, in the order of `Words`
 
 

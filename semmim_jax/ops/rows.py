@@ -41,8 +41,8 @@ def take(x: jax.Array, index: jax.Array, *, any_device: bool) -> jax.Array:
     """x[index] for rows [r, ...] and one index for each of them [r].
 
     Args:
-      any_device: whether an index may lie in any part of the rows: then all rows visit every device.
-        Otherwise it must lie in the part of its own row, and nothing travels.
+      any_device: whether an index may lie in any part of the rows: then all rows visit every
+        device. Otherwise it must lie in the part of its own row, and nothing travels.
     """
     if shards() == 1:
         return x[index]

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline
 from semmim_jax.data.lengths import usual_minimum
-from semmim_jax.data.readers import sources
 from semmim_jax.data.lexicon import Lexicon, make_lexicon
+from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import LABELS, lexicon_of_run, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
 from semmim_jax.run.data_checks import check_data
