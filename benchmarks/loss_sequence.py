@@ -4,7 +4,8 @@
     python -m benchmarks.loss_sequence --write=FILE     # stores the sequence of this checkout
 
 The stored sequence is that of configs/pretrain.py:tiny at commit e475ad3, before the package was
-rearranged; its form is tiny-literal now. Other processors round otherwise: there the largest relative difference tells.
+rearranged; its form is tiny-literal now. Other processors round otherwise: there the largest
+relative difference tells.
 """
 
 import argparse

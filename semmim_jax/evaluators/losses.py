@@ -17,8 +17,8 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     A set smaller than one batch gives no figures and a line that says so: a run that has trained
     for days must not end in an error over it.
 
-    Both views are the whole image. Chance is the answer "no match" for ITM, the commonest token for MLM, and random masks for the
-    guidance.
+    Both views are the whole image. Chance is the answer "no match" for ITM, the commonest token for
+    MLM, and random masks for the guidance.
 
     Args:
       predict: `predict('losses', batch, key)` -> dict of (total, count).
