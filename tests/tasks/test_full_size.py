@@ -21,8 +21,8 @@ COST = {
     'injection': (0.08, 0.19),
     'words loss': (3.24, 0),
     'encoding head, CLS': (0.02, 0.02),
-    'encoding head, masked patches': (1.72, 1.72),
-    'encoding head, view 2': (4.31, 0),
+    'encoding head, masked patches': (1.71, 1.71),
+    'encoding head, view 2': (4.29, 0),
     'PrefixLM': (19.16, 0),
     'queue': (0.07, 0.07),
 }
