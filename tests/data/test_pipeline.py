@@ -59,6 +59,7 @@ def assert_equal(first, second):
 
 
 def test_fields(scenes, tokenizer, data_config):
+    data_config.match_views = True
     with pipeline.train_batches(
         scenes,
         pretrain_row(tokenizer, data_config),
@@ -76,6 +77,7 @@ def test_fields(scenes, tokenizer, data_config):
         'ids': (np.int32, (BATCH, 25)),
         'image_id': (np.int32, (BATCH,)),
         'labels1': (np.int32, (BATCH, 64)),
+        'match': (np.int32, (BATCH, 64)),
     }
     assert {k: (v.dtype, v.shape) for k, v in batch.arrays.items()} == expected
     info = {'index': (np.int64, (BATCH,)), 'replaced': (np.int32, (BATCH,))}
@@ -190,6 +192,7 @@ def test_a_batch_larger_than_the_source(scenes, tokenizer, data_config):
 @pytest.mark.parametrize('workers', [0, 1])
 def test_matches_are_one_more_field(scenes, tokenizer, data_config, workers):
     """With them all else is bit for bit as without; they too depend on seed and step alone."""
+    data_config.match_views = False
     plain = batches(scenes, tokenizer, data_config, 4)
     data_config.match_views = True
     whole = batches(scenes, tokenizer, data_config, 4)
