@@ -206,6 +206,23 @@ def test_matches_are_one_more_field(scenes, tokenizer, data_config, workers):
     assert set(np.unique(matches).tolist()) == set(range(-1, 64))
 
 
+def test_matched_patches_show_the_same_place(tokenizer, data_config):
+    """The colour of a pixel tells its place: 4 x in red, 4 y in green."""
+    data_config.match_views = True
+    data_config.augment.ops = 0
+    y, x = np.indices((64, 64))
+    image = np.stack([4 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
+    record = {'image': image, 'captions': ('a red wall',), 'image_id': 0}
+    make_example, middle = pretrain_row(tokenizer, data_config), slice(4, None, 8)
+    for seed in range(50):
+        row = make_example(record, np.random.default_rng(seed))
+        one, two = (row[n][middle, middle].reshape(-1, 3) / 4 for n in ('image1', 'image2'))
+        has = row['match'] >= 0
+        apart = np.abs(one[row['match'][has]] - two[has])  # [n, 3] pixels of the record
+        # Less than 0.6 patches, of at most 8 pixels of the record, and rounding.
+        assert has.mean() > 0.1 and apart.max() < 0.6 * 8 + 1
+
+
 def test_matches_are_of_the_record_as_it_is_read(tmp_path, tokenizer, data_config):
     """The file is 90 x 50 pixels and lies on its side; what it shows, and who decodes it, is
     nothing to the geometry."""
