@@ -16,6 +16,7 @@ from semmim_jax.data.answers import normalise_answer, soft_label
 from semmim_jax.data.lexicon import Lexicon
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
+from semmim_jax.data.views import View, match_patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class ExampleMaker:
         if 'captions' not in source.entry(0):
             raise ValueError(f'{self.kind} needs captions; the training source has none')
 
-    def view(self, image, rng, *, text: str, labels=None):
+    def view(self, image, rng, *, text: str, labels=None) -> View:
         """transforms.augmented_view; never mirrored if the text speaks of left or right."""
         return transforms.augmented_view(
             image,
@@ -102,12 +103,14 @@ class ExampleMaker:
 class PretrainExamples(ExampleMaker):
     """image1, image2 uint8 [s, s, 3], two views; ids int32 [t] of a caption; image_id; labels1
     int32 [n], labels of view 1's patches, if the record has labels; with a lexicon the fields of
-    `Lexicon.words_of`."""
+    `Lexicon.words_of`; with `match_views` match int32 [n], which patch of view 1 each patch of view
+    2 shows, -1: none."""
 
     kind: ClassVar[str] = 'pretrain'
     patch_size: int
     max_tokens: int
     lexicon: Lexicon | None
+    match_views: bool
 
     def __post_init__(self):
         if self.image_size % self.patch_size:
@@ -119,18 +122,22 @@ class PretrainExamples(ExampleMaker):
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         caption = self.caption(record, rng)
         labels = record.get('labels')
-        image1, labels1 = self.view(record['image'], rng, text=caption, labels=labels)
-        image2, _ = self.view(record['image'], rng, text=caption)
+        view1 = self.view(record['image'], rng, text=caption, labels=labels)
+        view2 = self.view(record['image'], rng, text=caption)
         row = dict(
-            image1=image1,
-            image2=image2,
+            image1=view1.image,
+            image2=view2.image,
             ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
             image_id=np.int32(record['image_id']),
         )
         if labels is not None:
-            row['labels1'] = transforms.patch_labels(labels1, self.patch_size)
+            row['labels1'] = transforms.patch_labels(view1.labels, self.patch_size)
         if self.lexicon:
             row |= self.lexicon.words_of(row['ids'])
+        if self.match_views:
+            row['match'] = match_patches(
+                view1.geometry, view2.geometry, size=self.image_size, patch_size=self.patch_size
+            )
         return row
 
 
@@ -143,9 +150,8 @@ class RetrievalExamples(ExampleMaker):
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         caption = self.caption(record, rng)
-        image, _ = self.view(record['image'], rng, text=caption)
         return dict(
-            image=image,
+            image=self.view(record['image'], rng, text=caption).image,
             ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
             image_id=np.int32(record['image_id']),
         )
@@ -189,7 +195,7 @@ class GenerateExamples(ExampleMaker):
             target = targets[rng.choice(len(targets), p=weights / weights.sum())]
             weight = weights.sum()
             _check_length(target, self.tokenizer, self.max_target_tokens, f'{prompt!r}')
-        see = lambda image: self.view(image, rng, text=f'{prompt} {target}')[0]
+        see = lambda image: self.view(image, rng, text=f'{prompt} {target}').image
         return dict(
             **self.pictures(record, see),
             prompt=self.encode_prompt(prompt),
@@ -224,7 +230,7 @@ class SelfCriticalExamples(GenerateExamples):
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         prompt = record.get('prompt', '')
         texts = ' '.join(self._right(record))
-        see = lambda image: self.view(image, rng, text=f'{prompt} {texts}')[0]
+        see = lambda image: self.view(image, rng, text=f'{prompt} {texts}').image
         return dict(
             **self.pictures(record, see),
             prompt=self.encode_prompt(prompt),
@@ -267,7 +273,7 @@ class ClassifyExamples(ExampleMaker):
             _check_targets(targets, where)
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        see = lambda image: self.view(image, rng, text=record['prompt'])[0]
+        see = lambda image: self.view(image, rng, text=record['prompt']).image
         return {
             **self.pictures(record, see),
             **self._inputs(record),
