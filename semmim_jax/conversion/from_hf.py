@@ -65,9 +65,11 @@ def from_hf(
         rest = (f'{prefix}encoder.layer.{i}.*' for i in range(taken, layers))
         ignore = (*family.ignore, *rest, *(row.theirs for row in family.table if not heads))
     foreign, fitted = fit_positions(table, foreign=foreign, shapes=shapes)
-    known = dict(foreign=foreign, shapes=shapes)
-    params = to_ours(table, ignore=ignore, tied=family.tied, origin=str(folder), **known)
-    return Loaded(params, unused(table, ignore=(*ignore, *family.tied), **known), notes + fitted)
+    params = to_ours(
+        table, foreign=foreign, shapes=shapes, ignore=ignore, tied=family.tied, origin=str(folder)
+    )
+    spare = unused(table, foreign=foreign, shapes=shapes, ignore=(*ignore, *family.tied))
+    return Loaded(params, spare, notes + fitted)
 
 
 def _today(name: str) -> str:

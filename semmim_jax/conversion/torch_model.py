@@ -174,7 +174,7 @@ class SemMIM(nn.Module):
         depth = self.config['text']['depth']
         return self.text_encoder.bert.encoder(embedded, mask=mask, stop=depth), mask
 
-    def _fuse(self, text_tokens: Tensor, mask: Tensor, image_tokens: Tensor) -> Tensor:
+    def _fuse(self, text_tokens: Tensor, mask: Tensor | None, image_tokens: Tensor) -> Tensor:
         """Text tokens [b, t, d] after the fusion encoder, where they read the image's."""
         depth = self.config['text']['depth']
         return self.text_encoder.bert.encoder(
@@ -199,14 +199,16 @@ class SemMIM(nn.Module):
         self._need('text_encoder.cls' in self.parts, tasks='pretrain')
         return self.text_encoder.predict(self.fuse(images, ids))
 
-    def patterns(self, images: Any, texts=None) -> tuple[Tensor, Tensor]:
+    def patterns(
+        self, images: Any, texts: str | list[str] | Tensor | Encoded | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Distributions over the encoding space: of CLS [b, k], and of patches [b, n, k], which
         have read the texts, if there are any, as they did in training."""
         settings = self.config['patterns']
         self._need(settings is not None, tasks='pretrain')
         tokens = self.encode_image(images).tokens
-        inject = 'none' if texts is None else settings['inject']
-        if inject == 'cross_attention':  # the first fusion layers, image reads text
+        inject = settings['inject']
+        if texts is not None and inject == 'cross_attention':  # the first fusion layers, image reads text
             text, depth = self.encode_text(texts), self.config['text']['depth']
             patches = self.text_encoder.bert.encoder(
                 tokens,
@@ -215,7 +217,7 @@ class SemMIM(nn.Module):
                 start=depth,
                 stop=depth + settings['layers'],
             )
-        elif inject == 'global':
+        elif texts is not None and inject == 'global':
             patches = tokens + self.text_injection(self.encode_text(texts).tokens[:, :1])
         else:
             patches = tokens
@@ -247,7 +249,7 @@ class SemMIM(nn.Module):
         its list of answers, or the likeliest label."""
         if 'cls_head' in self.parts:
             found = self.classify(images, questions)
-            return [max(labels, key=labels.get) for labels in found]
+            return [max(labels, key=labels.__getitem__) for labels in found]
         self._need('decoding' in self.task, tasks='generate, self_critical, classify')
         if self.task['rank']:
             index, _ = self.rank(images, questions)

@@ -140,7 +140,12 @@ def _matrix(name: str, amount: float, shape: tuple[int, int]) -> np.ndarray:
     return matrix
 
 
-def _warp(array: np.ndarray, matrix: np.ndarray, interpolation: int, outside) -> np.ndarray:
+def _warp(
+    array: np.ndarray,
+    matrix: np.ndarray,
+    interpolation: int,
+    outside: int | tuple[int, int, int],
+) -> np.ndarray:
     height, width = array.shape[:2]
     return cv2.warpAffine(
         array,

@@ -1,5 +1,6 @@
 """Augmented training views, the plain evaluation view, and labels of patches."""
 
+import dataclasses
 import math
 import re
 
@@ -14,6 +15,18 @@ _ASPECT = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """A plain, picklable copy of config.data.augment."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
+
+
 def augmented_view(
     image: np.ndarray,
     labels: np.ndarray | None,
@@ -21,7 +34,7 @@ def augmented_view(
     *,
     size: int,
     may_flip: bool,
-    augment,
+    augment: Augment,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """One training view: random resized crop, flip with probability 1/2, RandAugment.
 
@@ -31,7 +44,7 @@ def augmented_view(
       rng: all randomness of the view.
       size: side of the view in pixels.
       may_flip: False if the caption says left or right (`mentions_side`).
-      augment: attributes crop_scale, flip, ops, level, prob, fill (config.data.augment).
+      augment: how strongly.
 
     Returns uint8 [size, size, 3] and labels [size, size] or None.
     """
@@ -133,7 +146,8 @@ def patch_labels(labels: np.ndarray, patch_size: int) -> np.ndarray:
         (patches + kinds * np.arange(len(patches))[:, None]).ravel(),
         minlength=kinds * len(patches),
     )
-    return counts.reshape(-1, kinds).argmax(1).astype(np.int32)  # [n]
+    commonest: np.ndarray = counts.reshape(-1, kinds).argmax(1)  # [n]
+    return commonest.astype(np.int32)
 
 
 def _crop_labels(labels: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:

@@ -1,0 +1,39 @@
+"""The part of `config.data` that data/ reads, by type; configs/*.py say what each field means."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class CaptionsConfig(Protocol):
+    """`config.data.captions`."""
+
+    image_root: str
+
+
+class AugmentConfig(Protocol):
+    """`config.data.augment`."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
+
+
+class DataConfig(Protocol):
+    """`config.data`, an ml_collections.ConfigDict, which checks no types itself."""
+
+    image_size: int
+    patch_size: int
+    max_words: int
+    decoder: str
+    max_pixels: int
+    max_replaced: float
+    workers: int
+    prefetch: int
+    captions: CaptionsConfig
+    augment: AugmentConfig
+    emoji_scenes: Mapping[str, Any]  # fields of the dataclass emoji/scenes.py, EmojiScenes
+
+    def __getitem__(self, name: str) -> Any: ...
