@@ -208,7 +208,8 @@ class SemMIM(nn.Module):
         self._need(settings is not None, tasks='pretrain')
         tokens = self.encode_image(images).tokens
         inject = settings['inject']
-        if texts is not None and inject == 'cross_attention':  # the first fusion layers, image reads text
+        if texts is not None and inject == 'cross_attention':
+            # The first fusion layers; the image reads the text.
             text, depth = self.encode_text(texts), self.config['text']['depth']
             patches = self.text_encoder.bert.encoder(
                 tokens,
