@@ -31,7 +31,8 @@ SCOPES = {
     'text tower': ('encode_text',),
     'fusion, image k/v': ('image_context',),
     'fusion': ('fuse', 'fuse_body', 'fuse_last'),
-    'injection': ('inject',),
+    'injection': ('inject', 'inject_words', 'read_words'),
+    'words loss': ('word_presence',),
     'vocabulary head': ('predict_words',),
     'encoding head': ('encode_patches', 'encoding_head'),
     'decoder': ('decode',),
@@ -95,13 +96,14 @@ def arithmetic(config: Any) -> list[Pass]:
     """The table of docs/method.md section 6, for views `crossed` and targets in the encoding space.
 
     Args:
-      config: the experiment; a weight of 0 leaves the passes of that loss out.
+      config: the experiment; a weight of 0 leaves the passes of that loss out. The words of a batch
+        are taken as all different, up to `task.mim.lexicon_size`.
     """
     image, text = config.model.image, config.model.text
     fusion, mim, on = config.model.fusion_depth, config.task.mim, config.task.weights
     patches = (image.image_size // image.patch_size) ** 2
     n, t, m = patches + 1, config.data.max_tokens, config.task.max_masked
-    p = round(mim.ratio * patches)
+    p, batch = round(mim.ratio * patches), config.train.batch_size
 
     vit = 2 * patches * 3 * image.patch_size**2 * image.width + image.depth * layer(image, n)
     bert = text.depth * layer(text, t)
@@ -138,15 +140,34 @@ def arithmetic(config: Any) -> list[Pass]:
         ]
     if on.agreement:
         passes.append(Pass('encoding head, CLS', 'encoding head', encode, encode))
+    if on.words:
+        different = batch_words(config)
+        compare = patches * image.width + different * text.width / batch + patches * different
+        passes += [
+            Pass('words loss, presence', 'words loss', 2 * compare * config.model.embed_dim),
+            Pass('words loss, scores', 'other', 2 * batch * different),
+        ]
     if on.mim:
         injection = (mim.injection_layers - 1) * layer(text, n, cross=t)
         injection += layer(text, n, cross=t, queries=p)
         injection += keys_values(text, t, mim.injection_layers) + bridge
-        told = lambda kind: injection if kind == 'cross_attention' else 0.0
+        grounded = word_injection(config, p)
+        inject = lambda kind: {'cross_attention': injection, 'words': grounded}.get(kind, 0.0)
+        look = read_words(config, patches) if mim.masking == 'words' else 0.0
         passes += [
             Pass('ViT, masked view', 'image tower', vit),
-            Pass('injection', 'injection', told(mim.inject_student), told(mim.inject_teacher)),
+            Pass(
+                'injection',
+                'injection',
+                inject(mim.inject_student),
+                inject(mim.inject_teacher) + look,
+            ),
             Pass('encoding head, masked patches', 'encoding head', p * encode, p * encode),
+        ]
+    if on.local:
+        passes += [
+            Pass('encoding head, view 2', 'encoding head', patches * encode),
+            Pass('bridge of view 2', 'injection', bridge),
         ]
     if on.prefix:
         depth = config.model.decoder_depth
@@ -158,6 +179,28 @@ def arithmetic(config: Any) -> list[Pass]:
             Pass('PrefixLM, bridge', 'other', bridge),
         ]
     return [row for row in passes if row.student or row.teacher]
+
+
+def batch_words(config: Any) -> int:
+    """Different words that the words loss compares: as many as a batch has places for them."""
+    known = config.task.mim.lexicon_size
+    places = config.train.batch_size * (config.data.max_tokens - 2)
+    return min(places, known + 1) if known else places
+
+
+def read_words(config: Any, patches: int) -> float:
+    """FLOPs of comparing some patches of an image with the words of its caption."""
+    image, text, words = config.model.image, config.model.text, config.data.max_tokens - 2
+    products = patches * image.width + words * text.width + patches * words
+    return 2 * products * config.model.embed_dim
+
+
+def word_injection(config: Any, patches: int) -> float:
+    """FLOPs of adding to some patches of an image the words that they resemble."""
+    image, text, words = config.model.image, config.model.text, config.data.max_tokens - 2
+    inject = words * text.width**2 + patches * words * text.width
+    bridge = patches * image.width * text.width if image.width != text.width else 0
+    return read_words(config, patches) + 2 * (inject + bridge)
 
 
 def training_total(passes: list[Pass]) -> float:

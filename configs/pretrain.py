@@ -59,6 +59,8 @@ def base() -> ml_collections.ConfigDict:
     data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init_from
     data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
+    data.match_views = False  # True: which patch of view 1 each patch of view 2 shows
+    data.lexicon = dict(captions=100_000, min_count=5, npmi=0.8, max_tokens=4)
     data.decoder = 'opencv'  # or 'pillow'
     data.max_pixels = 50_000_000  # larger images are refused before decoding
     data.max_replaced = 0.01  # share of unreadable records, or empty captions, that stops the run
@@ -138,7 +140,9 @@ def base() -> ml_collections.ConfigDict:
 
     c.task = task = ml_collections.ConfigDict()
     task.name = 'pretrain'
-    task.weights = dict(itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0)
+    task.weights = dict(
+        itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=0.0, local=0.0
+    )
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
     task.alpha_ramp_steps = 4883  # one epoch
@@ -158,14 +162,20 @@ def base() -> ml_collections.ConfigDict:
     task.itm_negatives = 'global'  # or 'local': of one's own device, whose image tokens stay there
     task.mim = mim = ml_collections.ConfigDict()
     mim.target = 'semantic'  # semantic_separate_head, feature, pixel, none
-    mim.masking = 'similarity'  # cross_attention, random, block, similarity_inverse
+    mim.masking = 'similarity'  # words, cross_attention, random, block, similarity_inverse
     mim.ratio = 0.4
     mim.mask_temperature = 0.05
     mim.block_min_patches = 16
     mim.attention_layer = 2  # of the fusion encoder, for cross_attention masking
-    mim.inject_student = 'cross_attention'  # global, none
+    mim.inject_student = 'cross_attention'  # words, global, none
     mim.inject_teacher = 'cross_attention'
-    mim.injection_layers = 3
+    mim.injection_layers = 3  # of the fusion encoder, for cross_attention
+    mim.word_temperature = 0.05  # of a patch's choice among the words of its caption
+    mim.word_rarity = 1.0  # weight of -log(share of captions that have a word) in that choice
+    mim.word_scale = 2.0  # length of the words that are read, beside a normalised patch
+    mim.word_pool = 0.1  # temperature over patches of the words loss
+    mim.word_logit_scale = 20.0  # of the words loss's scores
+    mim.lexicon_size = 0  # most different words of a batch; 0: as many as the lexicon has
 
     c.optim = optim = ml_collections.ConfigDict()
     optim.lr = 1e-4  # decoder and heads

@@ -56,4 +56,25 @@ def make_batch(config, *, rows: int, seed: int = 0, labels: bool = False):
     if labels:
         patches = (size // config.data.patch_size) ** 2
         batch['labels1'] = rng.integers(0, 3, (rows, patches), np.int32)
-    return batch
+    return batch | make_words(config, ids, rng) | make_match(config, rows, rng)
+
+
+def make_words(config, ids: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Words of random captions: every second one is a name of two tokens."""
+    rows, places = len(ids), config.data.max_tokens - 2
+    words = np.full((rows, places), -1, np.int32)
+    tokens = np.full((rows, places, config.data.lexicon.max_tokens), -1, np.int32)
+    for caption, entries, of_entry in zip(ids, words, tokens, strict=True):
+        named = caption[caption > 4]
+        for place, token in enumerate(named[: -(-len(named) // 2)]):
+            entries[place] = of_entry[place, 0] = token
+            if token % 2:
+                of_entry[place, 1] = (token * 7) % 50 + 5  # the same for the same entry
+    rarity = np.where(words >= 0, rng.gamma(2.0, size=1 + words.max())[words], 0)
+    return {'words': words, 'word_tokens': tokens, 'rarity': rarity.astype(np.float32)}
+
+
+def make_match(config, rows: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random matches of the views' patches, some with none."""
+    patches = (config.data.image_size // config.data.patch_size) ** 2
+    return {'match': rng.integers(-4, patches, (rows, patches), np.int32).clip(-1)}

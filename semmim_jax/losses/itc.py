@@ -69,8 +69,8 @@ def contrastive_loss(
     def one_side(
         feature: jax.Array, key: jax.Array, other_keys: jax.Array, queued: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        logits, batch = compare(feature, key, rows.everywhere(other_keys), near)
-        features = rows.everywhere(feature), rows.everywhere(key)
+        logits, batch = compare(feature, key, rows.replicate(other_keys), near)
+        features = rows.replicate(feature), rows.replicate(key)
         _, queue = jax.checkpoint(compare)(*features, queued, far)
         every = batch.merge(queue)
         # CE(target, softmax) = log sum exp(logits) - target . logits

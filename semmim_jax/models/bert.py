@@ -99,7 +99,9 @@ class BertLayer(nn.Module):
                     lambda a: a[context_index], (context, context_mask)
                 )
             if others_index is not None:
-                others = jax.tree.map(lambda a: rows.take(a, others_index, far=False), context)
+                others = jax.tree.map(
+                    lambda a: rows.take(a, others_index, any_device=False), context
+                )
             x = self.cross_norm(x + self._look(x, context, context_mask, others))
         return self.mlp_norm(x + self.mlp(x))
 
@@ -169,7 +171,7 @@ class Embeddings(nn.Module):
         """[b, t] int32, at positions `first` on -> [b, t, d]."""
         start = self.position_offset + first
         position = jax.lax.dynamic_slice_in_dim(self.position, start, ids.shape[1])
-        return self.norm(rows.everywhere(self.word)[ids] + position + self.type[0])
+        return self.norm(rows.replicate(self.word)[ids] + position + self.type[0])
 
 
 class VocabularyHead(nn.Module):

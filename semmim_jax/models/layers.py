@@ -189,7 +189,7 @@ class Stack(nn.Module):
 
         def body(x, layer):
             params, arguments = layer
-            x = rows.keep(block.apply({'params': params}, x, *arguments, *args, **options))
+            x = rows.shard(block.apply({'params': params}, x, *arguments, *args, **options))
             return x, (x if collect else None)
 
         if self.remat != 'none':
@@ -199,14 +199,14 @@ class Stack(nn.Module):
         if not range(self.depth)[start:stop]:
             return (x, x[None][:0]) if collect else x
         part = jax.tree.map(lambda p: p[start:stop], (self.layers, per_layer))
-        x, outputs = jax.lax.scan(body, rows.keep(x), part, unroll=1 if self.scan else True)
+        x, outputs = jax.lax.scan(body, rows.shard(x), part, unroll=1 if self.scan else True)
         return (x, outputs) if collect else x
 
     def layer(self, index: int, x, *args, per_layer=(), method='__call__', **options):
         """Runs one layer alone: method(x, *per_layer[index], *args, **options)."""
         params, arguments = jax.tree.map(lambda p: p[index], (self.layers, per_layer))
         call = {'params': params}, x, *arguments, *args
-        return rows.keep(self.make_block().apply(*call, method=method, **options))
+        return rows.shard(self.make_block().apply(*call, method=method, **options))
 
     def thread(self, method: str, x, per_layer, **options) -> Any:
         """Runs all layers: x, result[l] = method(x, per_layer[l], **options).

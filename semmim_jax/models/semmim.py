@@ -4,6 +4,7 @@
     text  [b, t]       -> text tower  -> [b, t, d]  -----+--> projection -> ITC
     fusion(text  <- image): CLS -> ITM, masked tokens -> MLM, prefix -> decoder (PrefixLM)
     fusion(image <- text):  masked patches -> encoding head -> MIM             (same weights)
+      or: words that a patch resembles, added to it -> encoding head -> MIM    (grounding.py)
     CLS of the image tower -> encoding head -> agreement                       (same head)
 
 The model offers the pieces; a task decides which passes run. The teacher is the same model applied
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.models.bert import Bert, VocabularyHead
+from semmim_jax.models.grounding import Grounding, Words
 from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
 from semmim_jax.models.vit import ViT
@@ -53,6 +55,7 @@ class SemMIM(nn.Module):
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
+        self.grounding = Grounding(c.embed_dim, c.text.width, self.dtype)
         if c.image.width != c.text.width:  # as mPLUG does for its large image tower
             self.bridge = dense(c.text.width, ('embed', None), dtype=self.dtype)
             self.bridge_norm = layer_norm(1e-12, self.dtype)
@@ -136,7 +139,7 @@ class SemMIM(nn.Module):
         """Brings the text into image tokens, at the patches wanted (docs/method.md section 4).
 
         Args:
-          kind: 'cross_attention', 'global' or 'none'.
+          kind: 'cross_attention', 'global' or 'none'; 'words' is `inject_words`.
           image_tokens: [b, n + 1, d].
           text: [b, t, d] of `encode_text`.
           text_mask: [b, t] bool.
@@ -153,12 +156,60 @@ class SemMIM(nn.Module):
             x = self.to_fusion(image_tokens)
             x = self.fusion(x, context, stop=layers - 1, **options)
             return self.fusion.layer(layers - 1, x, context, queries=queries, **options)
-        tokens = jnp.take_along_axis(self.to_fusion(image_tokens), queries[..., None], axis=1)
+        tokens = self.to_fusion(take_patches(image_tokens, positions))
         if kind == 'global':
             return tokens + self.text_injection(text[:, :1])
         if kind == 'none':
             return tokens
         raise ValueError(f"unknown injection {kind!r}: use 'cross_attention', 'global' or 'none'")
+
+    def word_vectors(self, tokens: jax.Array) -> jax.Array:
+        """Mean embedding of each word's tokens: ids [..., p], -1 for none -> [..., d] float32."""
+        valid = (tokens >= 0)[..., None].astype(jnp.float32)
+        embeddings = self.text.words[jnp.maximum(tokens, 0)].astype(jnp.float32)
+        return (embeddings * valid).sum(axis=-2) / jnp.maximum(valid.sum(axis=-2), 1)
+
+    def word_presence(self, image_tokens: jax.Array, tokens: jax.Array, *, pool: float):
+        """How much each of some words is in each image (`Grounding.presence`).
+
+        Args:
+          image_tokens: [b, n + 1, d].
+          tokens: [u, p] int32, token ids of each word; -1: none.
+          pool: temperature over patches.
+
+        Returns:
+          [b, u] float32.
+        """
+        return self.grounding.presence(image_tokens[:, 1:], self.word_vectors(tokens), pool=pool)
+
+    def read_words(
+        self, image_tokens: jax.Array, words: Words, *, temperature: float, rarity: float
+    ) -> jax.Array:
+        """Which words of its caption each patch reads, [b, n, w] (`Grounding.attention`)."""
+        vectors = self.word_vectors(words.tokens)
+        options = dict(temperature=temperature, rarity=rarity)
+        return self.grounding.attention(image_tokens[:, 1:], vectors, words, **options)
+
+    def inject_words(
+        self, image_tokens: jax.Array, words: Words, *, positions, temperature, rarity, scale
+    ) -> jax.Array:
+        """Adds to patches the words that they resemble; `inject` of the kind 'words'.
+
+        See docs/method.md section 4.
+
+        Args:
+          image_tokens: [b, n + 1, d].
+          words: of the captions.
+          positions: [b, m] int32, patches (CLS not counted).
+          temperature, rarity, scale: see `Grounding`.
+
+        Returns:
+          [b, m, d].
+        """
+        patches, vectors = take_patches(image_tokens, positions), self.word_vectors(words.tokens)
+        options = dict(temperature=temperature, rarity=rarity)
+        attention = self.grounding.attention(patches, vectors, words, **options)
+        return self.grounding.inject(self.to_fusion(patches), attention, vectors, scale=scale)
 
     def text_to_patch_attention(self, text, text_mask, context, *, layer: int) -> jax.Array:
         """Text-to-patch attention of one fusion layer, mean over heads and valid text tokens.
@@ -237,3 +288,8 @@ class SemMIM(nn.Module):
             x, context, cache, position=position, context_mask=context_mask
         )
         return self.decoder_head(x[:, 0], self.decoder.words), cache
+
+
+def take_patches(image_tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """Tokens [b, n + 1, d] of an image at patches [b, m] (CLS not counted): [b, m, d]."""
+    return jnp.take_along_axis(image_tokens, positions[..., None] + 1, axis=1)

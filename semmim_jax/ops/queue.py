@@ -49,7 +49,7 @@ def enqueue(
     if 'image_id' in queue:
         new['image_id'] = image_id
     written = {
-        name: queue[name].at[slots].set(rows.everywhere(x.astype(queue[name].dtype)))
+        name: queue[name].at[slots].set(rows.replicate(x.astype(queue[name].dtype)))
         for name, x in new.items()
     }
     return written | {'pointer': (queue['pointer'] + batch) % length}

@@ -22,7 +22,7 @@ def shards() -> int:
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in AXES)
 
 
-def keep(x: jax.Array) -> jax.Array:
+def shard(x: jax.Array) -> jax.Array:
     """x [r, ...] with each part of the rows on its own devices, whole along the other axes.
 
     Rows that do not divide (evaluation, initialisation) are left to the compiler.
@@ -32,23 +32,23 @@ def keep(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, BY_ROW)
 
 
-def everywhere(x: jax.Array) -> jax.Array:
+def replicate(x: jax.Array) -> jax.Array:
     """x, whole on every device: for what is small and looked at by all rows."""
     return x if shards() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
-def take(x: jax.Array, index: jax.Array, *, far: bool) -> jax.Array:
+def take(x: jax.Array, index: jax.Array, *, any_device: bool) -> jax.Array:
     """x[index] for rows [r, ...] and one index for each of them [r].
 
     Args:
-      far: whether an index may lie in any part of the rows: then all rows visit every device.
+      any_device: whether an index may lie in any part of the rows: then all rows visit every device.
         Otherwise it must lie in the part of its own row, and nothing travels.
     """
     if shards() == 1:
         return x[index]
 
     def on_each(x, index):
-        if far:
+        if any_device:
             return jax.lax.all_gather(x, AXES, tiled=True)[index]
         return x[index - jax.lax.axis_index(AXES) * len(x)]
 
@@ -56,7 +56,7 @@ def take(x: jax.Array, index: jax.Array, *, far: bool) -> jax.Array:
     return jax.shard_map(on_each, **specs)(x, index)
 
 
-def on_each(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
+def per_device(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
     """fn of the rows [r, ...] of each device by itself; its results have the same rows.
 
     Devices that share rows (mesh axis `tensor`) all do the same. Rows that do not divide over the
@@ -103,9 +103,9 @@ def in_slices(fn: Callable[[Any], Any], x: Any, slices: int) -> Any:
     return jax.lax.map(jax.checkpoint(fn, prevent_cse=False), jax.tree.map(cut, x))
 
 
-def together(stacked: Any) -> Any:
+def merge_slices(stacked: Any) -> Any:
     """Results of `in_slices` that have rows, in the order of the rows: [slices, r, ...] each."""
     return jax.tree.map(
-        lambda a: keep(jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])),
+        lambda a: shard(jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])),
         stacked,
     )

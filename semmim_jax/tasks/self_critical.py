@@ -135,7 +135,7 @@ class SelfCritical(Generate):
             shape = jax.ShapeDtypeStruct(drawn.shape[:2], jnp.float32)
             return jax.pure_callback(self._score, shape, drawn, references)
 
-        return rows.on_each(on_each, drawn, references)
+        return rows.per_device(on_each, drawn, references)
 
     def _score(self, drawn: np.ndarray, references: np.ndarray) -> np.ndarray:
         """`_rewards` of the host's own rows."""

@@ -31,7 +31,7 @@ def test_slices_give_the_results_and_gradients_of_the_whole(slices):
     def sliced(kernel, x):
         found = rows.in_slices(lambda part: tokens(kernel, part), x, slices)
         assert found.shape == (slices, 6 // slices, 5)
-        return rows.together(found), (found**2).sum()
+        return rows.merge_slices(found), (found**2).sum()
 
     expected, got = whole(kernel, x), sliced(kernel, x)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -43,6 +43,6 @@ def test_slices_give_the_results_and_gradients_of_the_whole(slices):
 def test_without_a_mesh_nothing_is_placed():
     x = jnp.arange(6).reshape(3, 2)
     assert rows.shards() == 1
-    assert rows.keep(x) is x and rows.everywhere(x) is x
+    assert rows.shard(x) is x and rows.replicate(x) is x
     index = jnp.array([2, 0, 2])
-    np.testing.assert_array_equal(rows.take(x, index, far=False), [[4, 5], [0, 1], [4, 5]])
+    np.testing.assert_array_equal(rows.take(x, index, any_device=False), [[4, 5], [0, 1], [4, 5]])

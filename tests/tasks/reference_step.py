@@ -163,9 +163,9 @@ def reference_loss(
 
     # MIM, sections 3 and 4: all patches go through everything, the mask M [b, n] picks at the end.
     if on('mim') and mim.target != 'none':
-        mask = choose_mask(teacher, config, draws, seen, told, key_text, valid)
+        mask = choose_mask(teacher, config, draws, seen, told, key_text, valid, batch)
         view = student('encode_image', batch['image1'], mask > 0)
-        got = inject(student, mim.inject_student, view, text, valid, mim.injection_layers)
+        got = inject(student, mim, mim.inject_student, view, text, valid, batch)
         if mim.target == 'pixel':
             mean, std = (jnp.array(x) for x in (config.model.pixel_mean, config.model.pixel_std))
             seen_pixels = (batch['image1'] / 255.0 - mean) / std
@@ -179,14 +179,25 @@ def reference_loss(
         else:
             head = {'semantic': 'encoding_head', 'semantic_separate_head': 'patch_encoding_head'}
             head = head[mim.target]
-            wanted = inject(teacher, mim.inject_teacher, seen, told, valid, mim.injection_layers)
+            wanted = inject(teacher, mim, mim.inject_teacher, seen, told, valid, batch)
             logits = teacher(head, wanted)  # [b, n, k]
             flat, rows = logits.reshape(-1, logits.shape[-1]), mask.reshape(-1)
             target = balance(flat, rows, 'patches').reshape(logits.shape)
             move_centre(flat, rows, 'patches')
             log_p = jax.nn.log_softmax(student(head, got) / c.tau_student, axis=-1)
             errors = -(target * log_p).sum(axis=-1)  # [b, n]
+            if on('local'):
+                losses['local'] = local_agreement(
+                    student(head, student('to_fusion', student('encode_image', batch['image2']))),
+                    batch['match'],
+                    mask,
+                    target,
+                    c.tau_student,
+                )
         losses['mim'] = ((mask * errors).sum(axis=1) / jnp.maximum(1, mask.sum(axis=1))).mean()
+
+    if on('words'):
+        losses['words'] = words_loss(student, mim, image, batch)
 
     total = sum(c.weights[name] * loss for name, loss in losses.items())
     new_extra = {'queue': advance_queue(extra['queue'], keys)}
@@ -215,31 +226,90 @@ def fuse(run: Run, text: jax.Array, valid: jax.Array, image: jax.Array) -> jax.A
     return run(every_layer, text, valid, image)
 
 
-def inject(
-    run: Run, kind: str, image: jax.Array, text: jax.Array, valid: jax.Array, layers: int
-) -> jax.Array:
-    """Image tokens [b, n + 1, d] told of the text [b, t, d], at all patches: [b, n, d]."""
+def inject(run: Run, mim, kind: str, image, text, valid, batch) -> jax.Array:
+    """Image tokens [b, n + 1, d] with the caption [b, t, d] in them, at all patches: [b, n, d]."""
 
     def every_patch(model, image, text, valid):
-        image = model.to_fusion(image)
+        tokens = model.to_fusion(image)
         if kind == 'cross_attention':
             context = model.fusion.project_context(text)
-            image = model.fusion(image, context, context_mask=valid, stop=layers)
+            options = dict(context_mask=valid, stop=mim.injection_layers)
+            tokens = model.fusion(tokens, context, **options)
         if kind == 'global':
-            image = image + model.text_injection(text)[:, :1]
-        return image[:, 1:]
+            tokens = tokens + model.text_injection(text)[:, :1]
+        if kind == 'words':
+            words = word_vectors(model, batch['word_tokens'])  # [b, w, d]
+            chosen = read_words(model, mim, image, words, batch)  # [b, n, w]
+            lengths = jnp.sqrt((words**2).sum(axis=-1, keepdims=True) + 1e-24)
+            words = words / lengths * math.sqrt(words.shape[-1])
+            added = chosen[..., None] * model.grounding.injection(words)[:, None]  # [b, n, w, d]
+            return tokens[:, 1:] + mim.word_scale * added.sum(axis=2)
+        return tokens[:, 1:]
 
     return run(every_patch, image, text, valid)
 
 
-def choose_mask(run: Run, config, draws: Draws, seen, told, key_text, valid) -> jax.Array:
+def word_vectors(model, tokens: jax.Array) -> jax.Array:
+    """Mean embedding of the tokens [b, w, p] that are not -1: [b, w, d]."""
+    total, count = 0.0, 0.0
+    for place in range(tokens.shape[-1]):
+        is_token = (tokens[..., place] >= 0)[..., None]
+        total += jnp.where(is_token, model.text.words[tokens[..., place]], 0)
+        count += is_token
+    return total / jnp.maximum(count, 1)
+
+
+def cosines(model, image: jax.Array, words: jax.Array) -> jax.Array:
+    """Of every patch of [b, n + 1, d] with every word of [b, w, d]: [b, n, w]."""
+    a = model.grounding.patch_projection(image[:, 1:])[:, :, None]
+    b = model.grounding.word_projection(words)[:, None]
+    return (a * b).sum(axis=-1) / jnp.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+
+
+def read_words(model, mim, image, words, batch) -> jax.Array:
+    """Weight of every word for every patch, [b, n, w]."""
+    weights = jnp.exp(cosines(model, image, words) / mim.word_temperature)
+    # exp(rho log(1 / df)), with rarity = log(1 / df)
+    weights = weights * jnp.exp(mim.word_rarity * batch['rarity'])[:, None]
+    weights = jnp.where((batch['words'] >= 0)[:, None], weights, 0)
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def words_loss(run: Run, mim, image: jax.Array, batch) -> jax.Array:
+    """InfoNCE of every image with every caption, pair by pair."""
+
+    def score(model, image, caption):
+        """S of all images [b, n + 1, d] with one caption: [b]."""
+        words = word_vectors(model, caption['word_tokens'][None])
+        words = jnp.broadcast_to(words, (len(image), *words.shape[1:]))
+        mean = jnp.exp(cosines(model, image, words) / mim.word_pool).mean(axis=1)  # [b, w]
+        named = caption['words'] >= 0
+        present = mim.word_pool * jnp.log(mean)
+        return mim.word_logit_scale * (present * named).sum(axis=-1) / named.sum()
+
+    fields = {name: batch[name] for name in ('words', 'word_tokens')}
+    captions = [jax.tree.map(lambda x, i=i: x[i], fields) for i in range(len(image))]
+    scores = jnp.stack([run(score, image, caption) for caption in captions], axis=1)
+    both = jax.nn.log_softmax(scores, axis=1) + jax.nn.log_softmax(scores, axis=0)
+    return -jnp.diag(both).mean() / 2
+
+
+def local_agreement(logits, match, mask, target, temperature) -> jax.Array:
+    """Mean over the patches of view 2 that show a masked patch of view 1 (logits: CLS first)."""
+    log_p = jax.nn.log_softmax(logits[:, 1:] / temperature, axis=-1)  # [b, n, k]
+    pick = jax.nn.one_hot(match, mask.shape[1]) * mask[:, None]  # [b, n, n], no row where -1
+    errors = -jnp.einsum('bnm,bmk,bnk->bn', pick, target, log_p)
+    return errors.sum() / pick.sum()
+
+
+def choose_mask(run: Run, config, draws: Draws, seen, told, key_text, valid, batch) -> jax.Array:
     """M [b, n] float, 1 at masked patches: the relevance of section 3, then the draw."""
-    mim, batch, patches = config.task.mim, len(seen), seen.shape[1] - 1
+    mim, rows, patches = config.task.mim, len(seen), seen.shape[1] - 1
     count = round(mim.ratio * patches)
     if mim.masking == 'block':
         grid = math.isqrt(patches)
         scores = masking.block_scores(
-            draws.patch_key, batch=batch, grid=grid, count=count, min_area=mim.block_min_patches
+            draws.patch_key, batch=rows, grid=grid, count=count, min_area=mim.block_min_patches
         )
         chosen = masking.top_patches(scores, count)
     else:
@@ -247,7 +317,8 @@ def choose_mask(run: Run, config, draws: Draws, seen, told, key_text, valid) -> 
         relevance = {
             'similarity': lambda: cosine,
             'similarity_inverse': lambda: -cosine,
-            'random': lambda: jnp.zeros((batch, patches)),
+            'random': lambda: jnp.zeros((rows, patches)),
+            'words': lambda: word_relevance(run, mim, seen, batch),
             'cross_attention': lambda: jnp.log(
                 attention_to_patches(run, seen, told, valid, mim.attention_layer)
             ),
@@ -255,7 +326,17 @@ def choose_mask(run: Run, config, draws: Draws, seen, told, key_text, valid) -> 
         chosen = masking.select_patches(
             draws.patch_key, relevance, count=count, temperature=mim.mask_temperature
         )
-    return jnp.zeros((batch, patches)).at[jnp.arange(batch)[:, None], chosen].set(1.0)
+    return jnp.zeros((rows, patches)).at[jnp.arange(rows)[:, None], chosen].set(1.0)
+
+
+def word_relevance(run: Run, mim, image, batch) -> jax.Array:
+    """The greatest weight times rarity among the words, for every patch [b, n]."""
+
+    def relevance(model, image):
+        weights = read_words(model, mim, image, word_vectors(model, batch['word_tokens']), batch)
+        return (weights * batch['rarity'][:, None]).max(axis=-1)
+
+    return run(relevance, image)
 
 
 def attention_to_patches(run: Run, seen, told, valid, layer: int) -> jax.Array:

@@ -38,6 +38,17 @@ CASES = {
         'task.mim.inject_teacher': 'global',
         'task.mim.masking': 'random',
     },
+    'words': {
+        'losses': ('mim', 'words', 'local'),
+        'data.match_views': True,
+        'model.image.width': 48,
+        'task.mim.inject_student': 'words',
+        'task.mim.inject_teacher': 'words',
+        'task.mim.masking': 'words',
+        'task.mim.word_temperature': 0.2,
+        'task.mim.mask_temperature': 0.5,
+    },
+    'words_loss_alone': {'losses': ('words',)},
     'untold': {
         'losses': ('mim',),
         'task.mim.inject_student': 'none',
@@ -115,6 +126,8 @@ def is_trained(name: str, task) -> bool:
     if name == 'temperature' or name.startswith(('image_projection', 'text_projection')):
         return on.itc > 0
     if name.startswith('text/'):
-        told = masked_modelling and mim.inject_student != 'none'
-        return told or on.itc + on.itm + on.mlm + on.prefix > 0
+        told = masked_modelling and mim.inject_student not in ('none', 'words')
+        contextual = told or on.itc + on.itm + on.mlm + on.prefix > 0
+        named = on.words > 0 or masked_modelling and mim.inject_student == 'words'
+        return contextual or named and name.endswith('embeddings/word')
     return True

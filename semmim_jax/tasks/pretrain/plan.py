@@ -1,22 +1,26 @@
 """What a pre-training config asks for, and the random choices that teacher and student share."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
+from semmim_jax.models.grounding import Words
 from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
-LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim')
+LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim', 'words', 'local')
+INJECTIONS = ('words', 'cross_attention', 'global', 'none')
+MASKINGS = ('words', 'similarity', 'cross_attention', 'random', 'block', 'similarity_inverse')
 CHOICES = {
     'views': ('crossed', 'same'),
     'balance': ('sinkhorn', 'centring'),
     'itm_negatives': ('global', 'local'),
     'mim.target': ('semantic', 'semantic_separate_head', 'feature', 'pixel', 'none'),
-    'mim.masking': ('similarity', 'cross_attention', 'random', 'block', 'similarity_inverse'),
-    'mim.inject_student': ('cross_attention', 'global', 'none'),
-    'mim.inject_teacher': ('cross_attention', 'global', 'none'),
+    'mim.masking': MASKINGS,
+    'mim.inject_student': INJECTIONS,
+    'mim.inject_teacher': INJECTIONS,
 }
 
 
@@ -30,6 +34,8 @@ class Plan:
       patch_size: pixels.
       mask_count: patches masked in every image.
       active: names of the losses whose weight is above 0; the passes of others do not run.
+      masks: whether patches of view 1 are chosen and have targets: for MIM, or for 'local' alone.
+      reads_words: whether anything asks for the words of the captions.
       pairs: (teacher view, student view) of each direction of the agreement.
       full_view: 'view1' or 'view2', what the student sees unmasked in ITC, ITM, MLM and PrefixLM.
       slices: in how many slices of its rows a batch goes through the model.
@@ -46,7 +52,10 @@ class Plan:
         self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         if c.mim.target == 'none':
-            self.active.discard('mim')
+            self.active -= {'mim', 'local'}
+        self.masks = bool(self.active & {'mim', 'local'})
+        kinds = {c.mim.masking, c.mim.inject_student, c.mim.inject_teacher} if self.masks else set()
+        self.reads_words = 'words' in self.active or 'words' in kinds
         directions = ((1, 2), (2, 1)) if c.symmetric else ((1, 2),)
         if c.views == 'same' and not c.symmetric:
             directions = ((2, 1),)
@@ -73,6 +82,20 @@ class Plan:
             negatives_key=stream(key, 'negatives'),
         )
 
+    def batch_words(self, places: int) -> int:
+        """Most different words in a batch with so many places for words.
+
+        As many as the lexicon has, and one for the places without a word, if that is known.
+        """
+        known = self.config.mim.lexicon_size
+        return min(places, known + 1) if known else places
+
+    def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
+        """The words of a batch's captions, where anything asks for them."""
+        if not self.reads_words:
+            return None
+        return Words(batch['words'], batch['word_tokens'], batch['rarity'])
+
     def _check(self, config: Any):
         if config.train.batch_size > self.config.queue_size:
             raise ValueError(
@@ -85,6 +108,15 @@ class Plan:
                 value = value[part]
             if value not in choices:
                 raise ValueError(f'task.{name}={value!r} is none of {", ".join(choices)}')
+        if 'local' in self.active and not config.data.match_views:
+            raise ValueError(
+                'task.weights.local needs to know what two views share: data.match_views=True'
+            )
+        if 'local' in self.active and not self.config.mim.target.startswith('semantic'):
+            raise ValueError(
+                f'task.weights.local compares codes; task.mim.target={self.config.mim.target!r} '
+                'has none: use semantic or semantic_separate_head, or task.weights.local=0'
+            )
         image, ratio = config.model.image, self.config.mim.ratio
         if image.image_size % image.patch_size:
             raise ValueError(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import decoding
+from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.teacher import choose_patches, patch_relevance
 
@@ -54,42 +55,50 @@ def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     """Functions for the quality of patterns (docs/method.md section 8) and the picture of the mask.
 
     Returns:
-      patterns: images [b, s, s, 3], ids [b, t], key of the mask -> a dict of
+      patterns: images [b, s, s, 3], ids [b, t], the captions' `Words` or None where they are not
+        read, key of the mask -> a dict of
         codes_with_text, codes_without_text int32 [b, n], scores [b, n] (of the former),
         random_codes_with_text, random_codes_without_text int32 [b, n], of one head with random
         weights, the same at every call, on the same tokens; cls_codes int32 [b],
         features [b, n, d] (of the image tower), features_with_text [b, n, d'] (what the heads read
-        with text), relevance [b, n], masked bool [b, n], num_codes int32 [b] (k, in each row).
+        with text), relevance [b, n], masked bool [b, n], num_codes int32 [b] (k, in each row);
+        and where words are read word_codes int32 [b, n], the entry of the lexicon that each patch
+        resembles most among those of its caption.
     """
     mim, separate = plan.config.mim, plan.config.mim.target == 'semantic_separate_head'
 
-    def patterns(model, images, ids, key):
+    def patterns(model, images, ids, words, key):
         valid = ids != plan.special.pad
         tokens, text = model.encode_image(images), model.encode_text(ids, valid)
-        everywhere = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
-        inject = lambda kind: model.inject(
-            kind, tokens, text, valid, positions=everywhere, layers=mim.injection_layers
+        caption = dict(text=text, valid=valid, words=words)
+        inject = lambda kind: inject_text(
+            model, mim, kind, tokens, **caption, positions=all_patches(tokens)
         )
-        told, untold = inject(mim.inject_teacher), inject('none')
-        with_text = model.encode_patches(told, separate=separate)  # [b, n, k]
-        without_text = model.encode_patches(untold, separate=separate)
-        random_codes = _random_head(model, told.shape[-1])
+        informed, plain = inject(mim.inject_teacher), inject('none')  # [b, n, d]
+        with_text = model.encode_patches(informed, separate=separate)  # [b, n, k]
+        without_text = model.encode_patches(plain, separate=separate)
+        random_codes = _random_head(model, informed.shape[-1])
         context = model.image_context(tokens)
         feature = model.project_text(text[:, 0])
-        relevance = patch_relevance(model, plan, tokens, text, feature, valid, context)
+        relevance = patch_relevance(model, plan, tokens, text, feature, valid, context, words)
         chosen = choose_patches(plan, relevance, key)
         masked = (
             jnp.zeros(relevance.shape, bool).at[jnp.arange(len(ids))[:, None], chosen].set(True)
         )
-        return {
+        outputs = {}
+        if words is not None:
+            options = dict(temperature=mim.word_temperature, rarity=mim.word_rarity)
+            nearest = model.read_words(tokens, words, **options).argmax(-1)  # [b, n]
+            outputs['word_codes'] = jnp.take_along_axis(words.entries, nearest, axis=1)
+        return outputs | {
             'codes_with_text': with_text.argmax(-1),
             'codes_without_text': without_text.argmax(-1),
             'scores': with_text.max(-1),
-            'random_codes_with_text': random_codes(told),
-            'random_codes_without_text': random_codes(untold),
+            'random_codes_with_text': random_codes(informed),
+            'random_codes_without_text': random_codes(plain),
             'cls_codes': model.encoding_head(model.to_fusion(tokens[:, 0])).argmax(-1),
             'features': tokens[:, 1:].astype(jnp.float32),
-            'features_with_text': told.astype(jnp.float32),
+            'features_with_text': informed.astype(jnp.float32),
             'relevance': relevance,
             'masked': masked,
             'num_codes': jnp.full(len(ids), with_text.shape[-1]),

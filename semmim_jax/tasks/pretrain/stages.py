@@ -32,4 +32,4 @@ def run_stage(
     results = rows.in_slices(
         lambda part: nn.apply(stage, module)(variables, part), inputs, slices=slices
     )
-    return jax.tree.map(lambda x: x.sum(axis=0), results) if add else rows.together(results)
+    return jax.tree.map(lambda x: x.sum(axis=0), results) if add else rows.merge_slices(results)

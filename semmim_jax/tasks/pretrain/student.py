@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.losses import distillation, itc, itm, lm
+from semmim_jax.losses import distillation, grounding, itc, itm, lm
 from semmim_jax.losses.mean import Mean
+from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking, rows
+from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.teacher import Teacher
@@ -29,7 +31,8 @@ def student_pass(
 ) -> tuple[dict[str, Mean], dict[str, Mean]]:
     """Runs the student and sums up its losses (docs/method.md section 6).
 
-    Between the towers and the rest the whole batch meets: in ITC, and for hard negatives.
+    Between the towers and the rest the whole batch meets: in ITC and the words loss, and for hard
+    negatives.
 
     Args:
       model: bound to the online parameters.
@@ -44,7 +47,7 @@ def student_pass(
       The active losses, unweighted, and the accuracies.
     """
     run = functools.partial(run_stage, model, slices=plan.slices)
-    by_row = draws.by_row()
+    by_row, words = draws.by_row(), plan.words(batch)
     encode = lambda model, inputs: _encode(model, plan, *inputs)
     tokens, text = run(encode, (batch, by_row, teacher), add=False)
     positives = None
@@ -60,6 +63,11 @@ def student_pass(
         alpha=alpha,
         positives=positives,
     )
+    losses, metrics = {'itc': loss}, {}
+    if 'words' in plan.active:
+        losses['words'], metrics['words_accuracy'] = _words_loss(
+            model, plan, tokens[plan.full_view], words
+        )
     negatives = None
     if 'itm' in plan.active:
         similarity = image_to_text, text_to_image
@@ -67,8 +75,9 @@ def student_pass(
             model, plan, tokens, text, draws, batch['image_id'], similarity
         )
     compare = lambda model, inputs: _losses(model, plan, *inputs, alpha)
-    losses, metrics = run(compare, (tokens, text, negatives, by_row, teacher), add=True)
-    return {'itc': loss, **losses}, metrics
+    inputs = tokens, text, negatives, by_row, teacher, words, batch.get('match')
+    more_losses, more_metrics = run(compare, inputs, add=True)
+    return losses | more_losses, metrics | more_metrics
 
 
 def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
@@ -79,7 +88,8 @@ def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
       'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
     """
     nothing = jnp.zeros((len(batch['ids']), plan.grid**2), bool)
-    full = sorted({plan.full_view} | {f'view{view}' for _, view in plan.pairs})
+    full = {plan.full_view} | {f'view{view}' for _, view in plan.pairs}
+    full = sorted(full | {'view2'} if 'local' in plan.active else full)
     views = {view: (batch[view.replace('view', 'image')], nothing) for view in full}
     if 'mim' in plan.active:
         at = jnp.arange(len(nothing))[:, None], teacher.patches
@@ -111,26 +121,28 @@ def _fetch_negatives(
       text and of that with the negative image; and the image, either its row as `index` [b], where
       its keys and values will be at hand, or its tokens as `image` [b, n + 1, d].
     """
-    near = plan.config.itm_negatives == 'local' or rows.shards() == 1
-    draw = functools.partial(masking.hard_negatives, parts=rows.shards() if near else 1)
+    local = plan.config.itm_negatives == 'local' or rows.shards() == 1
+    draw = functools.partial(masking.hard_negatives, parts=rows.shards() if local else 1)
     image_key, text_key = jax.random.split(draws.negatives_key)
     image_to_text, text_to_image = similarity
     image, has_image = draw(image_key, text_to_image, image_id)
     other_text, has_text = draw(text_key, image_to_text, image_id)
-    found = {
-        'text': rows.take(text['clean'], other_text, far=not near),
-        'valid': rows.take(draws.valid, other_text, far=not near),
+    negatives = {
+        'text': rows.take(text['clean'], other_text, any_device=not local),
+        'valid': rows.take(draws.valid, other_text, any_device=not local),
         'weights': jnp.stack([jnp.ones_like(has_text), has_text, has_image], axis=1),
     }
-    if near and plan.slices == 1:
-        return found | {'index': image}
+    if local and plan.slices == 1:
+        return negatives | {'index': image}
     # Tokens travel, not the keys and values of every layer: those are made anew on arrival.
     full = model.to_fusion(tokens[plan.full_view])
-    return found | {'image': rows.take(full, image, far=not near)}
+    return negatives | {'image': rows.take(full, image, any_device=not local)}
 
 
-def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher, alpha):
-    """All losses but ITC, and accuracies; arguments as above, for some of the rows."""
+def _losses(
+    model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher, words, match, alpha
+):
+    """The losses that rows have by themselves, and accuracies; arguments of some of the rows."""
     losses, metrics = {}, {}
     image = tokens[plan.full_view]
     fused = _fuse(model, plan, image, text, negatives, draws)
@@ -145,14 +157,14 @@ def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher
             model.predict_words(fused['mlm']),
             draws.masked.labels,
             draws.masked.weights,
-            teacher_logits=teacher.words,
+            teacher_logits=teacher.mlm_logits,
             alpha=alpha,
         )
     if 'prefix' in plan.active:
         image, split = model.to_fusion(image), draws.split
         context = jnp.concatenate([image, fused['prefix']], axis=1)
-        seen = jnp.concatenate([jnp.ones(image.shape[:2], bool), split.prefix_mask], axis=1)
-        logits = model.decode(split.inputs, context, seen)
+        valid = jnp.concatenate([jnp.ones(image.shape[:2], bool), split.prefix_mask], axis=1)
+        logits = model.decode(split.inputs, context, valid)
         losses['prefix'] = lm.generation_loss(logits, split.labels, split.weights)
     if 'agreement' in plan.active:
         cls = jnp.stack([tokens[f'view{view}'][:, 0] for _, view in plan.pairs], axis=1)
@@ -162,7 +174,12 @@ def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher
             temperature=plan.config.tau_student,
         )
     if 'mim' in plan.active:
-        losses['mim'] = _mim_loss(model, plan, tokens['masked'], text['clean'], draws, teacher)
+        caption = text['clean'], draws.valid, words
+        losses['mim'] = _mim_loss(model, plan, tokens['masked'], caption, teacher)
+    if 'local' in plan.active:
+        losses['local'], metrics['local_patches'] = _local_loss(
+            model, plan, tokens['view2'], match, teacher
+        )
     return losses, metrics
 
 
@@ -205,22 +222,71 @@ def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str
     return fused
 
 
-def _mim_loss(model, plan, tokens, text, draws: Draws, teacher: Teacher) -> Mean:
-    """The loss on masked patches, against the config's target (docs/method.md section 4)."""
-    mim = plan.config.mim
-    told = model.inject(
-        mim.inject_student,
-        tokens,
-        text,
-        draws.valid,
-        positions=teacher.patches,
-        layers=mim.injection_layers,
-    )  # [b, p, d]
+def _mim_loss(model, plan, tokens, caption, teacher: Teacher) -> Mean:
+    """The loss on masked patches, against the config's target (docs/method.md section 4).
+
+    Args:
+      tokens: [b, n + 1, d] of the masked view.
+      caption: the clean one's tokens [b, t, d], their validity [b, t], and its words.
+      teacher: of `teacher_pass`.
+    """
+    mim, (text, valid, words) = plan.config.mim, caption
+    options = dict(text=text, valid=valid, words=words, positions=teacher.patches)
+    patches = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, p, d]
     if mim.target == 'pixel':
-        return distillation.pixel_loss(model.pixel_head(told), teacher.patch_target)
+        return distillation.pixel_loss(model.pixel_head(patches), teacher.patch_target)
     if mim.target == 'feature':
-        return distillation.feature_loss(model.feature_head(told), teacher.patch_target)
-    logits = model.encode_patches(told, separate=mim.target == 'semantic_separate_head')
+        return distillation.feature_loss(model.feature_head(patches), teacher.patch_target)
+    logits = model.encode_patches(patches, separate=mim.target == 'semantic_separate_head')
     return distillation.encoding_loss(
         logits, teacher.patch_target, temperature=plan.config.tau_student
     )
+
+
+def _words_loss(model, plan, tokens, words: Words) -> tuple[Mean, Mean]:
+    """Which captions' words are in which images, over the whole batch (docs/method.md section 4).
+
+    Each word of the batch is compared once, however many captions have it.
+
+    Args:
+      tokens: [b, n + 1, d] of the student's full view.
+      words: of the captions.
+
+    Returns:
+      The loss, and the share of images whose own caption scores highest.
+    """
+    entries, mim = words.entries.reshape(-1), plan.config.mim
+    entries, first, number = jnp.unique(
+        entries, size=plan.batch_words(len(entries)), return_index=True, return_inverse=True
+    )
+    of_batch = words.tokens.reshape(len(words.entries) * words.entries.shape[1], -1)[first]
+    of_batch = rows.replicate(of_batch)  # [u, p]
+    score = lambda model, tokens: model.word_presence(tokens, of_batch, pool=mim.word_pool)
+    presence = run_stage(model, score, tokens, slices=plan.slices, add=False)  # [b, u]
+    number = number.reshape(words.entries.shape)
+    return grounding.words_loss(presence, number, words.valid, scale=mim.word_logit_scale)
+
+
+def _local_loss(model, plan, tokens, match, teacher: Teacher) -> tuple[Mean, Mean]:
+    """View 2, whole and without text, has MIM's targets where it shows a masked patch of view 1.
+
+    See docs/method.md section 4.
+
+    Args:
+      tokens: [b, n + 1, d] of view 2.
+      match: [b, n] int32, which patch of view 1 each patch of view 2 shows; -1: none.
+      teacher: of `teacher_pass`.
+
+    Returns:
+      The loss, and the share of view 2's patches that it is a mean over.
+    """
+    patches = model.inject('none', tokens, None, None, positions=all_patches(tokens), layers=0)
+    separate = plan.config.mim.target == 'semantic_separate_head'
+    loss = grounding.local_loss(
+        model.encode_patches(patches, separate=separate),  # [b, n, k]
+        match,
+        teacher.patches,
+        teacher.patch_target,
+        temperature=plan.config.tau_student,
+    )
+    return loss, Mean(loss.count, jnp.float32(match.size))

@@ -45,11 +45,12 @@ class Pretrain(Task):
         self.plan = Plan(config, special)
         self.model = SemMIM(config.model)
         self.max_tokens = config.data.max_tokens
+        self.max_word_tokens = config.data.lexicon.max_tokens
 
     @property
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators that apply."""
-        semantic = 'mim' in self.plan.active and self.plan.config.mim.target.startswith('semantic')
+        semantic = self.plan.masks and self.plan.config.mim.target.startswith('semantic')
         return ('losses', 'retrieval', 'patterns') if semantic else ('losses', 'retrieval')
 
     @property
@@ -59,14 +60,21 @@ class Pretrain(Task):
         view = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
         ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        return {'image1': view, 'image2': view, 'ids': ids, 'image_id': number}
+        spec = {'image1': view, 'image2': view, 'ids': ids, 'image_id': number}
+        if self.plan.reads_words:
+            places, tokens = self.max_tokens - 2, self.max_word_tokens
+            spec['words'] = jax.ShapeDtypeStruct((places,), jnp.int32)
+            spec['word_tokens'] = jax.ShapeDtypeStruct((places, tokens), jnp.int32)
+            spec['rarity'] = jax.ShapeDtypeStruct((places,), jnp.float32)
+        if 'local' in self.plan.active:
+            spec['match'] = jax.ShapeDtypeStruct((self.plan.grid**2,), jnp.int32)
+        return spec
 
     def init(self, key: jax.Array) -> Any:
         """Parameters of every part that the active losses use, boxed with their logical axes."""
-        size = self.model.config.image.image_size
-        view = jnp.zeros((2, size, size, 3), jnp.uint8)
         ids = jnp.full((2, 5), self.plan.special.cls, jnp.int32)
-        batch = {'image1': view, 'image2': view, 'ids': ids, 'image_id': jnp.arange(2)}
+        fields = jax.tree.map(lambda x: jnp.zeros((2, *x.shape), x.dtype), self.batch_spec)
+        batch = {**fields, 'ids': ids, 'image_id': jnp.arange(2)}
 
         def every_pass(model):
             extra, draws = meta.unbox(self.init_extra(key)), self.plan.draw(key, ids)
@@ -104,7 +112,9 @@ class Pretrain(Task):
           params, ema_params: of student and teacher; no gradient reaches the latter.
           extra: of `init_extra`.
           batch: image1, image2 uint8 [b, s, s, 3]; ids int32 [b, t]; image_id int32 [b]; and
-            maybe labels1 int32 [b, n], patch labels of image1, to measure the mask's guidance.
+            maybe labels1 int32 [b, n], patch labels of image1, to measure the mask's guidance;
+            words int32 [b, w], word_tokens int32 [b, w, p] and rarity [b, w] where words are read
+            (models/grounding.py); match int32 [b, n] where views are matched (data/examples.py).
           key: PRNG key of this step.
           step: scalar, for the ramps.
 
@@ -170,7 +180,7 @@ class Pretrain(Task):
         Balanced targets use all codes evenly even where the teacher gives every row the same
         logits, so the distributions before balancing ('raw') are what shows a collapse.
         """
-        found = {}
+        monitors = {}
         temperature = teacher_temperature(self.plan.config, step)
         for kind in 'cls', 'patch':
             logits, target = getattr(teacher, f'{kind}_logits'), getattr(teacher, f'{kind}_target')
@@ -179,9 +189,9 @@ class Pretrain(Task):
             raw = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
             for prefix, distribution in ((kind, target), (f'{kind}_raw', raw)):
                 stats = distillation.code_statistics(distribution.reshape(-1, logits.shape[-1]))
-                found |= {f'{prefix}_{name}': value for name, value in stats.items()}
+                monitors |= {f'{prefix}_{name}': value for name, value in stats.items()}
         if teacher.patches is not None and 'labels1' in batch:
             objects = (batch['labels1'] > 0).astype(jnp.float32)  # [b, n]
             masked = jnp.take_along_axis(objects, teacher.patches, axis=1)  # [b, p]
-            found['guidance'] = masked.mean() / jnp.maximum(objects.mean(), 1e-6)
-        return {name: Mean.of(value) for name, value in found.items()}
+            monitors['guidance'] = masked.mean() / jnp.maximum(objects.mean(), 1e-6)
+        return {name: Mean.of(value) for name, value in monitors.items()}

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.models.vit import patchify
 from semmim_jax.ops import balance, masking, rows
 from semmim_jax.ops.products import HIGHEST
+from semmim_jax.tasks.pretrain.patches import inject_text
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
 
@@ -19,7 +21,7 @@ class Teacher(NamedTuple):
 
     image: jax.Array  # [b, e] ITC features
     text: jax.Array  # [b, e]
-    words: jax.Array | None = None  # [b, m, v] MLM logits
+    mlm_logits: jax.Array | None = None  # [b, m, v]
     relevance: jax.Array | None = None  # [b, n] of each patch to the caption
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     patch_logits: jax.Array | None = None  # [b, p, k]
@@ -45,49 +47,53 @@ def teacher_pass(
     """
     views = sorted({1} | {teacher for teacher, _ in plan.pairs})
     run = functools.partial(run_stage, model, slices=plan.slices, add=False)
-    by_row = draws.by_row()
-    seen = run(lambda model, inputs: _see(model, plan, views, *inputs), (batch, by_row))
-    found = {name: seen[name] for name in ('image', 'text', 'words', 'relevance')}
-    if 'mim' in plan.active:
-        found['patches'] = patches = choose_patches(plan, seen['relevance'], draws.patch_key)
-        aim = lambda model, inputs: _patch_target(model, plan, *inputs)
-        inputs = batch['image1'], seen['tokens'], seen['told'], draws.valid, patches
-        found['patch_target'] = logits = run(aim, inputs)
+    by_row, words = draws.by_row(), plan.words(batch)
+    encode = lambda model, inputs: _encode(model, plan, views, *inputs)
+    encoded = run(encode, (batch, by_row, words))
+    outputs = {name: encoded[name] for name in ('image', 'text', 'mlm_logits', 'relevance')}
+    if plan.masks:
+        outputs['patches'] = patches = choose_patches(plan, encoded['relevance'], draws.patch_key)
+        target = lambda model, inputs: _patch_target(model, plan, *inputs)
+        caption = encoded['caption'], draws.valid, words
+        inputs = batch['image1'], encoded['tokens'], caption, patches
+        outputs['patch_target'] = logits = run(target, inputs)
         if plan.config.mim.target.startswith('semantic'):
             flat = logits.reshape(-1, logits.shape[-1])  # [b * p, k]
             target = _balance(plan, flat, extra, 'patches', step).reshape(logits.shape)
-            found |= {'patch_logits': logits, 'patch_target': target}
+            outputs |= {'patch_logits': logits, 'patch_target': target}
     if plan.pairs:
-        cls = jnp.stack([seen['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
+        cls = jnp.stack([encoded['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
         logits = model.encoding_head(model.to_fusion(cls))  # [b, pairs, k]
         targets = [_balance(plan, logits[:, i], extra, 'cls', step) for i in range(len(plan.pairs))]
-        found |= {'cls_logits': logits, 'cls_target': jnp.stack(targets, axis=1)}
-    return jax.lax.stop_gradient(Teacher(**found))
+        outputs |= {'cls_logits': logits, 'cls_target': jnp.stack(targets, axis=1)}
+    return jax.lax.stop_gradient(Teacher(**outputs))
 
 
-def _see(model, plan, views, batch, draws: Draws) -> dict[str, jax.Array | None]:
+def _encode(
+    model, plan, views, batch, draws: Draws, words: Words | None
+) -> dict[str, jax.Array | None]:
     """The towers, and what of their output needs no other row.
 
     Args:
-      views: numbers of the views to see, 1 first.
+      views: numbers of the views to encode, 1 first.
 
     Returns:
-      tokens [b, n + 1, d] of view 1, cls [b, v, d], told [b, t, d] (the clean caption), and
-      `image`, `text`, `words` and `relevance` of `Teacher`.
+      tokens [b, n + 1, d] of view 1, cls [b, v, d], caption [b, t, d] (the clean one), and
+      `image`, `text`, `mlm_logits` and `relevance` of `Teacher`.
     """
     mim, mlm = plan.config.mim, 'mlm' in plan.active
     images = rows.join([batch[f'image{view}'] for view in views])
     tokens = rows.split(model.encode_image(images), len(views))
     texts = [batch['ids'], draws.masked.ids] if mlm else [batch['ids']]
-    told = model.encode_text(rows.join(texts), rows.join([draws.valid] * len(texts)))
-    told, *masked = rows.split(told, len(texts))
-    found = {
+    encoded = model.encode_text(rows.join(texts), rows.join([draws.valid] * len(texts)))
+    caption, *masked = rows.split(encoded, len(texts))
+    outputs = {
         'tokens': tokens[0],
         'cls': jnp.stack([view[:, 0] for view in tokens], axis=1),
-        'told': told,
+        'caption': caption,
         'image': model.project_image(tokens[0][:, 0]),
-        'text': model.project_text(told[:, 0]),
-        'words': None,
+        'text': model.project_text(caption[:, 0]),
+        'mlm_logits': None,
         'relevance': None,
     }
     context = None
@@ -95,12 +101,12 @@ def _see(model, plan, views, batch, draws: Draws) -> dict[str, jax.Array | None]
         context = model.image_context(tokens[0])
     if mlm:
         fused = model.fuse(*masked, draws.valid, context, queries=draws.masked.positions)
-        found['words'] = model.predict_words(fused)
-    if 'mim' in plan.active:
-        found['relevance'] = patch_relevance(
-            model, plan, tokens[0], told, found['text'], draws.valid, context
+        outputs['mlm_logits'] = model.predict_words(fused)
+    if plan.masks:
+        outputs['relevance'] = patch_relevance(
+            model, plan, tokens[0], caption, outputs['text'], draws.valid, context, words
         )
-    return found
+    return outputs
 
 
 def teacher_temperature(config: Any, step: Any) -> jax.Array:
@@ -112,7 +118,7 @@ def teacher_temperature(config: Any, step: Any) -> jax.Array:
     return config.tau_teacher_start + share * (config.tau_teacher_end - config.tau_teacher_start)
 
 
-def patch_relevance(model, plan, tokens, text, text_feature, valid, context) -> jax.Array:
+def patch_relevance(model, plan, tokens, text, text_feature, valid, context, words) -> jax.Array:
     """Relevance of each patch to the paired text (docs/method.md section 3).
 
     Args:
@@ -120,13 +126,19 @@ def patch_relevance(model, plan, tokens, text, text_feature, valid, context) -> 
       tokens: [b, n + 1, d] of the image.
       text: [b, t, d], its feature [b, e] and its validity [b, t].
       context: fusion keys and values of the image.
+      words: of the caption; None if the masking is not 'words'.
 
     Returns:
       [b, n] float32; zeros where the masking does not look at the text.
     """
-    masking_kind = plan.config.mim.masking
+    mim = plan.config.mim
+    masking_kind = mim.masking
+    if masking_kind == 'words':
+        options = dict(temperature=mim.word_temperature, rarity=mim.word_rarity)
+        attention = model.read_words(tokens, words, **options)  # [b, n, w]
+        return (attention * words.rarity[:, None]).max(axis=-1)
     if masking_kind == 'cross_attention':
-        layer = plan.config.mim.attention_layer
+        layer = mim.attention_layer
         # The log makes the draw at temperature 1 proportional to the attention.
         attention = model.text_to_patch_attention(text, valid, context, layer=layer)
         return jnp.log(jnp.maximum(attention, 1e-30))
@@ -154,14 +166,14 @@ def choose_patches(plan: Plan, relevance: jax.Array, key: jax.Array) -> jax.Arra
     return masking.top_patches(scores, plan.mask_count)
 
 
-def _patch_target(model, plan, images, tokens, told, valid, patches) -> jax.Array:
+def _patch_target(model, plan, images, tokens, caption, patches) -> jax.Array:
     """What the student has to predict at the masked patches [b, p, ...], logits not yet balanced.
 
     See docs/method.md section 4.
 
     Args:
       images: [b, s, s, 3], view 1; its tokens [b, n + 1, d].
-      told: [b, t, d], the clean caption; its validity [b, t].
+      caption: the clean one's tokens [b, t, d], their validity [b, t], and its words.
       patches: [b, p].
     """
     mim, at = plan.config.mim, patches[..., None]
@@ -170,10 +182,9 @@ def _patch_target(model, plan, images, tokens, told, valid, patches) -> jax.Arra
         return jnp.take_along_axis(pixels, at, axis=1)
     if mim.target == 'feature':
         return jnp.take_along_axis(tokens, at + 1, axis=1)
-    layers = mim.injection_layers
-    tokens = model.inject(
-        mim.inject_teacher, tokens, told, valid, positions=patches, layers=layers
-    )  # [b, p, d]
+    text, valid, words = caption
+    options = dict(text=text, valid=valid, words=words, positions=patches)
+    tokens = inject_text(model, mim, mim.inject_teacher, tokens, **options)  # [b, p, d]
     return model.encode_patches(tokens, separate=mim.target == 'semantic_separate_head')
 
 

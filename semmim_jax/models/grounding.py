@@ -1,0 +1,118 @@
+"""Word grounding: which word of its caption each patch resembles (docs/method.md section 4).
+
+A word is the mean of its tokens' embeddings, without context. So a patch can learn the names of
+what it shows, and a caption reaches a patch through those names only.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.layers import LAST_DENSE, dense, unit
+from semmim_jax.ops.products import HIGHEST
+
+
+class Words(NamedTuple):
+    """The words of captions, as `data.lexicon.Lexicon` has them."""
+
+    entries: jax.Array  # [b, w] int32, which entry of the lexicon; -1: no word
+    tokens: jax.Array  # [b, w, p] int32, its token ids; -1: fewer than p tokens
+    rarity: jax.Array  # [b, w] float32, -log of the share of the corpus's captions that have it
+
+    @property
+    def valid(self) -> jax.Array:
+        """Which are words: [b, w] bool."""
+        return self.entries >= 0
+
+
+class Grounding(nn.Module):
+    """Compares patches with words, and adds to each patch the words that it resembles.
+
+    Attributes:
+      embed_dim: of the space in which they are compared.
+      width: of the tokens that words are added to.
+      dtype: of that addition.
+    """
+
+    embed_dim: int
+    width: int
+    dtype: Any
+
+    def setup(self):
+        self.patch_projection = dense(self.embed_dim, ('embed', None), **LAST_DENSE)
+        self.word_projection = dense(self.embed_dim, ('embed', None), **LAST_DENSE)
+        self.injection = dense(self.width, ('embed', None), dtype=self.dtype)
+
+    def patches(self, patches: jax.Array) -> jax.Array:
+        """Patch tokens [..., d] -> unit features [..., e], float32."""
+        return unit(self.patch_projection(patches))
+
+    def words(self, vectors: jax.Array) -> jax.Array:
+        """Word vectors [..., d] -> unit features [..., e], float32."""
+        return unit(self.word_projection(vectors))
+
+    def presence(self, patches: jax.Array, vectors: jax.Array, *, pool: float) -> jax.Array:
+        """How much each word is somewhere in an image: log-mean-exp of its cosine over patches.
+
+        Args:
+          patches: [b, n, d] of the image tower.
+          vectors: [u, d] of any words.
+          pool: temperature; towards 0 the best patch alone counts.
+
+        Returns:
+          [b, u] float32.
+        """
+        features = self.patches(patches), self.words(vectors)
+        cosines = jnp.einsum('bne,ue->bnu', *features, precision=HIGHEST)
+        count = cosines.shape[1]
+        return pool * (jax.nn.logsumexp(cosines / pool, axis=1) - jnp.log(count))
+
+    def attention(
+        self,
+        patches: jax.Array,
+        vectors: jax.Array,
+        words: Words,
+        *,
+        temperature: float,
+        rarity: float,
+    ) -> jax.Array:
+        """Which words of its caption each patch reads.
+
+        Args:
+          patches: [b, n, d] of the image tower.
+          vectors: [b, w, d] of the words.
+          words: of the captions.
+          temperature: of the softmax over cosines.
+          rarity: weight of a word's rarity.
+
+        Returns:
+          [b, n, w] float32; each patch's weights sum to 1, or are 0 where a caption has no word.
+        """
+        features = self.patches(patches), self.words(vectors)
+        cosines = jnp.einsum('bne,bwe->bnw', *features, precision=HIGHEST)
+        logits = cosines / temperature + rarity * words.rarity[:, None]
+        valid = words.valid[:, None]  # [b, 1, w]
+        return jax.nn.softmax(jnp.where(valid, logits, -1e9), axis=-1) * valid
+
+    def inject(
+        self, tokens: jax.Array, attention: jax.Array, vectors: jax.Array, *, scale: float
+    ) -> jax.Array:
+        """Adds to each patch the words that it reads.
+
+        Word embeddings are short beside image tokens; brought to the length of a normalised token,
+        sqrt(d), times `scale`, they show.
+
+        Args:
+          tokens: [b, n, d'] in the fusion encoder's width.
+          attention: [b, n, w].
+          vectors: [b, w, d].
+          scale: of the words beside a patch of unit variance.
+
+        Returns:
+          [b, n, d'].
+        """
+        vectors = unit(vectors) * vectors.shape[-1] ** 0.5
+        read = jnp.einsum('bnw,bwd->bnd', attention.astype(self.dtype), self.injection(vectors))
+        return tokens + scale * read
