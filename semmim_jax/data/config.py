@@ -1,6 +1,5 @@
 """The part of `config.data` that data/ reads, by type; configs/*.py say what each field means."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -34,6 +33,5 @@ class DataConfig(Protocol):
     prefetch: int
     captions: CaptionsConfig
     augment: AugmentConfig
-    emoji_scenes: Mapping[str, Any]  # fields of the dataclass emoji/scenes.py, EmojiScenes
 
-    def __getitem__(self, name: str) -> Any: ...
+    def __getitem__(self, name: str) -> Any: ...  # whatever else a corpus or a task has there

@@ -31,7 +31,7 @@ _TEXTS: tuple[type[SceneTexts], ...] = (
 
 
 def _make(split: str, data_config: DataConfig, *, texts: type[SceneTexts] | None) -> Source:
-    options = dict(data_config.emoji_scenes)
+    options = dict(data_config['emoji_scenes'])
     known = {field.name for field in dataclasses.fields(EmojiScenes)} - {'split'}
     for what, keys in (('lacks', known - set(options)), ('has unknown', set(options) - known)):
         if keys:
