@@ -118,6 +118,7 @@ class PretrainExamples(ExampleMaker):
             )
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """Two augmented views and one of the captions."""
         caption = self.caption(record, rng)
         labels = record.get('labels')
         image1, labels1 = self.view(record['image'], rng, text=caption, labels=labels)
@@ -141,6 +142,7 @@ class RetrievalExamples(ExampleMaker):
     max_tokens: int
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """One augmented view and one of the captions."""
         caption = self.caption(record, rng)
         image, _ = self.view(record['image'], rng, text=caption)
         return dict(
@@ -179,6 +181,7 @@ class GenerateExamples(ExampleMaker):
             checked.update(targets)
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """An augmented view, the prompt, and one target, drawn by weight; ValueError if too long."""
         prompt = record.get('prompt', '')
         if 'captions' in record:
             target, weight = self.clean(self.caption(record, rng)), 1.0
@@ -222,6 +225,7 @@ class SelfCriticalExamples(GenerateExamples):
     references: int
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """An augmented view, the prompt, and all references."""
         prompt = record.get('prompt', '')
         texts = ' '.join(self._right(record))
         see: _See = lambda image: self.view(image, rng, text=f'{prompt} {texts}')[0]
@@ -267,6 +271,7 @@ class ClassifyExamples(ExampleMaker):
             _check_targets(targets, where)
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """An augmented view, the prompt, and the label or scores."""
         see: _See = lambda image: self.view(image, rng, text=record['prompt'])[0]
         return {
             **self.pictures(record, see),

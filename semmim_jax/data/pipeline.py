@@ -41,13 +41,15 @@ class Batch:
 class ExampleMaker(Protocol):
     """Makes the fields of a training example, see data/examples.py; picklable."""
 
-    def __call__(self, record: Record, rng: np.random.Generator, /) -> Fields: ...
+    def __call__(self, record: Record, rng: np.random.Generator, /) -> Fields:
+        """The fields, arrays of fixed shapes; `rng` makes every random choice."""
 
 
 class EvaluationMaker(Protocol):
     """Makes the fields of an example of evaluation, see data/examples.py."""
 
-    def evaluation(self, record: Record, /) -> Fields: ...
+    def evaluation(self, record: Record, /) -> Fields:
+        """The inputs alone, not augmented."""
 
 
 class _GrainIterator(Protocol):
