@@ -181,7 +181,7 @@ class GenerateExamples(ExampleMaker):
             checked.update(targets)
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
-        """An augmented view, the prompt, and one target, drawn by weight; ValueError if too long."""
+        """An augmented view, the prompt, and a target drawn by weight; ValueError if too long."""
         prompt = record.get('prompt', '')
         if 'captions' in record:
             target, weight = self.clean(self.caption(record, rng)), 1.0
