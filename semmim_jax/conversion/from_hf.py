@@ -22,7 +22,7 @@ from semmim_jax.conversion.table import ConversionError, Row, Shape, placed, to_
 def from_hf(
     folder: str | pathlib.Path,
     *,
-    model: Any,
+    model: Mapping[str, Any],
     shapes: Mapping[str, Shape],
     part: str = '',
     fusion: bool = True,
@@ -79,7 +79,7 @@ def _today(name: str) -> str:
 
 
 def _stacks(
-    folder: pathlib.Path, *, layers: int, model: Any, parts: set[str]
+    folder: pathlib.Path, *, layers: int, model: Mapping[str, Any], parts: set[str]
 ) -> dict[str, tuple[int, int]]:
     """First layer and number of layers of a text checkpoint that go to each part."""
     text, fusion, decoder = model['text']['depth'], model['fusion_depth'], model['decoder_depth']

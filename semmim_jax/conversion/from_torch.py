@@ -28,7 +28,9 @@ ALBEF = {
 }
 
 
-def from_torch(path: str | pathlib.Path, *, model: Any, shapes: Mapping[str, Shape]) -> Loaded:
+def from_torch(
+    path: str | pathlib.Path, *, model: Mapping[str, Any], shapes: Mapping[str, Shape]
+) -> Loaded:
     """Our parameters from an ALBEF checkpoint or from a folder of `to_torch`.
 
     Parts of our model of which the file holds no tensor stay fresh; the two towers must be there.
@@ -84,7 +86,7 @@ def _own_settings(path: pathlib.Path) -> dict[str, Any] | None:
     return found if found.get('model_type') == 'semmim' else None
 
 
-def _check_settings(path: pathlib.Path, *, model: Any) -> list[str]:
+def _check_settings(path: pathlib.Path, *, model: Mapping[str, Any]) -> list[str]:
     """Raises ConversionError for all that contradicts `config.model`; returns notes."""
     settings = _own_settings(path)
     wrong = [

@@ -77,7 +77,7 @@ def fit_weights(
     params: Mapping[str, np.ndarray],
     config: Mapping[str, Any],
     *,
-    model: Any,
+    model: Mapping[str, Any],
     shapes: Mapping[str, Shape],
     origin: str,
     more_words: bool,
