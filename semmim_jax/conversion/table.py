@@ -8,7 +8,7 @@ handled here, and every tensor that has no place is an error.
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
       table: of one family.
       shapes: of our parameters; all that the table names must be there.
     """
-    found = {}
+    found: dict[str, Shape] = {}
     for row in table:
         parts = [row.layout.shape(leaf) for leaf in row.leaves(shapes)]
         shape = parts[0] if len(parts) == 1 else (sum(p[0] for p in parts), *parts[0][1:])
@@ -145,13 +145,18 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def unused(
-    table: Table, *, foreign: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], ignore
+    table: Table,
+    *,
+    foreign: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Shape],
+    ignore: Collection[str],
 ) -> dict[str, list[str]]:
     """Their tensors that the table does not ask for, by the pattern of `ignore` that knows them.
 
     What no pattern knows stands under ''. Arguments as in `to_ours`.
     """
-    wanted, found = expected(table, shapes=shapes), {}
+    wanted = expected(table, shapes=shapes)
+    found: dict[str, list[str]] = {}
     for name in foreign:
         if name not in wanted:
             known = (pattern for pattern in ignore if fnmatch.fnmatchcase(name, pattern))
@@ -206,7 +211,8 @@ def to_ours(
             'differs from what it should repeat': [
                 f'{name} ({other})'
                 for name, other in tied.items()
-                if name in foreign and not np.array_equal(foreign[name], foreign.get(other))
+                if name in foreign
+                and (other not in foreign or not np.array_equal(foreign[name], foreign[other]))
             ],
         },
     )
@@ -215,7 +221,7 @@ def to_ours(
         leaves = row.leaves(shapes)
         rows = [row.layout.shape(leaf)[:1] for leaf in leaves]
         ends = np.cumsum([r[0] for r in rows[:-1]])  # none for a single tensor
-        parts = {path: [] for path in row.paths}
+        parts: dict[str, list[np.ndarray]] = {path: [] for path in row.paths}
         for name in row.names(shapes):
             pieces = np.split(foreign[name], ends) if len(leaves) > 1 else [foreign[name]]
             for path, piece, leaf in zip(row.paths, pieces, leaves, strict=True):

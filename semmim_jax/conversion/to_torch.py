@@ -199,5 +199,5 @@ def _copy_module(folder: pathlib.Path) -> None:
         (folder / f'{copied}.py').write_text(source, encoding='utf-8')
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def _write_json(path: pathlib.Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')

@@ -182,7 +182,7 @@ class SemMIM(nn.Module):
         depth = self.config['text']['depth']
         return self.text_encoder.bert.encoder(embedded, mask=mask, stop=depth), mask
 
-    def _fuse(self, text_tokens: Tensor, mask: Tensor, image_tokens: Tensor) -> Tensor:
+    def _fuse(self, text_tokens: Tensor, mask: Tensor | None, image_tokens: Tensor) -> Tensor:
         """Text tokens [b, t, d] after the fusion encoder, where they read the image's."""
         depth = self.config['text']['depth']
         return self.text_encoder.bert.encoder(
@@ -207,15 +207,18 @@ class SemMIM(nn.Module):
         self._need('text_encoder.cls' in self.parts, tasks='pretrain')
         return self.text_encoder.predict(self.fuse(images, ids))
 
-    def patterns(self, images: Any, texts=None) -> tuple[Tensor, Tensor]:
+    def patterns(
+        self, images: Any, texts: str | list[str] | Tensor | Encoded | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Distributions over the encoding space: of CLS [b, k], and of patches [b, n, k], which
         have read the texts, if there are any, as they did in training."""
         settings = self.config['patterns']
         self._need(settings is not None, tasks='pretrain')
         image = self.encode_image(images)
         tokens = image.tokens
-        inject = 'none' if texts is None else settings['inject']
-        if inject == 'cross_attention':  # the first fusion layers, image reads text
+        inject = settings['inject']
+        if texts is not None and inject == 'cross_attention':
+            # The first fusion layers; the image reads the text.
             text, depth = self.encode_text(texts), self.config['text']['depth']
             patches = self.text_encoder.bert.encoder(
                 tokens,
@@ -224,10 +227,10 @@ class SemMIM(nn.Module):
                 start=depth,
                 stop=depth + settings['layers'],
             )
-        elif inject == 'global':
+        elif texts is not None and inject == 'global':
             patches = tokens + self.text_injection(self.encode_text(texts).tokens[:, :1])
-        elif inject == 'words':
-            patches = self._with_words(image, self.encode_text(texts).source)
+        elif texts is not None and inject == 'words':
+            patches = self._with_words(image, self.encode_text(texts))
         else:
             patches = tokens
         patch_head = getattr(self, settings['head'])
@@ -235,10 +238,12 @@ class SemMIM(nn.Module):
         temperature = settings['temperature']
         return (cls_cosines / temperature).softmax(-1), (patch_cosines / temperature).softmax(-1)
 
-    def _with_words(self, image: Encoded, ids: Tensor) -> Tensor:
-        """Tokens of images with the words of ids [b, t] in those patches that resemble them."""
+    def _with_words(self, image: Encoded, text: Encoded) -> Tensor:
+        """Tokens of images with the words of the texts in those patches that resemble them."""
         settings = self.config['patterns']['words']
-        tokens, rarity = self.lexicon(ids.to(self.temp.device))
+        if self.lexicon is None or image.source is None or text.source is None:
+            raise ValueError('patches read words by the lexicon of `SemMIM.load`')
+        tokens, rarity = self.lexicon(text.source)
         vectors = word_vectors(self.text_encoder.bert.embeddings.word_embeddings.weight, tokens)
         attention = self.grounding.attention(
             image.source,
@@ -273,7 +278,7 @@ class SemMIM(nn.Module):
         its list of answers, or the likeliest label."""
         if 'cls_head' in self.parts:
             found = self.classify(images, questions)
-            return [max(labels, key=labels.get) for labels in found]
+            return [max(labels, key=labels.__getitem__) for labels in found]
         self._need('decoding' in self.task, tasks='generate, self_critical, classify')
         if self.task['rank']:
             index, _ = self.rank(images, questions)

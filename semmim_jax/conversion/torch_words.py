@@ -21,6 +21,7 @@ class Lexicon:
         value = json.loads(pathlib.Path(path).read_text('utf-8'))
         self.skipped, self.captions = set(value['skipped']), value['captions']
         self.places, self.max_tokens = value['places'], value['max_tokens']
+        self.counts: dict[tuple[int, ...], int]
         self.counts = {(token,): count for token, count in enumerate(value['counts'])}
         self.counts |= {tuple(name['tokens']): name['captions'] for name in value['names']}
         self.names = sorted((n for n in self.counts if len(n) > 1), key=lambda n: (-len(n), n))
@@ -76,7 +77,8 @@ class Grounding(nn.Module):
     def forward(self, tokens: Tensor, attention: Tensor, vectors: Tensor, scale: float) -> Tensor:
         """Tokens [b, n, d] with the words [b, w, d] that they read added to them."""
         vectors = functional.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
-        return tokens + scale * (attention.to(tokens.dtype) @ self.injection(vectors))
+        words: Tensor = attention.to(tokens.dtype) @ self.injection(vectors)
+        return tokens + scale * words
 
 
 def word_vectors(embeddings: Tensor, tokens: Tensor) -> Tensor:

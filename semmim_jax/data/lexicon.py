@@ -12,10 +12,11 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
+from semmim_jax.data.config import DataConfig, LexiconConfig
+from semmim_jax.data.records import Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 
@@ -111,7 +112,7 @@ class Lexicon:
         return starting
 
 
-def make_lexicon(source: Any, tokenizer: Tokenizer, *, data_config: Any) -> Lexicon:
+def make_lexicon(source: Source, tokenizer: Tokenizer, *, data_config: DataConfig) -> Lexicon:
     """Counts the captions of a source, once.
 
     Args:
@@ -122,7 +123,7 @@ def make_lexicon(source: Any, tokenizer: Tokenizer, *, data_config: Any) -> Lexi
     """
     options, length = data_config.lexicon, data_config.max_tokens
     skipped = {getattr(tokenizer, f'{role}_id') for role in ('pad', 'unk', 'cls', 'sep', 'mask')}
-    rows = []
+    rows: list[list[Entry]] = []
     for caption in _captions(source, options.captions):
         ids = tokenizer.encode(clean_caption(caption, max_words=data_config.max_words), length)
         rows.append([(int(token),) for token in ids if token != tokenizer.pad_id])
@@ -136,7 +137,7 @@ def make_lexicon(source: Any, tokenizer: Tokenizer, *, data_config: Any) -> Lexi
         max_tokens=options.max_tokens,
         places=length - 2,
     )
-    counts = collections.Counter()
+    counts: collections.Counter[int] = collections.Counter()
     for row in rows:
         counts.update(set(lexicon.read(token for part in row for token in part)))
     return dataclasses.replace(lexicon, counts=tuple(counts[i] for i in range(len(lexicon))))
@@ -162,7 +163,7 @@ def lexicon_of_text(text: str, *, origin: str) -> Lexicon:
         raise ValueError(f'{origin}: not a lexicon: {error!r:.200}') from None
 
 
-def _captions(source: Any, limit: int) -> Iterator[str]:
+def _captions(source: Source, limit: int) -> Iterator[str]:
     """Captions of evenly spread records, all of each, up to a number of captions."""
     records = min(len(source), -(-limit // max(1, len(source.entry(0)['captions']))))
     given = 0
@@ -183,12 +184,13 @@ def _pieces(tokens: Sequence[str]) -> set[int]:
 
 
 def _find_names(
-    rows: list[list[Entry]], skipped: set[int], pieces: set[int], options: Any
+    rows: list[list[Entry]], skipped: set[int], pieces: set[int], options: LexiconConfig
 ) -> list[Entry]:
     """The names in captions' tokens, in order; `rows` are left as they were."""
     names: set[Entry] = set()
     for _ in range(_ROUNDS):
-        ones, pairs = collections.Counter(), collections.Counter()
+        ones: collections.Counter[Entry] = collections.Counter()
+        pairs: collections.Counter[tuple[Entry, Entry]] = collections.Counter()
         for row in rows:
             ones.update(row)
             pairs.update(zip(row, row[1:]))

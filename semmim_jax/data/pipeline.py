@@ -12,13 +12,16 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self
 
 import grain
 import numpy as np
 from absl import flags
 
 from semmim_jax.data import transforms
+from semmim_jax.data.config import DataConfig
+from semmim_jax.data.records import CaptionSource, Fields, PlacedRecord, Record, Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.unreadable import Replacing, TooManyUnreadable
@@ -35,13 +38,35 @@ class Batch:
     info: dict[str, np.ndarray]
 
 
+class ExampleMaker(Protocol):
+    """Makes the fields of a training example, see data/examples.py; picklable."""
+
+    def __call__(self, record: Record, rng: np.random.Generator, /) -> Fields:
+        """The fields, arrays of fixed shapes; `rng` makes every random choice."""
+
+
+class EvaluationMaker(Protocol):
+    """Makes the fields of an example of evaluation, see data/examples.py."""
+
+    def evaluation(self, record: Record, /) -> Fields:
+        """The inputs alone, not augmented."""
+
+
+class _GrainIterator(Protocol):
+    """What is used of Grain's iterators, which have no types."""
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
 class TrainBatches(Iterator[Batch]):
     """Endless training batches of one host; counts rows and replaced records as they pass.
 
     Close it (or use it in `with`) to stop workers at once; dropping it stops them too.
     """
 
-    def __init__(self, iterator, *, max_replaced: float):
+    def __init__(self, iterator: _GrainIterator, *, max_replaced: float):
         self._iterator = [iterator]  # held here alone, so that closing also lets go of it
         # At exit too: Grain's iterators cannot close once the interpreter takes modules apart.
         self._close = weakref.finalize(self, _close, self._iterator)
@@ -65,16 +90,17 @@ class TrainBatches(Iterator[Batch]):
         return Batch(fields, info)
 
     def close(self) -> None:
+        """Stops the workers; iteration then ends. A second call does nothing."""
         self._close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-def _close(held: list) -> None:
+def _close(held: list[_GrainIterator]) -> None:
     while held:
         held.pop().close()
 
@@ -83,9 +109,9 @@ def _close(held: list) -> None:
 class _Placed:
     """A row maker whose rows also say where they come from."""
 
-    make_example: Callable[[dict, np.random.Generator], dict[str, np.ndarray]]
+    make_example: ExampleMaker
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, record: PlacedRecord, rng: np.random.Generator) -> Fields:
         return {
             **self.make_example(record, rng),
             'index': np.int64(record['index']),
@@ -94,9 +120,9 @@ class _Placed:
 
 
 def train_batches(
-    source,
-    make_example: Callable[[dict, np.random.Generator], dict[str, np.ndarray]],
-    data_config,
+    source: Source,
+    make_example: ExampleMaker,
+    data_config: DataConfig,
     *,
     batch_size: int,
     seed: int,
@@ -145,7 +171,12 @@ def train_batches(
 
 
 def eval_image_batches(
-    source, data_config, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    data_config: DataConfig,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every distinct image of a source once, in order of first appearance, not augmented.
 
@@ -158,14 +189,19 @@ def eval_image_batches(
     Raises ValueError if batch_size does not divide by process_count; UnreadableRecord for an
     unreadable image: a score over other images than the named ones would be wrong.
     """
-    make = lambda record: _eval_row(record, data_config)
+    make: Callable[[Record], Fields] = lambda record: _eval_row(record, data_config)
     yield from _padded(
         source, unique_images(source), make, batch_size, process_index, process_count
     )
 
 
 def eval_batches(
-    source, make_example, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    make_example: EvaluationMaker,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
@@ -186,13 +222,14 @@ def eval_batches(
     )
 
 
-def eval_texts(source, data_config) -> tuple[list[str], np.ndarray]:
+def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str], np.ndarray]:
     """Every caption of a source, cleaned, and which image it belongs to.
 
     Returns texts and image_of_text int32 [texts]: a position in the order of eval_image_batches.
     """
     order = {source.image_id(i): n for n, i in enumerate(unique_images(source))}
-    texts, image_of_text = [], []
+    texts: list[str] = []
+    image_of_text: list[int] = []
     for i in range(len(source)):
         for caption in source.captions(i):
             texts.append(clean_caption(caption, max_words=data_config.max_words))
@@ -212,16 +249,21 @@ def eval_text_batches(
         yield dict(ids=ids, valid=np.arange(batch_size) < len(chunk))
 
 
-def unique_images(source) -> list[int]:
+def unique_images(source: Source) -> list[int]:
     """Positions of the first record of each image id, in order."""
-    first = {}
+    first: dict[int, int] = {}
     for i in range(len(source)):
         first.setdefault(source.image_id(i), i)
     return list(first.values())
 
 
 def _padded(
-    source, positions, make, batch_size: int, process_index: int, process_count: int
+    source: Source,
+    positions: Sequence[int],
+    make: Callable[[Record], Fields],
+    batch_size: int,
+    process_index: int,
+    process_count: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     """This host's rows of the records at `positions`, and `valid`, in full batches."""
     if batch_size < 1 or batch_size % process_count:
@@ -232,7 +274,7 @@ def _padded(
         rows = [make(source[i]) for i in positions[begin : begin + share]]
         # A host with no row of the last batch still yields one of the same fields.
         example = rows[0] if rows else make(source[positions[0]])
-        batch = {}
+        batch: dict[str, np.ndarray] = {}
         for name, value in example.items():
             batch[name] = np.zeros((share, *value.shape), value.dtype)
             for r, row in enumerate(rows):
@@ -241,11 +283,11 @@ def _padded(
         yield batch
 
 
-def _eval_row(record: dict, data_config) -> dict[str, np.ndarray]:
+def _eval_row(record: Record, data_config: DataConfig) -> Fields:
     image, labels = transforms.eval_view(
         record['image'], record.get('labels'), size=data_config.image_size
     )
-    row = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
+    row: Fields = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
     if labels is not None:
         row['labels'] = transforms.patch_labels(labels, data_config.patch_size)
     return row
@@ -284,5 +326,7 @@ def _start_worker(worker: int, workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker process
+    parent.join()
     os._exit(1)

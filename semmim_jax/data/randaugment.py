@@ -138,12 +138,17 @@ def _matrix(name: str, amount: float, shape: tuple[int, int]) -> np.ndarray:
 def _to_source(matrix: np.ndarray) -> np.ndarray:
     """The inverse of a matrix for cv2.warpAffine, whose whole numbers are centres of pixels, as
     `views.Step` has it, where they are corners."""
-    inverse = cv2.invertAffineTransform(matrix)
-    inverse[:, 2] += 0.5 - inverse[:, :2] @ (0.5, 0.5)
+    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    inverse[:, 2] += 0.5 - inverse[:, :2].sum(axis=1) / 2
     return inverse
 
 
-def _warp(array: np.ndarray, matrix: np.ndarray, interpolation: int, outside) -> np.ndarray:
+def _warp(
+    array: np.ndarray,
+    matrix: np.ndarray,
+    interpolation: int,
+    outside: int | tuple[int, int, int],
+) -> np.ndarray:
     height, width = array.shape[:2]
     return cv2.warpAffine(
         array,

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from semmim_jax.data.json_files import read_json
 from semmim_jax.data.lexicon import Lexicon, lexicon_of_text
@@ -30,8 +30,13 @@ def run_files(
 class Saved(Protocol):
     """What a checkpoint says of its run; see training/checkpoint.py, SavedRun."""
 
-    config: Mapping[str, Any]
-    files: Mapping[str, str]  # {} in checkpoints of commit e475ad3 and before
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved experiment as plain values."""
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Of `run_files`; {} in checkpoints of commit e475ad3 and before."""
 
 
 def tokenizer_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> Tokenizer:
@@ -45,7 +50,7 @@ def tokenizer_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> Tokenizer:
 def labels_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> tuple[str, ...]:
     """What the task of a checkpoint chooses from; as `tokenizer_of_run`."""
     if not saved.files:
-        return tuple(read_json(pathlib.Path(workdir) / LABELS))
+        return tuple(cast(list[str], read_json(pathlib.Path(workdir) / LABELS)))
     return tuple(json.loads(saved.files[LABELS]))
 
 

@@ -1,5 +1,6 @@
 """Augmented training views, the plain evaluation view, and labels of patches."""
 
+import dataclasses
 import math
 import re
 
@@ -15,6 +16,18 @@ _ASPECT = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """A plain, picklable copy of config.data.augment."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
+
+
 def augmented_view(
     image: np.ndarray,
     labels: np.ndarray | None,
@@ -22,7 +35,7 @@ def augmented_view(
     *,
     size: int,
     may_flip: bool,
-    augment,
+    augment: Augment,
 ) -> View:
     """One training view: random resized crop, flip with probability 1/2, RandAugment.
 
@@ -32,7 +45,7 @@ def augmented_view(
       rng: all randomness of the view.
       size: side of the view in pixels.
       may_flip: False if the caption says left or right (`mentions_side`).
-      augment: attributes crop_scale, flip, ops, level, prob, fill (config.data.augment).
+      augment: how strongly.
 
     Returns a view of [size, size] pixels.
     """
@@ -137,7 +150,8 @@ def patch_labels(labels: np.ndarray, patch_size: int) -> np.ndarray:
         (patches + kinds * np.arange(len(patches))[:, None]).ravel(),
         minlength=kinds * len(patches),
     )
-    return counts.reshape(-1, kinds).argmax(1).astype(np.int32)  # [n]
+    commonest: np.ndarray = counts.reshape(-1, kinds).argmax(1)  # [n]
+    return commonest.astype(np.int32)
 
 
 def _crop_labels(labels: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:

@@ -147,34 +147,42 @@ class PatternRow:
 
     @property
     def object_nmi_gain_shuffled(self) -> float:
+        """Object NMI minus what it is with its codes shuffled."""
         return self.object_nmi - self.object_nmi_shuffled
 
     @property
     def object_nmi_gain_other_image(self) -> float:
+        """Object NMI minus what it is with another image's codes."""
         return self.object_nmi - self.object_nmi_other_image
 
     @property
     def object_purity_gain_shuffled(self) -> float:
+        """Object purity minus what it is with its codes shuffled."""
         return self.object_purity - self.object_purity_shuffled
 
     @property
     def object_purity_gain_other_image(self) -> float:
+        """Object purity minus what it is with another image's codes."""
         return self.object_purity - self.object_purity_other_image
 
     @property
     def in_image_nmi_gain_shuffled(self) -> float:
+        """In-image NMI minus what it is with its codes shuffled."""
         return self.in_image_nmi - self.in_image_nmi_shuffled
 
     @property
     def in_image_nmi_gain_other_image(self) -> float:
+        """In-image NMI minus what it is with another image's codes."""
         return self.in_image_nmi - self.in_image_nmi_other_image
 
     @property
     def cross_image_gain(self) -> float:
+        """Cross-image agreement minus that of any two codes."""
         return self.cross_image - self.cross_image_chance
 
     @property
     def is_head(self) -> bool:
+        """Whether the coding is the model's own, no control."""
         return self.coding == 'head'
 
     @property

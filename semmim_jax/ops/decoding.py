@@ -28,12 +28,15 @@ def greedy(
       [b, length] int32, without `start`.
     """
 
-    def write(position, state):
+    def write(
+        position: jax.Array, state: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         tokens, ended = state
         token = next_logits(tokens[:, :-1], position).argmax(-1)  # [b]
         token = jnp.where(ended, pad, token)
         return tokens.at[:, position + 1].set(token), ended | (token == end)
 
-    tokens = jnp.full((rows, length + 1), pad, jnp.int32).at[:, 0].set(start)
-    tokens, _ = jax.lax.fori_loop(0, length, write, (tokens, jnp.zeros(rows, bool)))
+    begun = jnp.full((rows, length + 1), pad, jnp.int32).at[:, 0].set(start)
+    tokens: jax.Array
+    tokens, _ = jax.lax.fori_loop(0, length, write, (begun, jnp.zeros(rows, bool)))
     return tokens[:, 1:]

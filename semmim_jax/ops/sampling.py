@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from semmim_jax.ops.beam import NextLogits
 from semmim_jax.ops.special_tokens import SpecialTokens
 
+_State = tuple[jax.Array, jax.Array, Any]  # last tokens [b * g], which texts have ended, cache
+
 
 def draw_texts(
     next_logits: NextLogits,
@@ -41,7 +43,7 @@ def draw_texts(
     texts = rows * (1 + samples)
     noisy = jnp.arange(texts) % (1 + samples) > 0
 
-    def write(state, position):
+    def write(state: _State, position: jax.Array) -> tuple[_State, jax.Array]:
         last, ended, cache = state
         logits, cache = next_logits(last, position, cache)
         logits = logits.astype(jnp.float32).at[:, never].set(-jnp.inf)
