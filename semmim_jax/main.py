@@ -93,8 +93,8 @@ def _hush_failed_saves() -> None:
     logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     other = sys.unraisablehook
-    late = lambda found: 'Event loop is closed' in str(found.exc_value)
-    sys.unraisablehook = lambda found: None if late(found) else other(found)
+    late = lambda failure: 'Event loop is closed' in str(failure.exc_value)
+    sys.unraisablehook = lambda failure: None if late(failure) else other(failure)
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def fit_positions(
     Returns:
       The tensors, and a line on each change.
     """
-    found, notes = dict(foreign), {}
+    fitted, notes = dict(foreign), {}
     for row in table:
         path, name = row.paths[0], row.theirs
         if not path.endswith('/position') or name not in foreign or foreign[name].ndim < 2:
@@ -47,6 +47,6 @@ def fit_positions(
             new, said = old[:rows], f'first {rows} of {len(old)} rows'
         else:
             continue
-        found[name] = row.layout.theirs(new)
+        fitted[name] = row.layout.theirs(new)
         notes[path] = f'{path}: {said}'
-    return found, list(notes.values())
+    return fitted, list(notes.values())

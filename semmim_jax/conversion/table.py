@@ -136,12 +136,12 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
       table: of one family.
       shapes: of our parameters; all that the table names must be there.
     """
-    found = {}
+    tensors = {}
     for row in table:
         parts = [row.layout.shape(leaf) for leaf in row.leaves(shapes)]
         shape = parts[0] if len(parts) == 1 else (sum(p[0] for p in parts), *parts[0][1:])
-        found |= dict.fromkeys(row.names(shapes), shape)
-    return found
+        tensors |= dict.fromkeys(row.names(shapes), shape)
+    return tensors
 
 
 def unused(
@@ -151,12 +151,12 @@ def unused(
 
     What no pattern knows stands under ''. Arguments as in `to_ours`.
     """
-    wanted, found = expected(table, shapes=shapes), {}
+    wanted, by_pattern = expected(table, shapes=shapes), {}
     for name in foreign:
         if name not in wanted:
             known = (pattern for pattern in ignore if fnmatch.fnmatchcase(name, pattern))
-            found.setdefault(next(known, ''), []).append(name)
-    return found
+            by_pattern.setdefault(next(known, ''), []).append(name)
+    return by_pattern
 
 
 def to_ours(
@@ -210,7 +210,7 @@ def to_ours(
             ],
         },
     )
-    found = {}
+    params = {}
     for row in table:
         leaves = row.leaves(shapes)
         rows = [row.layout.shape(leaf)[:1] for leaf in leaves]
@@ -222,8 +222,8 @@ def to_ours(
                 parts[path].append(row.layout.ours(piece, leaf))
         for path, layers in parts.items():
             value = np.stack(layers) if row.stacked else layers[0]
-            found[path] = np.array(value, np.float32, order='C')
-    return found
+            params[path] = np.array(value, np.float32, order='C')
+    return params
 
 
 def to_theirs(
@@ -248,16 +248,16 @@ def to_theirs(
             'unexpected': [path for path in ours if path not in known],
         },
     )
-    found, twice = {}, []
+    tensors, twice = {}, []
     for row in table:
         for layer, name in enumerate(row.names(shapes)):
             values = (ours[path][layer] if row.stacked else ours[path] for path in row.paths)
             parts = [row.layout.theirs(value) for value in values]
-            twice += [name] * (name in found)
+            twice += [name] * (name in tensors)
             value = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            found[name] = np.array(value, np.float32, order='C')
+            tensors[name] = np.array(value, np.float32, order='C')
     _raise_if(origin, {'written twice': twice})
-    return found
+    return tensors
 
 
 def _absent(table: Table, shapes: Mapping[str, Shape]) -> list[str]:

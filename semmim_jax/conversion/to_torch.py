@@ -164,10 +164,10 @@ def _text_layers(settings: Mapping[str, Any]) -> dict[str, int]:
 
 def _rule_of(tokenizer: Tokenizer, *, origin: str) -> str:
     """The rule by which the PyTorch module cuts words as the run's tokeniser does."""
-    found = json.loads(tokenizer.files()['tokenizer.json'])
-    for rule in RULES if found['model'].get('type') == 'WordPiece' else ():
+    saved = json.loads(tokenizer.files()['tokenizer.json'])
+    for rule in RULES if saved['model'].get('type') == 'WordPiece' else ():
         known = json.loads(word_piece(tokenizer.tokens(), rule=rule).to_str())
-        if all(found[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
+        if all(saved[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
             return rule
     raise ConversionError(
         f'{origin}: its tokeniser is not a lower-case WordPiece as runs make them, and the '

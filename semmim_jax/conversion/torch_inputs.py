@@ -122,7 +122,7 @@ class WordPiece:
         """Ids of the longest pieces from the left; [UNK] if they do not cover the word."""
         if not 0 < len(word) <= self.longest_word:
             return [self.unk]
-        found = []
+        pieces = []
         start = 0
         while start < len(word):
             stop = len(word)
@@ -131,9 +131,9 @@ class WordPiece:
                 stop -= 1
             if stop == start:
                 return [self.unk]
-            found.append(self.ids[prefix + word[start:stop]])
+            pieces.append(self.ids[prefix + word[start:stop]])
             start = stop
-        return found
+        return pieces
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, without [PAD], [CLS] and [SEP]."""
@@ -270,7 +270,7 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, Tensor]:
     """The float32 tensors of a file; ValueError unless header and data fit each other."""
     data = bytearray(pathlib.Path(path).read_bytes())
     start_of_data = 8 + int.from_bytes(data[:8], 'little')
-    found = {}
+    tensors = {}
     try:
         header = json.loads(data[8:start_of_data])
         header.pop('__metadata__', None)
@@ -280,9 +280,9 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, Tensor]:
             start, end = end, end + 4 * torch.Size(entry['shape']).numel()
             if entry['dtype'] != 'F32' or entry['data_offsets'] != [start, end]:
                 raise ValueError(f'{name} is not float32, or not where it should be')
-            found[name] = flat[start // 4 : end // 4].view(entry['shape'])
+            tensors[name] = flat[start // 4 : end // 4].view(entry['shape'])
         if 4 * len(flat) != end:
             raise ValueError(f'{4 * len(flat)} bytes of data instead of {end}')
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f'{path}: damaged, or not safetensors: {error}') from None
-    return found
+    return tensors

@@ -125,13 +125,13 @@ class SemMIM(nn.Module):
 
     def pixels(self, images: Any) -> Tensor:
         """Normalised pixels [b, 3, s, s] of an image or several, as `visual_encoder` takes them."""
-        found = [self.preprocess(image) for image in as_images(images)]
-        if not found:
+        resized = [self.preprocess(image) for image in as_images(images)]
+        if not resized:
             raise ValueError(NOTHING)
         device = self.temp.device
         mean = 255 * torch.tensor(self.config['pixel_mean'], device=device)
         std = 255 * torch.tensor(self.config['pixel_std'], device=device)
-        pixels = torch.stack([levels.to(device) for levels in found])  # [b, s, s, 3]
+        pixels = torch.stack([levels.to(device) for levels in resized])  # [b, s, s, 3]
         return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.temp.dtype)
 
     def encode_image(self, images: Any) -> Encoded:
@@ -246,8 +246,8 @@ class SemMIM(nn.Module):
         """The answer to question i about image i, as the run's task says: written, the likeliest of
         its list of answers, or the likeliest label."""
         if 'cls_head' in self.parts:
-            found = self.classify(images, questions)
-            return [max(labels, key=labels.get) for labels in found]
+            shares = self.classify(images, questions)
+            return [max(labels, key=labels.get) for labels in shares]
         self._need('decoding' in self.task, tasks='generate, self_critical, classify')
         if self.task['rank']:
             index, _ = self.rank(images, questions)
@@ -258,7 +258,7 @@ class SemMIM(nn.Module):
     def generate(self, images: Any, prompts: str | list[str]) -> list[tuple[str, float]]:
         """The text of the best beam for image i and prompt i, and its score (see `beam_search`)."""
         contexts, masks = self._decoder_context(images, prompts)
-        tokenizer, found = self.tokenizer, []
+        tokenizer, texts = self.tokenizer, []
         for context, mask in zip(contexts.split(1), masks.split(1), strict=True):
             words, score = beam_search(
                 functools.partial(self._next_logits, context=context, mask=mask),
@@ -267,8 +267,8 @@ class SemMIM(nn.Module):
                 never=[tokenizer.pad, tokenizer.cls, tokenizer.mask],
                 **self.task['decoding'],
             )
-            found.append((tokenizer.decode(words), score))
-        return found
+            texts.append((tokenizer.decode(words), score))
+        return texts
 
     @torch.no_grad()
     def rank(self, images: Any, questions: str | list[str]) -> tuple[Tensor, Tensor]:

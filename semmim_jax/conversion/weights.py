@@ -123,9 +123,9 @@ def fit_weights(
 
 def _meaning(model: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `config.model` that give weights their meaning, None where one is absent."""
-    found = {
+    settings = {
         f'{part}.{name}': dict(model[part]).get(name)
         for part, names in _FIELDS.items()
         for name in names
     }
-    return found | {name: list(model[name]) for name in ('pixel_mean', 'pixel_std')}
+    return settings | {name: list(model[name]) for name in ('pixel_mean', 'pixel_std')}

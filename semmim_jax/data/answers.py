@@ -29,15 +29,15 @@ def _contractions() -> dict[str, str]:
         's': 'he how somebody someone that there what when where who why',
         're': 'there they what why you',
     }
-    found = {stem + end: f"{stem}'{end}" for end in endings for stem in endings[end].split()}
+    words = {stem + end: f"{stem}'{end}" for end in endings for stem in endings[end].split()}
     for stem in 'he it she somebody someone something there they we who you'.split():
-        found |= dict.fromkeys([f"{stem}d've", f"{stem}'dve"], f"{stem}'d've")
+        words |= dict.fromkeys([f"{stem}d've", f"{stem}'dve"], f"{stem}'d've")
     for stem in 'couldn hadn mightn shouldn wouldn'.split():
-        found |= dict.fromkeys([f"{stem}t've", f"{stem}'tve"], f"{stem}'t've")
-    found |= dict.fromkeys(["yall'd've", "y'alld've", "y'all'dve"], "y'all'd've")
-    found |= dict.fromkeys(["yall'll", "y'allll"], "y'all'll")
-    found |= dict.fromkeys(["ow's'at", "'ows'at", "'ow'sat"], "'ow's'at")
-    return found | {
+        words |= dict.fromkeys([f"{stem}t've", f"{stem}'tve"], f"{stem}'t've")
+    words |= dict.fromkeys(["yall'd've", "y'alld've", "y'all'dve"], "y'all'd've")
+    words |= dict.fromkeys(["yall'll", "y'allll"], "y'all'll")
+    words |= dict.fromkeys(["ow's'at", "'ows'at", "'ow'sat"], "'ow's'at")
+    return words | {
         'maam': "ma'am",
         'oclock': "o'clock",
         'twas': "'twas",

@@ -128,13 +128,13 @@ class Tokenizer:
         """
         config = {f'{role}_token': token for role, token in self._special.items()}
         config = {'tokenizer_class': _GENERIC, **config, 'clean_up_tokenization_spaces': False}
-        found = {
+        files = {
             'tokenizer.json': self._backend.to_str(pretty=True),
             'tokenizer_config.json': json.dumps(config, indent=1) + '\n',
         }
         if isinstance(self._backend.model, models.WordPiece):
-            found['vocab.txt'] = '\n'.join(self.tokens()) + '\n'
-        return found
+            files['vocab.txt'] = '\n'.join(self.tokens()) + '\n'
+        return files
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes the files of `files` into a folder."""
@@ -343,8 +343,8 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
 
 def _roles(get) -> dict[str, str | None]:
     """Token of each role, where get('cls_token') may also be None and 'bos_token' say it."""
-    found = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
-    return {r: t.get('content') if isinstance(t, dict) else t for r, t in found.items()}
+    tokens = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
+    return {r: t.get('content') if isinstance(t, dict) else t for r, t in tokens.items()}
 
 
 def _word_piece(vocab: list[str], *, origin: str, end_token: bool) -> Tokenizer:

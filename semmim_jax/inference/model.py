@@ -150,11 +150,11 @@ class Model:
 
         target = data.get('max_target_tokens', 0)
         write = writer(self._predict, self.tokenizer, self.labels, max_target_tokens=target)
-        found = []
+        outputs = []
         for first in range(0, len(images), self.batch_size):
             part = slice(first, first + self.batch_size)
-            found += write(jax.tree.map(self._filled, given(part)))[: len(images[part])]
-        return found
+            outputs += write(jax.tree.map(self._filled, given(part)))[: len(images[part])]
+        return outputs
 
     def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
         """[i, t] of images that fill at most one batch: their keys and values are computed once."""
@@ -207,13 +207,13 @@ class Model:
         """Outputs of a predict function for `count` rows; `given` has the inputs of some."""
         if not count:
             raise ValueError(_NOTHING)
-        found = []
+        parts = []
         for first in range(0, count, self.batch_size):
             inputs = given(slice(first, first + self.batch_size))
             outputs = to_host(self._predict(name, *jax.tree.map(self._filled, inputs)))
-            rows = min(self.batch_size, count - first)
-            found.append(jax.tree.map(lambda x, rows=rows: x[:rows], outputs))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+            filled = min(self.batch_size, count - first)
+            parts.append(jax.tree.map(lambda x, count=filled: x[:count], outputs))
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     def _filled(self, x: Any) -> Any:
         """A numpy array with its last row repeated up to the batch size: one shape, one program."""

@@ -71,9 +71,9 @@ class Experiment:
         Raises:
           CheckpointError: if the run must not go on from its checkpoint.
         """
-        found = self.checkpoints.restore(self.abstract, check=self._differences)
-        if found:
-            state, (_, config, _, files) = found
+        restored = self.checkpoints.restore(self.abstract, check=self._differences)
+        if restored:
+            state, (_, config, _, files) = restored
         else:
             state, config, files = self._create(), json.loads(self.config.to_json()), self.files
         if jax.process_index() == 0:
@@ -200,7 +200,7 @@ def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections
     """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
     if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
         return config
-    found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
+    usual = usual_minimum(source, tokenizer, max_words=config.data.max_words)
     config = ml_collections.ConfigDict(config.to_dict())  # of its own
-    config.task.decoding.min_length = min(found, config.task.decoding.max_length)
+    config.task.decoding.min_length = min(usual, config.task.decoding.max_length)
     return ml_collections.FrozenConfigDict(config)

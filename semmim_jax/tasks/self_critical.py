@@ -148,5 +148,5 @@ class SelfCritical(Generate):
     def _texts(self, ids: np.ndarray, *, empty: bool = False) -> list[list[int]]:
         """Words and [SEP] of each row [n, t]; rows of padding alone only if `empty`."""
         hidden = (self.special.pad, self.special.cls)
-        found = [[i for i in row if i not in hidden] for row in ids.tolist()]
-        return [text for text in found if text or empty]
+        texts = [[i for i in words if i not in hidden] for words in ids.tolist()]
+        return [text for text in texts if text or empty]

@@ -84,8 +84,8 @@ class EmojiCaptions(SceneTexts):
         rng = self.rng(index)
         scene = self.scenes.scene(index)
         order = rng.permutation(len(scene.objects))
-        found = captions(scene, [scene.objects[i] for i in order], self.language)
-        return (scene,), {'prompt': f'caption in {self.language.name}', **targets(*found)}
+        texts = captions(scene, [scene.objects[i] for i in order], self.language)
+        return (scene,), {'prompt': f'caption in {self.language.name}', **targets(*texts)}
 
     def names(self):
         return tuple(name_of(c.emoji, self.language.code) for c in self.scenes.concept_table)
@@ -108,7 +108,7 @@ def captions(scene: Scene, objects: list, language: Language) -> list[str]:
     on_background = lambda parts: language.background.format(
         _list(parts, language), language.colours[scene.background]
     )
-    found = [
+    texts = [
         language.picture.format(_list(names, language)),
         on_background(names),
         on_background(sized),
@@ -117,8 +117,8 @@ def captions(scene: Scene, objects: list, language: Language) -> list[str]:
     if relation:
         sides = language.sides[relation]
         placed = [side.format(name) for side, name in zip(sides, names)]
-        found.append(on_background([*placed, *names[2:]]))
-    return list(dict.fromkeys(found))
+        texts.append(on_background([*placed, *names[2:]]))
+    return list(dict.fromkeys(texts))
 
 
 @functools.cache
