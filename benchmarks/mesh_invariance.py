@@ -84,10 +84,10 @@ def train(run: Run, *, steps: int) -> dict[str, np.ndarray]:
         with jax.set_mesh(mesh):
             step_fn = step.jit_step(task, tx, config, abstract)
             # Gloo gives up on a first collective for which a peer, still compiling, is 30 s late.
-            distributed.agree({'compiles': shape})
+            distributed.check_same({'compiles': shape})
             first = sharding.shard_batch(batch(config, seed=share[0]), mesh)
             step_fn = step_fn.lower(abstract, first).compile()
-            distributed.agree({'compiled': shape})
+            distributed.check_same({'compiled': shape})
             for i in share:
                 now, metrics = step_fn(now, sharding.shard_batch(batch(config, seed=i), mesh))
                 jax.block_until_ready(now)  # two steps in flight can starve simulated devices

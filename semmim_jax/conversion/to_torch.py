@@ -45,8 +45,8 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
     tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
     tokens['rule'] = _rule_of(tokenizer, origin=str(workdir))
-    chooses = 'classes' in config['task'] or config['task'].get('rank', 0) > 0
-    labels = labels_of_run(saved, workdir=workdir) if chooses else ()
+    needs_labels = 'classes' in config['task'] or config['task'].get('rank', 0) > 0
+    labels = labels_of_run(saved, workdir=workdir) if needs_labels else ()
     settings = torch_config(config, tensors, tokens=tokens, labels=labels)
     results = workdir / 'results.json'
     card = model_card(

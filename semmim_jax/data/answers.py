@@ -78,10 +78,10 @@ def vqa_accuracy(answer: str, annotators: Sequence[str]) -> float:
     if len(set(annotators)) > 1:
         annotators = [_without_punctuation(given) for given in annotators]
     answer = normalise_answer(answer)
-    agree = sum(given == answer for given in annotators)
-    # Leaving out one who agrees leaves agree - 1.
-    with_one_less, with_all = min((agree - 1) / 3, 1), min(agree / 3, 1)
-    return (agree * with_one_less + (len(annotators) - agree) * with_all) / len(annotators)
+    same = sum(given == answer for given in annotators)
+    # Leaving out one who agrees leaves same - 1.
+    with_one_less, with_all = min((same - 1) / 3, 1), min(same / 3, 1)
+    return (same * with_one_less + (len(annotators) - same) * with_all) / len(annotators)
 
 
 def soft_label(annotators: Sequence[str], numbers: dict[str, int]) -> np.ndarray:

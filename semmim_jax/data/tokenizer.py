@@ -96,9 +96,9 @@ class Tokenizer:
         surplus = max(0, len(ids) - room)
         ids = ids[surplus:] if keep_end else ids[: len(ids) - surplus]
         ids = [self.cls_id, *ids, *end]
-        row = np.full(max_tokens, self.pad_id, np.int32)  # [t]
-        row[: len(ids)] = ids
-        return row
+        padded = np.full(max_tokens, self.pad_id, np.int32)  # [t]
+        padded[: len(ids)] = ids
+        return padded
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a row of ids, without [PAD], [CLS] and [SEP]."""

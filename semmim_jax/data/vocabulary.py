@@ -54,12 +54,12 @@ def train_pieces(
       ValueError: if not even the characters fit; it names the least size.
     """
     basic = string.ascii_lowercase + string.digits + string.punctuation
-    seen = collections.Counter()
+    frequency = collections.Counter()
     for word, count in counts.items():
         for character in word:
-            seen[character] += count
-    others = sorted(seen.keys() - set(basic), key=lambda c: (-seen[c], c))
-    common = [*basic, *(c for c in others if seen[c] >= min_count)]
+            frequency[character] += count
+    others = sorted(frequency.keys() - set(basic), key=lambda c: (-frequency[c], c))
+    common = [*basic, *(c for c in others if frequency[c] >= min_count)]
     alone = lambda character: len(words_of(f'a{character}a', backend)) > 1
     forms = lambda character: [character] + [f'##{character}'] * (not alone(character))
     start = [*SPECIAL, *(form for character in common for form in forms(character))]

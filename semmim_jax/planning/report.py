@@ -166,26 +166,26 @@ def _memory_lines(memory: dict[str, Any]) -> list[str]:
 
 
 def _flops_lines(figures: dict[str, Any]) -> list[str]:
-    rows, devices = figures['settings']['train.batch_size'], figures['devices']
+    batch_size, devices = figures['settings']['train.batch_size'], figures['devices']
     step, once = figures['step_flops_per_sample'], figures['model_flops_per_sample']
-    held, even = figures['flops_per_device'], step * rows / devices
+    held, even = figures['flops_per_device'], step * batch_size / devices
     line = lambda name, value: f'  {name:26}{_si(value)}'
     return [
         '',
         'FLOPs of matrix products',
         line('model, a sample', once),
         f'{line("with recomputation", step)}   {step / once - 1:+.1%}',
-        line('model, a step', once * rows),
+        line('model, a step', once * batch_size),
         f'{line("compiled, a device", held)}   {held / even - 1:+.1%} against an even share',
     ]
 
 
-def _collective_lines(rows: list[dict[str, Any]]) -> list[str]:
+def _collective_lines(collectives: list[dict[str, Any]]) -> list[str]:
     lines = ['', f'{"collectives a step":24}{"mesh axes":20}{"calls":>7}{"received":>12}']
-    for row in rows:
-        axes = ', '.join(row['axes'])
-        lines.append(f'  {row["kind"]:22}{axes:20}{row["calls"]:7}{_si(row["bytes"], "B")}')
-    return [*lines, f'  {"all":49}{_si(sum(row["bytes"] for row in rows), "B")}']
+    for total in collectives:
+        axes = ', '.join(total['axes'])
+        lines.append(f'  {total["kind"]:22}{axes:20}{total["calls"]:7}{_si(total["bytes"], "B")}')
+    return [*lines, f'  {"all":49}{_si(sum(total["bytes"] for total in collectives), "B")}']
 
 
 def _time_lines(figures: dict[str, Any]) -> list[str]:

@@ -79,7 +79,7 @@ def test_fields(scenes, tokenizer, data_config):
     assert {k: (v.dtype, v.shape) for k, v in batch.arrays.items()} == expected
     info = {'index': (np.int64, (BATCH,)), 'replaced': (np.int32, (BATCH,))}
     assert {k: (v.dtype, v.shape) for k, v in batch.info.items()} == info
-    assert iterator.rows == BATCH
+    assert iterator.examples == BATCH
     assert iterator.replaced == 0
     assert next(iterator, None) is None  # closed
 
@@ -243,7 +243,7 @@ def test_too_many_replacements_stop_the_run(tmp_path, tokenizer, data_config, wo
     data_config.workers = workers
     # One record in forty is 2.5%: allowed. Two with the same neighbour are 7.5% skips: not.
     assert len(batches(pictures(tmp_path, data_config, {5}), tokenizer, data_config, 12)) == 12
-    with pytest.raises(TooManyUnreadable, match=r'unreadable records in 1\d\d rows.*max_replaced'):
+    with pytest.raises(TooManyUnreadable, match=r'records in 1\d\d examples.*max_replaced'):
         batches(pictures(tmp_path, data_config, {5, 6}), tokenizer, data_config, 12)
 
 

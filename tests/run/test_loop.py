@@ -105,7 +105,7 @@ def test_a_signal_ends_the_run_saved_and_the_next_start_makes_it_whole(
         'Evaluation.__call__',
         '_Loop.maybe_evaluate',
         'MetricsWriter.scalars',
-        'guard.SkippedBatches.seen',
+        'guard.SkippedBatches.record',
     ],
 )
 def test_a_run_cut_short_anywhere_is_made_whole(captions, whole, tmp_path, monkeypatch, place):

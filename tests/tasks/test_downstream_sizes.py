@@ -73,7 +73,7 @@ def test_rows_are_what_the_pipeline_makes(config):
     task = find_task(config)(ml_collections.FrozenConfigDict(config), SPECIAL)
     source = make_source(config.data.train, config.data)
     texts, size = source.vocabulary_texts(), config.model.text.vocab_size
-    labels = source.label_names(min_count=1) if task.chooses else ()
+    labels = source.label_names(min_count=1) if task.needs_labels else ()
     tokenizer = make_tokenizer('', texts=texts, size=size)
     make = task.examples.of(tokenizer, config.data, labels=labels)
     row = make(source[0], np.random.default_rng(0))
