@@ -47,9 +47,9 @@ def from_torch(path: str | pathlib.Path, *, model: Any, shapes: Mapping[str, Sha
     notes = _check_settings(path, model=model)
     check_pixels(path, model=model)
     table = albef_table(shapes, text_depth=model['text']['depth'])
-    part = lambda row: row.paths[0].split('/')[0]
+    part = lambda entry: entry.paths[0].split('/')[0]
     there = {part(r) for r in table if not foreign.keys().isdisjoint(expected([r], shapes=shapes))}
-    table = [row for row in table if part(row) in there | {'image', 'text'}]
+    table = [entry for entry in table if part(entry) in there | {'image', 'text'}]
     foreign, resized = fit_positions(table, foreign=foreign, shapes=shapes)
     known = dict(foreign=foreign, shapes=shapes)
     params = to_ours(table, ignore=IGNORE, tied=TIED, origin=str(path), **known)

@@ -26,8 +26,8 @@ def fit_positions(
       The tensors, and a line on each change.
     """
     fitted, notes = dict(foreign), {}
-    for row in table:
-        path, name = row.paths[0], row.theirs
+    for entry in table:
+        path, name = entry.paths[0], entry.theirs
         if not path.endswith('/position') or name not in foreign or foreign[name].ndim < 2:
             continue
         rows, width = shapes[path]
@@ -47,6 +47,6 @@ def fit_positions(
             new, said = old[:rows], f'first {rows} of {len(old)} rows'
         else:
             continue
-        fitted[name] = row.layout.theirs(new)
+        fitted[name] = entry.layout.theirs(new)
         notes[path] = f'{path}: {said}'
     return fitted, list(notes.values())

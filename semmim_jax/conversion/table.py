@@ -1,8 +1,8 @@
 """Tables that pair our parameters with another project's tensors, read in both directions.
 
 Ours are flat, the layers of a stack on axis 0: 'text/blocks/layers/attn/query/kernel' [l, d, h, e].
-Theirs are one tensor a layer. A family is a list of rows and nothing else: stacking and layouts are
-handled here, and every tensor that has no place is an error.
+Theirs are one tensor a layer. A family is a list of entries and nothing else: stacking and layouts
+are handled here, and every tensor that has no place is an error.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ PATCH = Layout(  # [p * p * 3, d] <-> [d, 3, p, p]; order of `vit.patchify`
 )
 
 
-class Row(NamedTuple):
+class Entry(NamedTuple):
     """One pairing.
 
     Attributes:
@@ -97,35 +97,31 @@ class Row(NamedTuple):
         return [tuple(shapes[path])[1 if self.stacked else 0 :] for path in self.paths]
 
 
-Table = Sequence[Row]
+Table = Sequence[Entry]
 
 
-def linear(ours: str, theirs: str, layout: Layout = DENSE) -> list[Row]:
+def linear(ours: str, theirs: str, layout: Layout = DENSE) -> list[Entry]:
     """Kernel and bias of a dense layer."""
     return [
-        Row(f'{ours}/kernel', f'{theirs}.weight', layout),
-        Row(f'{ours}/bias', f'{theirs}.bias', FLAT),
+        Entry(f'{ours}/kernel', f'{theirs}.weight', layout),
+        Entry(f'{ours}/bias', f'{theirs}.bias', FLAT),
     ]
 
 
-def norm(ours: str, theirs: str) -> list[Row]:
+def norm(ours: str, theirs: str) -> list[Entry]:
     """Scale and bias of a LayerNorm."""
     return [
-        Row(f'{ours}/scale', f'{theirs}.weight', SAME),
-        Row(f'{ours}/bias', f'{theirs}.bias', SAME),
+        Entry(f'{ours}/scale', f'{theirs}.weight', SAME),
+        Entry(f'{ours}/bias', f'{theirs}.bias', SAME),
     ]
 
 
-def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Row]:
+def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Entry]:
     """A table below prefixes of both sides, its layers counted from `first`."""
+    join = lambda path: ours + path if isinstance(path, str) else tuple(ours + x for x in path)
     return [
-        Row(
-            ours + row.ours if isinstance(row.ours, str) else tuple(ours + x for x in row.ours),
-            theirs + row.theirs,
-            row.layout,
-            row.first + first,
-        )
-        for row in table
+        Entry(join(entry.ours), theirs + entry.theirs, entry.layout, entry.first + first)
+        for entry in table
     ]
 
 
@@ -137,10 +133,10 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
       shapes: of our parameters; all that the table names must be there.
     """
     tensors = {}
-    for row in table:
-        parts = [row.layout.shape(leaf) for leaf in row.leaves(shapes)]
+    for entry in table:
+        parts = [entry.layout.shape(leaf) for leaf in entry.leaves(shapes)]
         shape = parts[0] if len(parts) == 1 else (sum(p[0] for p in parts), *parts[0][1:])
-        tensors |= dict.fromkeys(row.names(shapes), shape)
+        tensors |= dict.fromkeys(entry.names(shapes), shape)
     return tensors
 
 
@@ -171,7 +167,7 @@ def to_ours(
     """Our parameters from their tensors, bit for bit.
 
     Args:
-      table: of one family; several rows may read the same tensor of theirs.
+      table: of one family; several entries may read the same tensor of theirs.
       foreign: all their tensors.
       shapes: of our parameters, those of the table at least.
       ignore: patterns (`fnmatch`) of their tensors that we knowingly do not use.
@@ -211,17 +207,17 @@ def to_ours(
         },
     )
     params = {}
-    for row in table:
-        leaves = row.leaves(shapes)
-        rows = [row.layout.shape(leaf)[:1] for leaf in leaves]
-        ends = np.cumsum([r[0] for r in rows[:-1]])  # none for a single tensor
-        parts = {path: [] for path in row.paths}
-        for name in row.names(shapes):
+    for entry in table:
+        leaves = entry.leaves(shapes)
+        sizes = [entry.layout.shape(leaf)[:1] for leaf in leaves]
+        ends = np.cumsum([size[0] for size in sizes[:-1]])  # none for a single tensor
+        parts = {path: [] for path in entry.paths}
+        for name in entry.names(shapes):
             pieces = np.split(foreign[name], ends) if len(leaves) > 1 else [foreign[name]]
-            for path, piece, leaf in zip(row.paths, pieces, leaves, strict=True):
-                parts[path].append(row.layout.ours(piece, leaf))
+            for path, piece, leaf in zip(entry.paths, pieces, leaves, strict=True):
+                parts[path].append(entry.layout.ours(piece, leaf))
         for path, layers in parts.items():
-            value = np.stack(layers) if row.stacked else layers[0]
+            value = np.stack(layers) if entry.stacked else layers[0]
             params[path] = np.array(value, np.float32, order='C')
     return params
 
@@ -232,7 +228,7 @@ def to_theirs(
     """Their tensors from our parameters, bit for bit: the inverse of `to_ours`.
 
     Args:
-      table: of one family; no two rows may write the same tensor.
+      table: of one family; no two entries may write the same tensor.
       ours: path -> array, exactly those of the table.
       origin: where they come from, for the message.
 
@@ -240,7 +236,7 @@ def to_theirs(
       ConversionError: for all that is missing, extra or written twice.
     """
     shapes = {path: np.shape(x) for path, x in ours.items()}
-    known = {path for row in table for path in row.paths}
+    known = {path for entry in table for path in entry.paths}
     _raise_if(
         origin,
         {
@@ -249,10 +245,10 @@ def to_theirs(
         },
     )
     tensors, twice = {}, []
-    for row in table:
-        for layer, name in enumerate(row.names(shapes)):
-            values = (ours[path][layer] if row.stacked else ours[path] for path in row.paths)
-            parts = [row.layout.theirs(value) for value in values]
+    for entry in table:
+        for layer, name in enumerate(entry.names(shapes)):
+            values = (ours[path][layer] if entry.stacked else ours[path] for path in entry.paths)
+            parts = [entry.layout.theirs(value) for value in values]
             twice += [name] * (name in tensors)
             value = np.concatenate(parts) if len(parts) > 1 else parts[0]
             tensors[name] = np.array(value, np.float32, order='C')
@@ -261,7 +257,7 @@ def to_theirs(
 
 
 def _absent(table: Table, shapes: Mapping[str, Shape]) -> list[str]:
-    return list(dict.fromkeys(p for row in table for p in row.paths if p not in shapes))
+    return list(dict.fromkeys(p for entry in table for p in entry.paths if p not in shapes))
 
 
 def _raise_if(origin: str, problems: Mapping[str, Sequence[str]]) -> None:

@@ -78,29 +78,31 @@ class WordPiece:
         """Ids [b, t]: `[CLS] words [SEP] [PAD]...`; a long caption loses its end."""
         end = [self.sep] if self.end_token else []
         room = self.max_tokens - 1 - len(end)
-        rows = []
+        sequences = []
         for caption in captions:
             words = self.encode(caption, max_words=self.max_words)
-            rows.append([self.cls, *words[:room], *end])
-        return self._padded(rows, self.max_tokens)
+            sequences.append([self.cls, *words[:room], *end])
+        return self._padded(sequences, self.max_tokens)
 
     def prompts(self, prompts: list[str], max_tokens: int) -> Tensor:
         """Ids [b, t] of prompts: `[CLS] words [SEP] [PAD]...`; a long one loses its beginning."""
         end = [self.sep] if self.end_token else []
         room = max_tokens - 1 - len(end)
-        rows = []
+        sequences = []
         for prompt in prompts:
             words = self.encode(prompt)
-            rows.append([self.cls, *words[max(0, len(words) - room) :], *end])
-        return self._padded(rows, max_tokens)
+            sequences.append([self.cls, *words[max(0, len(words) - room) :], *end])
+        return self._padded(sequences, max_tokens)
 
     def answers(self, answers: list[str], max_tokens: int) -> Tensor:
         """Ids [a, t] of answers as the decoder writes them: `words [SEP] [PAD]...`."""
-        rows = [[*self.encode(answer)[: max_tokens - 1], self.sep] for answer in answers]
-        return self._padded(rows, max_tokens)
+        sequences = [[*self.encode(answer)[: max_tokens - 1], self.sep] for answer in answers]
+        return self._padded(sequences, max_tokens)
 
-    def _padded(self, rows: list[list[int]], length: int) -> Tensor:
-        return torch.tensor([row + [self.pad] * (length - len(row)) for row in rows])
+    def _padded(self, sequences: list[list[int]], length: int) -> Tensor:
+        return torch.tensor(
+            [sequence + [self.pad] * (length - len(sequence)) for sequence in sequences]
+        )
 
     def encode(self, text: str, *, max_words: int | None = None) -> list[int]:
         """Ids of the words alone, at most `max_words` words; None: of all."""

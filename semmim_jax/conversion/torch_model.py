@@ -343,7 +343,7 @@ class SemMIM(nn.Module):
             word = word.masked_fill(ended, tokenizer.pad)
             ids = torch.cat([ids, word[:, None]], 1)
             ended = ended | (word == tokenizer.sep)
-        return [tokenizer.decode([*words, *row]) for row in ids.tolist()]
+        return [tokenizer.decode([*words, *written]) for written in ids.tolist()]
 
     # Labels of images and texts.
 
@@ -352,7 +352,7 @@ class SemMIM(nn.Module):
         """Probability of each label of the run for image i, or group of images, and text i."""
         logits = self.label_logits(images, texts).float()
         shares = logits.sigmoid() if self.task['loss'] == 'sigmoid' else logits.softmax(-1)
-        return [dict(zip(self.task['labels'], row, strict=True)) for row in shares.tolist()]
+        return [dict(zip(self.task['labels'], values, strict=True)) for values in shares.tolist()]
 
     def label_logits(self, images: Any, texts: str | list[str]) -> Tensor:
         """Logits [b, c] of the run's labels; `images` are groups where the task looks at several.
