@@ -215,7 +215,7 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
       ValueError: for a product under a scope that `SCOPES` does not list.
     """
     parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
-    found = collections.defaultdict(lambda: [0.0, 0.0])
+    by_part = collections.defaultdict(lambda: [0.0, 0.0])
     config = changed(config, {'train.batch_size': batch_size})
     mesh = sharding.make_mesh(config.mesh)
     lowered, _, _ = program.lower_step(config, Pretrain, mesh)
@@ -223,8 +223,8 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
         name = re.match(_PATH, path)
         if not name or name['scope'] not in parts:
             raise ValueError(f'matrix product under an unknown scope: {path}')
-        found[parts[name['scope']]][bool(name['back'])] += cost / batch_size
-    return {part: tuple(found[part]) for part in SCOPES if part in found}
+        by_part[parts[name['scope']]][bool(name['back'])] += cost / batch_size
+    return {part: tuple(by_part[part]) for part in SCOPES if part in by_part}
 
 
 def report(name: str, weights: dict[str, float]) -> str:

@@ -94,13 +94,13 @@ def test_there_and_back_in_both_directions(layers, heads, width, first):
 def test_layers_are_stacked_in_the_order_of_their_numbers():
     foreign = {f'w.{i}': np.full(2, i, np.float32) for i in reversed(range(12))}
     table = [Entry('low', 'w.{layer}', SAME), Entry('high', 'w.{layer}', SAME, first=10)]
-    found = to_ours(
+    params = to_ours(
         table,
         foreign=foreign,
         shapes={'low': (10, 2), 'high': (2, 2)},
     )
-    np.testing.assert_array_equal(found['low'][:, 0], np.arange(10))
-    np.testing.assert_array_equal(found['high'][:, 0], [10, 11])
+    np.testing.assert_array_equal(params['low'][:, 0], np.arange(10))
+    np.testing.assert_array_equal(params['high'][:, 0], [10, 11])
 
 
 def test_all_that_does_not_fit_is_named_at_once():

@@ -310,9 +310,9 @@ def test_eval_texts_point_at_their_images(data_config, tokenizer):
     texts, image_of_text = pipeline.eval_texts(Pairs(), data_config)
     assert texts[:2] == ['caption 0a', 'caption 0b']
     assert image_of_text.tolist() == [0, 0, 1, 1, 0, 0, 2, 2, 1, 1, 3, 3, 4, 4]
-    found = list(pipeline.eval_text_batches(texts, tokenizer, max_tokens=12, batch_size=5))
-    ids = np.concatenate([b['ids'][b['valid']] for b in found])
-    assert [b['ids'].shape for b in found] == [(5, 12)] * 3
+    text_batches = list(pipeline.eval_text_batches(texts, tokenizer, max_tokens=12, batch_size=5))
+    ids = np.concatenate([b['ids'][b['valid']] for b in text_batches])
+    assert [b['ids'].shape for b in text_batches] == [(5, 12)] * 3
     assert [tokenizer.decode(row) for row in ids] == texts
 
 

@@ -80,10 +80,10 @@ def test_towers_have_the_sizes_of_their_namesakes(abstract):
 
 def count(params) -> dict[str, int]:
     """Number of parameters of each part."""
-    found = collections.Counter()
+    sizes = collections.Counter()
     for path, leaf in jax.tree.leaves_with_path(params):
-        found[path[0].key] += leaf.size
-    return dict(found)
+        sizes[path[0].key] += leaf.size
+    return dict(sizes)
 
 
 def test_the_large_variant_has_vit_larges_tower_and_a_bridge(abstract):

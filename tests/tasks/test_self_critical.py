@@ -56,7 +56,7 @@ def rewards_by_pycocoevalcap(drawn, references):
     right = {i: [words(r) for r in group if r.any()] for i, group in enumerate(references)}
     columns = []
     for text in range(drawn.shape[1]):
-        given = {i: [words(row[text])] for i, row in enumerate(drawn)}
+        given = {i: [words(drawn_ids[text])] for i, drawn_ids in enumerate(drawn)}
         columns.append(Cider().compute_score(right, given)[1])
     return np.stack(columns, axis=1)
 
