@@ -74,9 +74,9 @@ def main() -> None:
         for pretrained, values in by_start.items():
             start = 'pre-trained' if pretrained else 'random'
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            each = ' '.join(f'{value:.3f}' for value in values)
+            listing = ' '.join(f'{value:.3f}' for value in values)
             mean = statistics.mean(values)
-            print(f'{name + "/" + figure:24} {start:12} {mean:7.3f} {spread:7.3f}   {each}')
+            print(f'{name + "/" + figure:24} {start:12} {mean:7.3f} {spread:7.3f}   {listing}')
         helps &= statistics.mean(by_start[True]) > statistics.mean(by_start[False])
     sys.exit(0 if helps else 1)
 

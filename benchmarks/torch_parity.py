@@ -50,9 +50,9 @@ def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
         valid = ids != plan.special.pad
         tokens, text = model.encode_image(images), model.encode_text(ids, valid)
         fused = model.fuse(text, valid, model.image_context(tokens))
-        everywhere = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
+        all_patches = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
         inject = lambda kind: model.inject(
-            kind, tokens, text, valid, positions=everywhere, layers=mim.injection_layers
+            kind, tokens, text, valid, positions=all_patches, layers=mim.injection_layers
         )
         patches = lambda kind: model.encode_patches(inject(kind), separate=separate)
         share = lambda cosines: jax.nn.softmax(cosines / plan.config.tau_student)

@@ -161,9 +161,9 @@ def test_the_export_says_by_which_rule_words_are_cut(tmp_path, rule):
     tokenizer.save(workdir)
     to_torch(workdir, tmp_path / 'out')
     model = SemMIM.load(tmp_path / 'out')
-    row = model.tokenizer(['é dog'])[0].tolist()
-    assert row == tokenizer.encode('é dog', len(row)).tolist()
-    assert tokenizer.unk_id not in row
+    ids = model.tokenizer(['é dog'])[0].tolist()
+    assert ids == tokenizer.encode('é dog', len(ids)).tolist()
+    assert tokenizer.unk_id not in ids
     options = dict(options, size=600) | {'fill': False}
     train_tokenizer(TEXTS, kind='bpe', **options).save(workdir)
     with pytest.raises(ValueError, match='not a lower-case WordPiece'):

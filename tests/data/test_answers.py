@@ -41,7 +41,7 @@ def test_normal_form(answer, expected):
     assert normalise_answer(expected) == expected
 
 
-@pytest.mark.parametrize('agree', range(11))
+@pytest.mark.parametrize('same', range(11))
 def test_accuracy_is_the_mean_over_all_sets_of_nine(same):
     annotators = ['dog'] * same + ['cat'] * (10 - same)
     subsets = itertools.combinations(annotators, 9)

@@ -1,4 +1,4 @@
-"""Laws of the batches: the same rows for any hosts, workers and start; errors that surface."""
+"""Laws of the batches: the same examples for any hosts, workers and start; errors that surface."""
 
 import gc
 import itertools
@@ -30,7 +30,7 @@ def tokenizer(scenes):
     return make_tokenizer('', texts=scenes.vocabulary_texts(), size=512)
 
 
-def pretrain_row(tokenizer, data_config):
+def pretrain_examples(tokenizer, data_config):
     return examples.PretrainExamples.of(tokenizer, data_config)
 
 
@@ -43,7 +43,7 @@ def batches(source, tokenizer, data_config, count, **changes):
         'process_count': 1,
         **changes,
     }
-    make_example = pretrain_row(tokenizer, data_config)
+    make_example = pretrain_examples(tokenizer, data_config)
     with pipeline.train_batches(source, make_example, data_config, **options) as iterator:
         return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
 
@@ -60,7 +60,7 @@ def assert_equal(first, second):
 def test_fields(scenes, tokenizer, data_config):
     with pipeline.train_batches(
         scenes,
-        pretrain_row(tokenizer, data_config),
+        pretrain_examples(tokenizer, data_config),
         data_config,
         batch_size=BATCH,
         seed=0,
@@ -97,8 +97,8 @@ def test_rows_belong_together(scenes, tokenizer, data_config):
 
 
 def test_every_epoch_has_every_record_once_in_another_order(scenes, tokenizer, data_config):
-    rows = [b['index'] for b in batches(scenes, tokenizer, data_config, 10)]
-    epochs = np.concatenate(rows).reshape(3, 40)
+    positions = [b['index'] for b in batches(scenes, tokenizer, data_config, 10)]
+    epochs = np.concatenate(positions).reshape(3, 40)
     for epoch in epochs:
         assert sorted(epoch.tolist()) == list(range(40))
     assert len({tuple(e) for e in epochs.tolist()}) == 3
@@ -164,7 +164,7 @@ def test_workers_end_when_the_iterator_is_dropped(scenes, tokenizer, data_config
     data_config.workers = 1
     iterator = pipeline.train_batches(
         scenes,
-        pretrain_row(tokenizer, data_config),
+        pretrain_examples(tokenizer, data_config),
         data_config,
         batch_size=4,
         seed=0,
@@ -224,7 +224,7 @@ def test_flip_never_contradicts_the_caption(scenes, tokenizer, data_config):
     assert mirrored > 5
 
 
-def test_replacements_are_counted_and_do_not_shift_rows(scenes, tokenizer, data_config):
+def test_replacements_are_counted_and_do_not_shift_examples(scenes, tokenizer, data_config):
     data_config.max_replaced = 1.0
     whole = batches(scenes, tokenizer, data_config, 4)
     patchy = batches(Broken(scenes, {5, 6}), tokenizer, data_config, 4)

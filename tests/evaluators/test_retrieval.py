@@ -56,8 +56,8 @@ class Gallery:
             return self.images[inputs[0]]
         if name == 'context':
             return inputs[0]
-        context, rows, tokens, _ = inputs
-        return self.logits[context[rows], tokens[:, 0, 0].astype(int)]
+        context, images, tokens, _ = inputs
+        return self.logits[context[images], tokens[:, 0, 0].astype(int)]
 
 
 def brute_force(gallery):

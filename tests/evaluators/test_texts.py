@@ -41,8 +41,8 @@ def opened(config):
     size = config.model.text.vocab_size
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
     labels = source.label_names(min_count=1)
-    row = find_task(config).examples.of(tokenizer, config.data, labels=labels)
-    return EvalData(source, tokenizer, config.data, config.eval, row, labels)
+    make_example = find_task(config).examples.of(tokenizer, config.data, labels=labels)
+    return EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
 
 
 def lines(report, tmp_path):

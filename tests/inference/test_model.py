@@ -13,7 +13,7 @@ WORDS = ('a dog', 'yes', 'no')
 
 
 class Knowing:
-    """A predictor of the functions `names`, all of which give `output` for a batch of two rows."""
+    """A predictor of the functions `names`, all of which give `output` for a batch of two examples."""
 
     def __init__(self, names, output):
         self.names, self.output, self.inputs = names, output, None
@@ -38,7 +38,7 @@ def model(config, names, output):
     )
 
 
-def test_one_text_is_one_row_and_a_text_has_words():
+def test_one_text_is_one_example_and_a_text_has_words():
     features = {'feature': np.eye(2, dtype=np.float32)}
     loaded = model(pretrain.get_config('tiny'), 'text', features)
     assert loaded.encode_text('a dog').shape == (1, 2)
@@ -53,7 +53,7 @@ def test_one_text_is_one_row_and_a_text_has_words():
             loaded.encode_text(texts)
 
 
-def test_one_image_is_one_row():
+def test_one_image_is_one_example():
     loaded = model(pretrain.get_config('tiny'), 'image', np.eye(2, dtype=np.float32))
     for image in (GREY, np.dstack([GREY] * 3)):
         assert loaded.encode_image(image).shape == (1, 2)

@@ -1,4 +1,4 @@
-"""Every benchmark at full size, 384 px, on shapes alone; and the rows that the tasks expect."""
+"""Every benchmark at full size, 384 px, on shapes alone; and the examples that the tasks expect."""
 
 import functools
 

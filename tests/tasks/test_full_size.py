@@ -119,11 +119,11 @@ def test_the_state_holds_teacher_moments_and_queue(config, abstract):
 def test_arithmetic_is_the_pages_table(config):
     passes = step_flops.arithmetic(config)
     for name, figures in COST.items():
-        rows = [row for row in passes if row.name.split(',')[0] == name or row.name == name]
-        student = sum(row.student for row in rows) / 1e9
-        teacher = sum(row.teacher for row in rows) / 1e9
+        same_pass = [p for p in passes if p.name.split(',')[0] == name or p.name == name]
+        student = sum(p.student for p in same_pass) / 1e9
+        teacher = sum(p.teacher for p in same_pass) / 1e9
         assert (student, teacher) == pytest.approx(figures, abs=0.006), name
-    assert sum(row.student for row in passes) == pytest.approx(142.39e9, rel=1e-3)
+    assert sum(p.student for p in passes) == pytest.approx(142.39e9, rel=1e-3)
 
 
 @pytest.mark.parametrize('option', [*COST_TOTAL, 'large'])
@@ -137,8 +137,8 @@ def test_the_step_spends_what_the_trimmed_arithmetic_says(option):
         assert total == pytest.approx(COST_TOTAL[option] * 1e9, rel=0.03)
     assert total == pytest.approx(step_flops.training_total(passes), rel=0.005)
     for part, (forward, backward) in held.items():
-        student = sum(row.student for row in passes if row.part == part)
-        teacher = sum(row.teacher for row in passes if row.part == part)
+        student = sum(p.student for p in passes if p.part == part)
+        teacher = sum(p.teacher for p in passes if p.part == part)
         # Not in the arithmetic: the projections of tokens (0.1). Not needed: gradients of pixels
         # (0.3 a view) and of the queue.
         slack = 0.15e9 + 0.01 * student

@@ -65,7 +65,7 @@ def log_likelihood(whole_pass, target):
     return (picked * (labels != SPECIAL.pad)).sum(axis=1)
 
 
-def test_the_loss_weighs_rows(answering, whole_pass):
+def test_the_loss_weighs_examples(answering, whole_pass):
     _, task, params, batch = answering
     loss, (metrics, _) = jit(lambda p, b: task.loss(p, None, {}, b, key=None, step=0))(
         params, batch

@@ -173,8 +173,8 @@ def test_scenes_are_dense_and_objects_visible(data_config):
     assert 0.4 < share < 0.6
     boxes = [[o.box for o in s.objects] for s in scenes]
     worst = [
-        max(layout.overlap_share(a, b) for a, b in itertools.combinations(each, 2))
-        for each in boxes
+        max(layout.overlap_share(a, b) for a, b in itertools.combinations(scene_boxes, 2))
+        for scene_boxes in boxes
     ]
     assert np.mean(np.array(worst) <= source.max_overlap) > 0.75
     for scene in scenes:

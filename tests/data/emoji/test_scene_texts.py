@@ -195,9 +195,9 @@ def test_one_image_and_the_statement_do_not_tell_the_truth(statements):
         side = re.findall('left|right', text)[:1]
         counts[kind, str(side), appearance][entry['label'] == 'True'] += 1
     best, total = collections.Counter(), collections.Counter()
-    for (kind, _, _), each in counts.items():
-        best[kind] += each.max()
-        total[kind] += each.sum()
+    for (kind, _, _), by_answer in counts.items():
+        best[kind] += by_answer.max()
+        total[kind] += by_answer.sum()
     share = {kind: best[kind] / total[kind] for kind in total}
     # 1/2, 3/4 or 5/6 for ever more statements; few give the best guess by hindsight some more.
     assert max(share[k] for k in ('exactly one', 'same background', 'same number')) < 0.66
