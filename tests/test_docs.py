@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = sorted((ROOT / 'docs').glob('*.md'))
+PAGES = [*sorted((ROOT / 'docs').glob('*.md')), ROOT / 'launch/README.md', ROOT / 'CONTRIBUTING.md']
 WIDTH = 100
 
 
@@ -21,7 +21,7 @@ def prose(text: str) -> list[tuple[int, str]]:
     return lines
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_prose_is_at_most_a_hundred_columns_wide(page):
     wide = [number for number, line in prose(page.read_text()) if len(line) > WIDTH]
     assert not wide, f'{page.relative_to(ROOT)}: lines {wide} are wider than {WIDTH} columns'
