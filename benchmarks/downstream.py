@@ -38,7 +38,7 @@ def retrieval_above_zero_shot(results: dict, before: dict) -> list[Line]:
 
 def cider_above_likelihood(results: dict, before: dict) -> list[Line]:
     """CIDEr against that of the captions by likelihood that it started from."""
-    now, then = (found['captions']['figures']['cider'] for found in (results, before))
+    now, then = (report['captions']['figures']['cider'] for report in (results, before))
     return [Line('cider', now, then, then)]
 
 
@@ -46,8 +46,8 @@ def captions_times(factor: float) -> Callable[[dict, dict], list[Line]]:
     """CIDEr against that of shuffled captions, times a factor."""
 
     def lines(results: dict, before: dict) -> list[Line]:
-        found = results['captions']
-        cider, shuffled = found['figures']['cider'], found['chance']['cider']
+        report = results['captions']
+        cider, shuffled = report['figures']['cider'], report['chance']['cider']
         return [Line('cider', cider, shuffled, factor * shuffled)]
 
     return lines
@@ -57,10 +57,10 @@ def above_majority(evaluator: str, margin: float, *, by_type: bool) -> Callable:
     """Accuracies against the majority answer, plus a margin: by type, or overall."""
 
     def lines(results: dict, before: dict) -> list[Line]:
-        found = results[evaluator]
-        chance = found['chance']
+        report = results[evaluator]
+        chance = report['chance']
         names = [f for f in chance if f.startswith('accuracy_') or not by_type]
-        return [Line(f, found['figures'][f], chance[f], chance[f] + margin) for f in names]
+        return [Line(f, report['figures'][f], chance[f], chance[f] + margin) for f in names]
 
     return lines
 
@@ -130,10 +130,10 @@ def main() -> None:
     parser.add_argument('--workdir', default='runs/downstream', type=pathlib.Path)
     args = parser.parse_args()
     names = list(BENCHES) if args.name == 'all' else [args.name]
-    found = {n: bench(n, init_from=args.init_from, workdir=args.workdir) for n in names}
+    lines_of = {n: bench(n, init_from=args.init_from, workdir=args.workdir) for n in names}
     print(f'\n{"task":20} {"figure":24} {"value":>8} {"baseline":>9} {"bar":>8}')
     missed = 0
-    for name, lines in found.items():
+    for name, lines in lines_of.items():
         for figure, value, baseline, bar in lines:
             missed += value <= bar
             said = 'reached' if value > bar else 'MISSED'

@@ -38,12 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--write', default='', help='file to store the sequence in')
     options = parser.parse_args()
-    found = losses()
+    current = losses()
     if options.write:
-        pathlib.Path(options.write).write_text(json.dumps(found, indent=0) + '\n')
+        pathlib.Path(options.write).write_text(json.dumps(current, indent=0) + '\n')
         return
     stored = json.loads(STORED.read_text())
-    pairs = [(now[k], then[k]) for now, then in zip(found, stored, strict=True) for k in then]
+    pairs = [(now[k], then[k]) for now, then in zip(current, stored, strict=True) for k in then]
     equal = sum(now == then for now, then in pairs)
     apart = max(abs(now - then) / abs(then) for now, then in pairs)
     print(f'{equal} of {len(pairs)} losses of {len(stored)} steps are bit-equal')

@@ -30,7 +30,7 @@ from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import distributed, optim, sharding, state, step
 from semmim_jax.training.checkpoint import Checkpoints
 
-ROWS = 16
+BATCH = 16
 SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=320)
 # Programs that run a few times: compiling them is what takes long. On a busy machine a simulated
 # device may keep the others waiting for more than XLA's 40 s.
@@ -69,11 +69,11 @@ def train(run: Run, *, steps: int) -> dict[str, np.ndarray]:
     """Trains from a random state; the losses of all steps, and the arrays of the first and last."""
     config = get_config('tiny')
     config.model.scan = True
-    config.train.update(batch_size=ROWS, steps=100)
+    config.train.update(batch_size=BATCH, steps=100)
     config.update_from_flattened_dict(run.changes)
     config = ml_collections.FrozenConfigDict(config)
     task, tx = Pretrain(config, SPECIAL), optim.make_optimizer(config.optim, config.train.steps)
-    now, found = None, {'loss': []}
+    now, arrays = None, {'loss': []}
     for leg, shape in enumerate(run.meshes):
         mesh = sharding.make_mesh(
             dict(zip(sharding.AXES, shape)), devices=jax.devices()[: math.prod(shape)]
@@ -84,17 +84,17 @@ def train(run: Run, *, steps: int) -> dict[str, np.ndarray]:
         with jax.set_mesh(mesh):
             step_fn = step.jit_step(task, tx, config, abstract)
             # Gloo gives up on a first collective for which a peer, still compiling, is 30 s late.
-            distributed.agree({'compiles': shape})
+            distributed.check_same({'compiles': shape})
             first = sharding.shard_batch(batch(config, seed=share[0]), mesh)
             step_fn = step_fn.lower(abstract, first).compile()
-            distributed.agree({'compiled': shape})
+            distributed.check_same({'compiled': shape})
             for i in share:
                 now, metrics = step_fn(now, sharding.shard_batch(batch(config, seed=i), mesh))
                 jax.block_until_ready(now)  # two steps in flight can starve simulated devices
-                found['loss'].append(float(metrics['loss']))
+                arrays['loss'].append(float(metrics['loss']))
                 if not i:  # Adam's first moment is a tenth of the clipped gradient
-                    found |= named('gradient', now.opt_state[1].mu)
-    return found | named('params', now.params) | named('queue', now.extra['queue'])
+                    arrays |= named('gradient', now.opt_state[1].mu)
+    return arrays | named('params', now.params) | named('queue', now.extra['queue'])
 
 
 def restored(now: state.TrainState, abstract: state.TrainState, config: Any) -> state.TrainState:
@@ -102,9 +102,9 @@ def restored(now: state.TrainState, abstract: state.TrainState, config: Any) -> 
     with tempfile.TemporaryDirectory() as workdir:
         checkpoints = Checkpoints(workdir, keep=1, async_save=False)
         checkpoints.save(now, config=config, fingerprint={}, files={})
-        found, _ = checkpoints.restore(abstract)
+        newest, _ = checkpoints.restore(abstract)
         checkpoints.close()
-    return found
+    return newest
 
 
 def random_state(abstract: state.TrainState) -> state.TrainState:
@@ -123,20 +123,20 @@ def random_state(abstract: state.TrainState) -> state.TrainState:
 
 
 def batch(config: Any, *, seed: int) -> dict[str, np.ndarray]:
-    """This process's rows of a random batch."""
+    """This process's examples of a random batch."""
     rng = np.random.default_rng(seed)
     size, tokens = config.data.image_size, config.data.max_tokens
-    ids = rng.integers(5, SPECIAL.vocab_size, (ROWS, tokens), np.int32)
+    ids = rng.integers(5, SPECIAL.vocab_size, (BATCH, tokens), np.int32)
     ids[:, 0] = SPECIAL.cls
-    for row, length in zip(ids, rng.integers(3, tokens, ROWS)):
-        row[length - 1], row[length:] = SPECIAL.sep, SPECIAL.pad
+    for text, length in zip(ids, rng.integers(3, tokens, BATCH)):
+        text[length - 1], text[length:] = SPECIAL.sep, SPECIAL.pad
     whole = {
-        'image1': rng.integers(0, 256, (ROWS, size, size, 3), np.uint8),
-        'image2': rng.integers(0, 256, (ROWS, size, size, 3), np.uint8),
+        'image1': rng.integers(0, 256, (BATCH, size, size, 3), np.uint8),
+        'image2': rng.integers(0, 256, (BATCH, size, size, 3), np.uint8),
         'ids': ids,
-        'image_id': np.arange(ROWS, dtype=np.int32),
+        'image_id': np.arange(BATCH, dtype=np.int32),
     }
-    share = ROWS // jax.process_count()
+    share = BATCH // jax.process_count()
     start = share * jax.process_index()
     return {name: array[start : start + share] for name, array in whole.items()}
 
@@ -146,14 +146,14 @@ def named(kind: str, tree: Any) -> dict[str, np.ndarray]:
     return {f'{kind}{jax.tree_util.keystr(path)}': leaf for path, leaf in leaves}
 
 
-def compare(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict[str, float]:
+def compare(arrays: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict[str, float]:
     """Largest relative differences, by kind."""
-    worst = {'first loss': abs(found['loss'][0] / wanted['loss'][0] - 1)}
-    worst['losses'] = np.abs(found['loss'] / wanted['loss'] - 1).max()
+    worst = {'first loss': abs(arrays['loss'][0] / wanted['loss'][0] - 1)}
+    worst['losses'] = np.abs(arrays['loss'] / wanted['loss'] - 1).max()
     for name, array in wanted.items():
         kind = name.split('[')[0]
         if kind != 'loss' and 'key' not in name:
-            difference = np.abs(found[name] - array).max() / max(np.abs(array).max(), 1e-6)
+            difference = np.abs(arrays[name] - array).max() / max(np.abs(array).max(), 1e-6)
             worst[kind] = max(worst.get(kind, 0), difference)
     return {kind: float(difference) for kind, difference in worst.items()}
 
@@ -194,9 +194,9 @@ def main() -> None:
             timeout=120,
         )
         for name in args.runs:
-            found = train(RUNS[name], steps=args.steps)
+            arrays = train(RUNS[name], steps=args.steps)
             if jax.process_index() == 0:
-                np.savez(pathlib.Path(args.out, f'{name}.npz'), **found)
+                np.savez(pathlib.Path(args.out, f'{name}.npz'), **arrays)
         return
     with tempfile.TemporaryDirectory() as folder:
         for processes in sorted({RUNS[name].processes for name in args.runs}):

@@ -44,14 +44,14 @@ CASES = {
 }
 
 
-def compile_step(case: Case, losses: list[str], rows: int) -> dict[str, Any]:
+def compile_step(case: Case, losses: list[str], batch_size: int) -> dict[str, Any]:
     """Figures of one device, and the shapes that all-gathers give and loops carry."""
     config = get_config('tiny')
     config.model.scan = True
     config.model.update(fusion_depth=LAYERS, decoder_depth=LAYERS)
     config.model.image.depth = config.model.text.depth = LAYERS
-    config.train.batch_size = rows
-    config.task.queue_size = 8 * rows
+    config.train.batch_size = batch_size
+    config.task.queue_size = 8 * batch_size
     config.task.weights.update({name: float(name in losses) for name in LOSSES})
     config.update_from_flattened_dict(case.changes)
     sizes = dict(zip(sharding.AXES, case.mesh))
@@ -59,11 +59,11 @@ def compile_step(case: Case, losses: list[str], rows: int) -> dict[str, Any]:
     mesh = sharding.make_mesh(sizes, devices=jax.devices()[:count])
     compiled = program.lower_step(config, Pretrain, mesh)[0].compile()
     text = compiled.as_text()
-    found, memory = costs.read(text, sizes), compiled.memory_analysis()
+    cost, memory = costs.read(text, sizes), compiled.memory_analysis()
     return {
-        'flops': found.flops,
+        'flops': cost.flops,
         'temp_bytes': memory.temp_size_in_bytes,
-        'collective_bytes': found.collective_bytes,
+        'collective_bytes': cost.collective_bytes,
         'gathered': sorted(_shapes(text, 'all-gather')),
         'carried': sorted(_shapes(text, 'while')),
     }
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--cases', nargs='+', default=list(CASES), choices=CASES)
     parser.add_argument('--losses', nargs='+', default=list(LOSSES), choices=LOSSES)
-    parser.add_argument('--rows', type=int, default=64)
+    parser.add_argument('--batch_size', type=int, default=64)
     parser.add_argument('--json', action='store_true')
     args = parser.parse_args()
     devices = '--xla_force_host_platform_device_count=8'
@@ -87,16 +87,16 @@ def main() -> None:
         environment = os.environ | {'XLA_FLAGS': f'{devices} {XLA_FLAGS}'}
         again = [sys.executable, '-m', 'benchmarks.partitioned_step', *sys.argv[1:]]
         sys.exit(subprocess.run(again, env=environment).returncode)
-    table = {name: compile_step(CASES[name], args.losses, args.rows) for name in args.cases}
+    table = {name: compile_step(CASES[name], args.losses, args.batch_size) for name in args.cases}
     if args.json:
         return print(json.dumps(table))
     print(f'{"":26}{"FLOPs of all / of one":>24}{"temporary MiB":>16}{"received MiB":>16}')
     one = table[args.cases[0]]
-    for name, row in table.items():
+    for name, case in table.items():
         devices = 1 if name.startswith('one') else 8
         print(
-            f'{name:26}{devices * row["flops"] / one["flops"]:24.3f}'
-            f'{row["temp_bytes"] / 2**20:16.1f}{row["collective_bytes"] / 2**20:16.2f}'
+            f'{name:26}{devices * case["flops"] / one["flops"]:24.3f}'
+            f'{case["temp_bytes"] / 2**20:16.1f}{case["collective_bytes"] / 2**20:16.2f}'
         )
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := set(args.tasks) - TASKS.keys():
         parser.error(f'no task {", ".join(wrong)}: there are {", ".join(TASKS)}')
-    found = {}
+    reached = {}
     for name in args.tasks:
         for pretrained in (True, False):
             for seed in range(args.seeds):
@@ -65,18 +65,18 @@ def main() -> None:
                     workdir=args.workdir,
                 )
                 for figure in TASKS[name].figures:
-                    found.setdefault((name, figure), {}).setdefault(pretrained, []).append(
+                    reached.setdefault((name, figure), {}).setdefault(pretrained, []).append(
                         one[figure]
                     )
     print(f'\n{"figure":24} {"start":12} {"mean":>7} {"spread":>7}   seeds')
     helps = True
-    for (name, figure), by_start in found.items():
+    for (name, figure), by_start in reached.items():
         for pretrained, values in by_start.items():
             start = 'pre-trained' if pretrained else 'random'
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            each = ' '.join(f'{value:.3f}' for value in values)
+            listing = ' '.join(f'{value:.3f}' for value in values)
             mean = statistics.mean(values)
-            print(f'{name + "/" + figure:24} {start:12} {mean:7.3f} {spread:7.3f}   {each}')
+            print(f'{name + "/" + figure:24} {start:12} {mean:7.3f} {spread:7.3f}   {listing}')
         helps &= statistics.mean(by_start[True]) > statistics.mean(by_start[False])
     sys.exit(0 if helps else 1)
 

@@ -71,7 +71,7 @@ class Bench:
         self.clock.enter('step')
         self.state, metrics = self._full(self.state, self.batch)
         vote = self.preemption.vote()
-        self.skipped.seen(1, metrics, self.index)
+        self.skipped.record(1, metrics, self.index)
         bool(vote)
 
     def full_save(self) -> None:

@@ -106,11 +106,11 @@ def summary() -> str:
     for run in RUNS:
         settings = ', '.join(f'`{key}={value}`' for key, value in run.settings.items())
         head = f'| {run.topology} | {run.model} | {settings} '
-        found = figures(run)
-        if found is None:
+        report = figures(run)
+        if report is None:
             lines.append(f'{head}| not run | | | | | | |')
             continue
-        memory, times = found['bytes_per_device'], found['time']
+        memory, times = report['bytes_per_device'], report['time']
         lines.append(
             f'{head}| {memory["needed"] / 1e9:.1f} / {memory["hbm"] / 1e9:.1f} '
             f'| {memory["arguments_predicted"] / 1e9:.3f} / {memory["arguments"] / 1e9:.3f} '
@@ -128,18 +128,18 @@ def remat() -> str:
         '|---|---|---|---|---|',
     ]
     for run in REMAT:
-        found, policy = figures(run), run.settings['model.remat']
-        if found is None:
+        report, policy = figures(run), run.settings['model.remat']
+        if report is None:
             lines.append(f'| {policy} | not run | | | |')
-        elif 'error' in found:
-            temporaries = float(re.search(r'\(([\d.]+)G\)', found['error'])[1]) * 2**30 / 1e9
+        elif 'error' in report:
+            temporaries = float(re.search(r'\(([\d.]+)G\)', report['error'])[1]) * 2**30 / 1e9
             lines.append(f'| {policy} | {temporaries:.1f} | does not fit | | |')
         else:
-            memory = found['bytes_per_device']
+            memory = report['bytes_per_device']
             lines.append(
                 f'| {policy} | {memory["temporaries"] / 1e9:.1f} | {memory["needed"] / 1e9:.1f} '
-                f'| {found["step_flops_per_sample"] / 1e9:.0f} G '
-                f'| {found["time"]["step"] * 1e3:.0f} |'
+                f'| {report["step_flops_per_sample"] / 1e9:.0f} G '
+                f'| {report["time"]["step"] * 1e3:.0f} |'
             )
     return '\n'.join(lines)
 
@@ -149,17 +149,17 @@ def options() -> str:
     config = step_flops.full_size({})
     passes = step_flops.arithmetic(config)
     recipe = step_flops.training_total(passes)
-    row = {p.name: p for p in passes}
+    cost = {p.name: p for p in passes}
     image = config.model.image
-    seen = row['ViT, masked view'].student - image.depth * (
+    unmasked = cost['ViT, masked view'].student - image.depth * (
         step_flops.layer(image, 257) - step_flops.layer(image, 257 - round(256 * 0.4))
     )
-    masked = [row[name] for name in ('ViT, masked view', 'injection')]
-    masked.append(row['encoding head, masked patches'])
+    masked = [cost[name] for name in ('ViT, masked view', 'injection')]
+    masked.append(cost['encoding head, masked patches'])
     not_built = {
         'masked patches dropped from the student': recipe
-        - 3 * (row['ViT, masked view'].student - seen),
-        'one masked student view for all losses': recipe - 3 * row['ViT, masked view'].student,
+        - 3 * (cost['ViT, masked view'].student - unmasked),
+        'one masked student view for all losses': recipe - 3 * cost['ViT, masked view'].student,
         'MIM on half the batch': recipe - step_flops.training_total(masked) / 2,
     }
     built = {
@@ -193,11 +193,11 @@ def plan() -> str:
         '|---' * (2 + 2 * len(PAIRS)) + '|',
     ]
     for run in (run for run in RUNS if run.topology in PLANNED):
-        found, cells = figures(run), ['not run', '', '', '']
-        if found is not None:
-            speed = found['time']['samples_per_second']
+        report, cells = figures(run), ['not run', '', '', '']
+        if report is not None:
+            speed = report['time']['samples_per_second']
             hours = [EPOCHS * pairs / speed / 3600 for pairs in PAIRS.values()]
-            cells = [c for h in hours for c in (f'{h / 24:.2f}', f'{h * found["devices"]:,.0f}')]
+            cells = [c for h in hours for c in (f'{h / 24:.2f}', f'{h * report["devices"]:,.0f}')]
         lines.append(f'| {run.topology} | {run.model} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 

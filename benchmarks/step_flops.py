@@ -226,8 +226,8 @@ def count(config: Any) -> dict[str, tuple[float, float]]:
         name = re.match(_PATH, path)
         if not name or name['scope'] not in parts:
             raise ValueError(f'matrix product under an unknown scope: {path}')
-        found[parts[name['scope']]][bool(name['back'])] += cost / batch_size
-    return {part: tuple(found[part]) for part in SCOPES if part in found}
+        by_part[parts[name['scope']]][bool(name['back'])] += cost / batch_size
+    return {part: tuple(by_part[part]) for part in SCOPES if part in by_part}
 
 
 def report(name: str, variant: str, weights: dict[str, float]) -> str:

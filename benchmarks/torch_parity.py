@@ -59,18 +59,18 @@ def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
         )
         patches = lambda kind: model.encode_patches(inject(kind), separate=separate)
         share = lambda cosines: jax.nn.softmax(cosines / plan.config.tau_student)
-        found = {
+        outputs = {
             'image features': model.project_image(tokens[:, 0]),
             'text features': model.project_text(text[:, 0]),
             'ITM logits': model.match(fused[:, 0]),
         }
         if has_words:
-            found['MLM logits'] = model.predict_words(fused)
+            outputs['MLM logits'] = model.predict_words(fused)
         if patterned:
-            found['patterns of CLS'] = share(model.encoding_head(model.to_fusion(tokens[:, 0])))
-            found['patterns with text'] = share(patches(mim.inject_teacher))
-            found['patterns without text'] = share(patches('none'))
-        return found
+            outputs['patterns of CLS'] = share(model.encoding_head(model.to_fusion(tokens[:, 0])))
+            outputs['patterns with text'] = share(patches(mim.inject_teacher))
+            outputs['patterns without text'] = share(patches('none'))
+        return outputs
 
     jitted = jax.jit(lambda *inputs: nn.apply(answers, task.model)({'params': params}, *inputs))
     return lambda *inputs: {name: np.asarray(x) for name, x in jitted(*inputs).items()}
@@ -104,17 +104,17 @@ def jax_captions(
 def torch_answers(model: SemMIM, images: np.ndarray, texts: list[str]) -> Answers:
     """The same outputs of the PyTorch module, which cuts the texts itself."""
     image, text = model.encode_image(torch.from_numpy(images)), model.encode_text(texts)
-    found = {
+    outputs = {
         'image features': image.feature,
         'text features': text.feature,
         'ITM logits': model.match(image, text),
     }
     if 'text_encoder.cls' in model.parts:
-        found['MLM logits'] = model.predict_words(image, model.tokenizer(texts))
+        outputs['MLM logits'] = model.predict_words(image, model.tokenizer(texts))
     if model.config['patterns'] is not None:
-        found['patterns of CLS'], found['patterns with text'] = model.patterns(image, text)
-        found['patterns without text'] = model.patterns(image)[1]
-    return {name: x.numpy() for name, x in found.items()}
+        outputs['patterns of CLS'], outputs['patterns with text'] = model.patterns(image, text)
+        outputs['patterns without text'] = model.patterns(image)[1]
+    return {name: x.numpy() for name, x in outputs.items()}
 
 
 def torch_texts(model: SemMIM, images: list[Any], prompts: list[str]) -> list[tuple[str, float]]:
@@ -181,10 +181,10 @@ def compare(
     images: int,
 ) -> None:
     """Prints the table; `answer` and `write` are JAX's, the latter None if nothing is written."""
-    rows, equal, seen, shown = {}, {'': 0, 'a': 0} if write else {}, 0, []
+    errors_of, equal, done, shown = {}, {'': 0, 'a': 0} if write else {}, 0, []
     exact = copy.deepcopy(model).double()
     for batch, texts in data.pair_batches():
-        count = min(len(texts), images - seen)
+        count = min(len(texts), images - done)
         if not count:
             break
         pixels, ids, texts = batch['image'][:count], batch['ids'][:count], texts[:count]
@@ -197,13 +197,13 @@ def compare(
             theirs = model.caption(torch.from_numpy(pixels), prompt)
             equal[prompt] += sum(a == b for a, b in zip(ours, theirs, strict=True))
             shown += [(texts[0], prompt, theirs[0])] * (len(shown) < 6)
-        seen += count
-    print(f'\n{seen} images with a caption each\n')
+        done += count
+    print(f'\n{done} images with a caption each\n')
     print(f'{"difference from the module":24} {"in float32":>12} {"float64":>10} {"largest":>10}')
-    for name, (error, rounding, size) in rows.items():
+    for name, (error, rounding, size) in errors_of.items():
         print(f'{name:26} {error:12.1e} {rounding:10.1e} {size:10.3f}')
     for prompt, number in equal.items():
-        print(f'greedy captions from {prompt!r}: {number} of {seen} the same')
+        print(f'greedy captions from {prompt!r}: {number} of {done} the same')
     for text, prompt, written in shown:
         print(f'  said: {text}; written from {prompt!r}: {written}')
 

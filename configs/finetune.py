@@ -52,7 +52,7 @@ def _for_all_tasks(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.lexicon.captions = 0
     c.data.max_prompt_tokens = 32  # [CLS] and [SEP] included; 0: the longest prompt's
     c.data.max_target_tokens = 12  # 0: the longest caption's or target's
-    c.data.references = 0  # right texts of a record that a row holds, for a reward
+    c.data.references = 0  # right texts of a record that an example holds, for a reward
     c.data.min_answer_count = 1  # answers rarer in training are not on the list to choose from
     return c
 

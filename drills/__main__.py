@@ -45,10 +45,10 @@ def _corruption(ground: 'Ground') -> Iterator['Outcome']:
     from drills.outcome import Outcome
 
     workdir = str(ground.folder / 'corruption')
-    found = corruption.drill(ground.config, workdir, flips=200, truncations=50)
-    done = f'200 flipped bits, 50 cut files: {found.detected} detected, {found.harmless} harmless'
+    damage = corruption.drill(ground.config, workdir, flips=200, truncations=50)
+    done = f'200 flipped bits, 50 cut files: {damage.detected} detected, {damage.harmless} harmless'
     lost = 'the steps since the checkpoint before'
-    yield Outcome('corruption', done, lost, found.seconds, tuple(found.missed))
+    yield Outcome('corruption', done, lost, damage.seconds, tuple(damage.missed))
 
 
 _CONFIG = define_config('configs/pretrain.py:demo', 'experiment')

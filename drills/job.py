@@ -129,15 +129,15 @@ class Job:
 
     def differences(self, other: 'Job') -> list[str]:
         """How the end of this run differs from that of `other`; [] if in no bit and no line."""
-        found = []
+        differences = []
         ours, theirs = self.final_state(), other.final_state()
         names = sorted(ours.keys() | theirs.keys())
         bad = [n for n in names if n not in ours or not np.array_equal(ours[n], theirs.get(n))]
         if bad:
-            found.append(f'{len(bad)} of {len(names)} arrays differ, {bad[0]} for one')
+            differences.append(f'{len(bad)} of {len(names)} arrays differ, {bad[0]} for one')
         if self.metrics() != other.metrics():
-            found.append('metrics.jsonl differs')
-        return found
+            differences.append('metrics.jsonl differs')
+        return differences
 
 
 class Running:

@@ -42,14 +42,14 @@ def _kills(ground: Ground, name: str, job: Job) -> Outcome:
             failures.append(f'kill {kill} left children behind')
     job.run()
     wall, spent = time.time() - began, ledger.totals(job.workdir / 'ledger.jsonl')
-    told = sum(spent.values())
-    if abs(wall - told) > max(_MISSED * wall, _EXIT):
-        failures.append(f'the ledger tells of {told:.1f} s of {wall:.1f} s')
+    recorded = sum(spent.values())
+    if abs(wall - recorded) > max(_MISSED * wall, _EXIT):
+        failures.append(f'the ledger accounts for {recorded:.1f} s of {wall:.1f} s')
     failures += job.differences(whole)
     done = f'{ground.kills} kills, {in_saves} of them in a save'
     if alone:
         done += f'; {len(alone)} hit one process, its peer ended within {max(alone):.0f} s'
-    done += f'; the ledger tells of {told / wall:.1%} of the time'
+    done += f'; the ledger accounts for {recorded / wall:.1%} of the time'
     lost = f'{redone} steps done again ({spent["lost_work"]:.0f} s)'
     return Outcome(name, done, lost, time.time() - began, tuple(failures))
 

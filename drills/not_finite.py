@@ -29,12 +29,12 @@ def drill(ground: Ground) -> Iterator[Outcome]:
     bad = 1 + rng.choice(steps, _EACH * len(PLACES), replace=False)  # counted from 1, as steps are
     where = dict(zip(PLACES, np.split(bad, len(PLACES))))
     with open_experiment(config, str(folder / 'without'), make_task).batches(0) as batches:
-        seen = [next(batches) for _ in range(steps)]
-    ids = {p: np.stack([seen[s - 1].arrays['image_id'] for s in where[p]]) for p in PLACES}
+        drawn = [next(batches) for _ in range(steps)]
+    ids = {p: np.stack([drawn[s - 1].arrays['image_id'] for s in where[p]]) for p in PLACES}
     make_poisoned = lambda *arguments: Poisoned(make_task(*arguments), ids)
     with (folder / 'drill.log').open('w') as lines, contextlib.redirect_stdout(lines):
         state = train_and_evaluate(config, str(folder / 'with'), make_poisoned)
-    good = [batch.arrays for step, batch in enumerate(seen, start=1) if step not in bad]
+    good = [batch.arrays for step, batch in enumerate(drawn, start=1) if step not in bad]
     never = _train(config, str(folder / 'without'), make_poisoned, good)
     if int(state.skipped) != len(bad):
         failures.append(f'{int(state.skipped)} batches were skipped instead of {len(bad)}')

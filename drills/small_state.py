@@ -59,8 +59,8 @@ def save(checkpoints: Checkpoints, state: SmallState) -> None:
     checkpoints.save(state, config=CONFIG, fingerprint=FINGERPRINT, files=FILES)
 
 
-def assert_same(found: SmallState, expected: SmallState) -> None:
+def assert_same(actual: SmallState, expected: SmallState) -> None:
     """Bit for bit."""
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()

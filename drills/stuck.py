@@ -48,8 +48,8 @@ def _asleep(ground: Ground) -> Outcome:
 
 def _input_workers(pid: int) -> list[int]:
     """Processes that a run has spawned, from whichever of its threads."""
-    found = pathlib.Path(f'/proc/{pid}/task').glob('*/children')
-    children = [int(child) for path in found for child in path.read_text().split()]
+    files = pathlib.Path(f'/proc/{pid}/task').glob('*/children')
+    children = [int(child) for path in files for child in path.read_text().split()]
     command = lambda child: pathlib.Path(f'/proc/{child}/cmdline').read_bytes()
     return [child for child in children if b'spawn_main' in command(child)]
 

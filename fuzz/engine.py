@@ -143,14 +143,14 @@ _NEVER = {
 _OWN = [os.path.realpath(storage_directory().path)]
 _OWN += [os.path.realpath(os.environ[v]) for v in ['JAX_COMPILATION_CACHE_DIR'] if v in os.environ]
 _folder: pathlib.Path | None = None  # of the example that runs
-_seen: list[str] = []  # of what it must not do
+_events: list[str] = []  # of what it must not do
 
 
 def _audit(event: str, args: tuple) -> None:
     if _folder is None:
         return
     if event in _NEVER:
-        _seen.append(f'{event} {args!r:.200}')
+        _events.append(f'{event} {args!r:.200}')
     paths = [args[i] for i in _WRITES.get(event, ())]
     if event == 'open' and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
         paths.append(args[0])
@@ -158,7 +158,7 @@ def _audit(event: str, args: tuple) -> None:
         if isinstance(path, str | bytes | os.PathLike):
             place = os.path.realpath(os.fsdecode(path))
             if place != os.devnull and not place.startswith((str(_folder), *_OWN)):
-                _seen.append(f'{event} {place}')
+                _events.append(f'{event} {place}')
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def _watched(folder: pathlib.Path) -> Iterator[None]:
     def too_long(*_):
         raise Misbehaviour(f'still running after {SECONDS} s of work, or {10 * SECONDS} s')
 
-    _seen.clear()
+    _events.clear()
     clocks = {signal.SIGPROF: signal.ITIMER_PROF, signal.SIGALRM: signal.ITIMER_REAL}
     before = {number: signal.signal(number, too_long) for number in clocks}
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -186,8 +186,8 @@ def _watched(folder: pathlib.Path) -> Iterator[None]:
         for number, clock in clocks.items():
             signal.setitimer(clock, 0)
             signal.signal(number, before[number])
-    if _seen:
-        raise Misbehaviour('; '.join(_seen))
+    if _events:
+        raise Misbehaviour('; '.join(_events))
 
 
 _installed: list[Callable] = []

@@ -121,13 +121,13 @@ def caption_list(data: st.DataObject, folder: pathlib.Path) -> None:
 def _train(data: st.DataObject, texts: list[str]) -> None:
     kind, size = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from([10, 600, 5000]))
     options = dict(size=size, min_count=data.draw(st.integers(1, 3)), fill=data.draw(st.booleans()))
-    found = train_tokenizer(texts, kind=kind, strip_accents=data.draw(st.booleans()), **options)
-    assert found.vocab_size == size if options['fill'] else found.vocab_size <= size
+    tokenizer = train_tokenizer(texts, kind=kind, strip_accents=data.draw(st.booleans()), **options)
+    assert tokenizer.vocab_size == size if options['fill'] else tokenizer.vocab_size <= size
     for text in (*texts, data.draw(st.text(max_size=40))):
-        ids = found.encode(clean_caption(text, max_words=None), 20)
-        found.decode(ids)
+        ids = tokenizer.encode(clean_caption(text, max_words=None), 20)
+        tokenizer.decode(ids)
         assert ids.min() >= 0 and ids.max() < size
-        assert kind != 'bpe' or found.unk_id not in ids
+        assert kind != 'bpe' or tokenizer.unk_id not in ids
 
 
 LISTS = {
@@ -248,23 +248,25 @@ def record(data: st.DataObject, folder: pathlib.Path) -> None:
             if index in unreadable:
                 raise UnreadableRecord('made up')
             pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
-            found = dict(image=pixels, captions=captions, image_id=index)
+            entry = dict(image=pixels, captions=captions, image_id=index)
             if index % 2:
-                found['labels'] = rng.integers(0, 5, (height, width), np.int16)
-            return found
+                entry['labels'] = rng.integers(0, 5, (height, width), np.int16)
+            return entry
 
         def entry(self, index):
             return dict(captions=captions, image_id=index)
 
     config = get_config('tiny').data
     config.max_tokens = 8
-    found = Replacing(Source())[data.draw(st.integers(0, 3))]
-    row = PretrainExamples.of(words(), config)(found, rng)
-    assert row['image1'].shape == row['image2'].shape == (config.image_size, config.image_size, 3)
-    assert row['image1'].dtype == np.uint8
-    _check_ids(row['ids'])
-    view, _ = transforms.eval_view(found['image'], found.get('labels'), size=config.image_size)
-    assert view.shape == row['image1'].shape
+    replaced = Replacing(Source())[data.draw(st.integers(0, 3))]
+    example = PretrainExamples.of(words(), config)(replaced, rng)
+    square = (config.image_size, config.image_size, 3)
+    assert example['image1'].shape == example['image2'].shape == square
+    assert example['image1'].dtype == np.uint8
+    _check_ids(example['ids'])
+    labels = replaced.get('labels')
+    view, _ = transforms.eval_view(replaced['image'], labels, size=config.image_size)
+    assert view.shape == example['image1'].shape
 
 
 @functools.cache
@@ -296,12 +298,12 @@ def vocabulary(data: st.DataObject, folder: pathlib.Path) -> None:
         for name, text in files.items():
             raw = text.encode()
             (path / name).write_bytes(mutated(data, raw) if name == hit else raw)
-    found = make_tokenizer(str(path), texts=(), size=0)
+    tokenizer = make_tokenizer(str(path), texts=(), size=0)
     text = data.draw(st.text(max_size=30))
-    ids = found.encode(text, 8)
+    ids = tokenizer.encode(text, 8)
     assert ids.shape == (8,) and ids.min() >= 0
-    found.decode(ids)
+    tokenizer.decode(ids)
     (folder / 'again').mkdir()
-    found.save(folder / 'again')
+    tokenizer.save(folder / 'again')
     again = make_tokenizer(str(folder / 'again'), texts=(), size=0)
-    assert again.tokens() == found.tokens()
+    assert again.tokens() == tokenizer.tokens()

@@ -71,13 +71,13 @@ def checkpoint(data: st.DataObject, folder: pathlib.Path) -> None:
     intact = verify_workdir(folder)
     checkpoints = Checkpoints(folder, keep=2, async_save=False)
     try:
-        found, _ = checkpoints.restore(abstract(one_device(0)))
+        restored, _ = checkpoints.restore(abstract(one_device(0)))
     finally:
         checkpoints.close()
-    expected = one_device(int(found.step))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    expected = one_device(int(restored.step))
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-    assert found.step == 2 or not intact
+    assert restored.step == 2 or not intact
 
 
 NUMBERS_TYPED = '0 -1 1 2 3 5 7 8 0.5 1.5 -0.0 1e-9 1e400 nan inf -inf 2147483648 0x10'.split()
@@ -147,9 +147,9 @@ def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
     run = open_experiment(config, str(folder), find_task(config))
     run.checkpoints.close()
     assert not any(folder.iterdir())  # nothing is written before a start has passed its checks
-    rows, c = run.config.train.batch_size, run.config.data
-    view = jax.ShapeDtypeStruct((rows, c.image_size, c.image_size, 3), np.uint8)
-    numbers = lambda *shape: jax.ShapeDtypeStruct((rows, *shape), np.int32)
+    batch_size, c = run.config.train.batch_size, run.config.data
+    view = jax.ShapeDtypeStruct((batch_size, c.image_size, c.image_size, 3), np.uint8)
+    numbers = lambda *shape: jax.ShapeDtypeStruct((batch_size, *shape), np.int32)
     batch = dict(image1=view, image2=view, ids=numbers(c.max_tokens), image_id=numbers())
     batch['labels1'] = numbers((c.image_size // c.patch_size) ** 2)
     jax.eval_shape(make_step(run.task, run.tx, run.config), run.abstract, batch)

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
             fields = jax.tree.leaves_with_path({'config': config.to_dict() if config else {}})
             fields = {jax.tree_util.keystr(k, simple=True, separator='.'): v for k, v in fields}
             command = {'--workdir': _WORKDIR.value, '--mode': _MODE.value}
-            distributed.agree({'code': distributed.code_version(), **command, **fields})
+            distributed.check_same({'code': distributed.code_version(), **command, **fields})
         if _MODE.value == 'eval':
             evaluate_workdir(_WORKDIR.value, config)
             return
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
             raise
         line = f'error: {" ".join(str(error).split())}'
         if jax.distributed.is_initialized():
-            distributed.leave(line)
+            distributed.abort(line)
         sys.exit(line)
 
 
@@ -93,8 +93,8 @@ def _hush_failed_saves() -> None:
     logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     other = sys.unraisablehook
-    late = lambda found: 'Event loop is closed' in str(found.exc_value)
-    sys.unraisablehook = lambda found: None if late(found) else other(found)
+    late = lambda failure: 'Event loop is closed' in str(failure.exc_value)
+    sys.unraisablehook = lambda failure: None if late(failure) else other(failure)
 
 
 if __name__ == '__main__':

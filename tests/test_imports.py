@@ -51,17 +51,17 @@ PLAIN_TORCH = ('torch_model', 'torch_towers', 'torch_inputs', 'torch_words')
 
 def imports(path: pathlib.Path, *, functions: bool = True) -> set[str]:
     """Dotted names of every module that a file imports, inside functions too if `functions`."""
-    found, nodes = set(), [ast.parse(path.read_text())]
+    names, nodes = set(), [ast.parse(path.read_text())]
     while nodes:
         node = nodes.pop()
         if functions or not isinstance(node, ast.FunctionDef):
             nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'{path}: relative import'
-            found |= {f'{node.module}.{alias.name}' for alias in node.names}
-    return found
+            names |= {f'{node.module}.{alias.name}' for alias in node.names}
+    return names
 
 
 def third_party(names: set[str]) -> set[str]:
@@ -147,26 +147,26 @@ def test_nothing_imports_a_command():
 
 def unsafe(source: str) -> list[str]:
     """What a source text calls that may run code from a file or a string."""
-    found = []
+    calls = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
         name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
         given = {k.arg: getattr(k.value, 'value', None) for k in node.keywords}
         if name in NEVER_CALLED:
-            found.append(name)
-        found += [key for key in given if key in NEVER_PASSED and given[key] is NEVER_PASSED[key]]
+            calls.append(name)
+        calls += [key for key in given if key in NEVER_PASSED and given[key] is NEVER_PASSED[key]]
         if ast.unparse(node.func) == 'torch.load' and given.get('weights_only') is not True:
-            found.append('torch.load')
-    return found
+            calls.append('torch.load')
+    return calls
 
 
 def test_no_file_that_is_read_can_run_code():
     for path in [*(ROOT / PACKAGE).rglob('*.py'), *(ROOT / 'configs').rglob('*.py')]:
         tops = {name.split('.')[0] for name in imports(path)}
         assert not tops & EVERYWHERE_NEVER, f'{path.relative_to(ROOT)}: {tops & EVERYWHERE_NEVER}'
-        found = unsafe(path.read_text())
-        assert not found, f'{path.relative_to(ROOT)} calls {found}'
+        calls = unsafe(path.read_text())
+        assert not calls, f'{path.relative_to(ROOT)} calls {calls}'
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_torch_is_imported_in_functions_of_conversion_only():
             ours = {name.split('.')[2] for name in imports(path) if name.startswith(PACKAGE)}
             assert ours <= set(PLAIN_TORCH), f'{path.relative_to(ROOT)} imports {ours}'
             continue
-        found = third_party(imports(path, functions=not inside))
-        assert 'torch' not in found, f'{path.relative_to(ROOT)} imports torch'
+        packages = third_party(imports(path, functions=not inside))
+        assert 'torch' not in packages, f'{path.relative_to(ROOT)} imports torch'
 
 
 def test_files_are_short():

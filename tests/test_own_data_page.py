@@ -38,13 +38,13 @@ SMALLER = ''.join(
 def commands() -> list[str]:
     """The page's commands, each on one line where it has no here-document."""
     blocks = re.findall(r'^```bash\n(.*?)^```$', PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
-    found = []
+    lines = []
     for block in blocks:
         if '<<' in block:
-            found.append(block)
+            lines.append(block)
         else:
-            found += block.replace('\\\n', ' ').strip().splitlines()
-    return found
+            lines += block.replace('\\\n', ' ').strip().splitlines()
+    return lines
 
 
 def shortened(command: str) -> str:

@@ -48,8 +48,8 @@ def matching(tmp_path_factory):
 
 def test_importing_the_package_loads_nothing_heavy():
     code = 'import sys, semmim_jax; print({"jax", "flax", "numpy", "cv2"} & set(sys.modules))'
-    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert found.stdout == 'set()\n', found.stderr
+    process = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert process.stdout == 'set()\n', process.stderr
 
 
 def test_features_and_matches_are_the_runs_own(matching, folder):

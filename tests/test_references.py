@@ -45,17 +45,17 @@ def headings(page: str) -> set[str]:
 
 def sections(text: str) -> set[tuple[str, str]]:
     """(page, number) of every section that a text refers to after the page's name."""
-    found = _SECTION.findall(joined(text))
-    return {(f'docs/{page}.md', number) for page, numbers in found for number in each(numbers)}
+    matches = _SECTION.findall(joined(text))
+    return {(f'docs/{page}.md', n) for page, numbers in matches for n in expanded(numbers)}
 
 
 def own_sections(page: str) -> set[tuple[str, str]]:
     """(page, number) of every section that a page refers to as its own."""
     rest = _SECTION.sub('', joined((ROOT / page).read_text()))
-    return {(page, number) for numbers in _OWN_SECTION.findall(rest) for number in each(numbers)}
+    return {(page, n) for numbers in _OWN_SECTION.findall(rest) for n in expanded(numbers)}
 
 
-def each(numbers: str) -> Iterator[str]:
+def expanded(numbers: str) -> Iterator[str]:
     """The numbers of a list such as "2, 4 to 6 and 8.1"."""
     for part in re.split(', | and ', numbers):
         first, _, last = part.partition(' to ')
@@ -77,17 +77,17 @@ def located(path: str) -> pathlib.Path:
 
 def docstrings(source: str) -> dict[str, str]:
     """Name -> docstring of every function and class; methods as Class.name."""
-    found = {}
+    by_name = {}
 
     def visit(node: ast.AST, prefix: str) -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.ClassDef):
-                found[prefix + child.name] = ast.get_docstring(child) or ''
+                by_name[prefix + child.name] = ast.get_docstring(child) or ''
                 if isinstance(child, ast.ClassDef):
                     visit(child, f'{prefix}{child.name}.')
 
     visit(ast.parse(source), '')
-    return found
+    return by_name
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -122,8 +122,8 @@ def test_a_section_that_is_referred_to_exists():
         named[page] |= own_sections(page)
     lost = [
         f'{path}: {page} has no section {number}'
-        for path, found in named.items()
-        for page, number in sorted(found)
+        for path, numbers in named.items()
+        for page, number in sorted(numbers)
         if number not in known[page]
     ]
     assert not lost, '\n'.join(lost)
@@ -131,9 +131,9 @@ def test_a_section_that_is_referred_to_exists():
 
 def test_nothing_refers_to_a_page_outside_the_repository():
     lost = [
-        f'{path.relative_to(ROOT)}: {found}'
+        f'{path.relative_to(ROOT)}: {match}'
         for path in files()
-        for found in _OLD.findall(joined(path.read_text()))
+        for match in _OLD.findall(joined(path.read_text()))
     ]
     assert not lost, '\n'.join(lost)
 

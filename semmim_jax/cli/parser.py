@@ -58,9 +58,9 @@ def parse(argv: list[str], *, words: Mapping[str, Sequence[str]] = _NO_WORDS) ->
     try:
         if 'config' in flags.FLAGS:
             given = _with_located_configs(given)
-        found = flags.FLAGS([argv[0], *given, *argv[1 + len(given) :]])
-        _check_words(found[1:], words)
-        return found
+        parsed = flags.FLAGS([argv[0], *given, *argv[1 + len(given) :]])
+        _check_words(parsed[1:], words)
+        return parsed
     except _TOO_NESTED:
         sys.exit('error: a key or value of --config is nested too deeply to be read')
     except Exception as error:  # config_flags, absl and the config file raise what they like
@@ -69,8 +69,8 @@ def parse(argv: list[str], *, words: Mapping[str, Sequence[str]] = _NO_WORDS) ->
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of the known names, '' if none is near."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f'; did you mean {found[0]}?' if found else ''
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f'; did you mean {matches[0]}?' if matches else ''
 
 
 def _help() -> str:
@@ -109,15 +109,15 @@ def _located(value: str) -> str:
     Raises ValueError if there is no such file, which config_flags would say only later.
     """
     name, colon, variant = value.partition(':')
-    found = find_config(name)
-    if not found.path.is_file():
+    config = find_config(name)
+    if not config.path.is_file():
         raise ValueError(f'--config={value}: no such file{nearest(name, known_configs(name))}')
     if 'configs' not in sys.modules:
         sys.modules['configs'] = package = types.ModuleType('configs')
-        package.__path__ = found.imports
-    if found.is_shipped:
-        print(f'config: {found.path}, shipped with semmim_jax', flush=True)
-    return f'{found.path}{colon}{variant}'
+        package.__path__ = config.imports
+    if config.is_shipped:
+        print(f'config: {config.path}, shipped with semmim_jax', flush=True)
+    return f'{config.path}{colon}{variant}'
 
 
 def _values(name: str, given: Sequence[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from semmim_jax.conversion.table import (
     PATCH,
     SAME,
     TOKEN,
-    Row,
+    Entry,
     linear,
     norm,
     placed,
@@ -25,17 +25,17 @@ from semmim_jax.conversion.table import (
 _QKV = ('attn/query/{}', 'attn/key/{}', 'attn/value/{}')
 
 VIT = [
-    Row('cls', 'cls_token', TOKEN),
-    Row('distillation', 'dist_token', TOKEN),
-    Row('position', 'pos_embed', BATCHED),
-    Row('patch/kernel', 'patch_embed.proj.weight', PATCH),
-    Row('patch/bias', 'patch_embed.proj.bias', SAME),
+    Entry('cls', 'cls_token', TOKEN),
+    Entry('distillation', 'dist_token', TOKEN),
+    Entry('position', 'pos_embed', BATCHED),
+    Entry('patch/kernel', 'patch_embed.proj.weight', PATCH),
+    Entry('patch/bias', 'patch_embed.proj.bias', SAME),
     *norm('norm_pre', 'norm_pre'),  # CLIP's; no name of ALBEF's
     *placed(
         [
             *norm('norm1', 'norm1'),
-            Row(tuple(path.format('kernel') for path in _QKV), 'attn.qkv.weight', DENSE),
-            Row(tuple(path.format('bias') for path in _QKV), 'attn.qkv.bias', FLAT),
+            Entry(tuple(path.format('kernel') for path in _QKV), 'attn.qkv.weight', DENSE),
+            Entry(tuple(path.format('bias') for path in _QKV), 'attn.qkv.bias', FLAT),
             *linear('attn/out', 'attn.proj', DENSE_OUT),
             *norm('norm2', 'norm2'),
             *linear('mlp/up', 'mlp.fc1'),
@@ -63,7 +63,7 @@ ENCODING_HEAD = [
     *linear('hidden1', 'hidden1'),
     *linear('hidden2', 'hidden2'),
     *linear('bottleneck_out', 'bottleneck_out'),
-    Row('directions', 'directions', SAME),
+    Entry('directions', 'directions', SAME),
 ]
 ENCODING_HEADS = ('encoding_head', 'patch_encoding_head')
 
@@ -88,31 +88,31 @@ CLS_HEAD = [
 ]
 
 
-def albef_table(paths: Collection[str], *, text_depth: int) -> list[Row]:
-    """The rows of a model.
+def albef_table(paths: Collection[str], *, text_depth: int) -> list[Entry]:
+    """The entries of a model.
 
     Args:
-      paths: of its parameters; rows of parts that it lacks are left out.
+      paths: of its parameters; entries of parts that it lacks are left out.
       text_depth: layers of the text encoder; ALBEF counts the fusion encoder's on from there.
     """
     cross_layers = [*BERT_LAYERS, *CROSS_ATTENTION]
-    rows = [
+    entries = [
         *placed(VIT, ours='image/', theirs='visual_encoder.'),
         *placed([*BERT_EMBEDDINGS, *BERT_LAYERS], ours='text/', theirs='text_encoder.bert.'),
         *placed(cross_layers, ours='fusion/', theirs='text_encoder.bert.', first=text_depth),
         *placed(BERT_HEAD, ours='mlm_head/', theirs='text_encoder.'),
         *placed([*BERT_EMBEDDINGS, *cross_layers], ours='decoder/', theirs='text_decoder.bert.'),
         *placed(BERT_HEAD, ours='decoder_head/', theirs='text_decoder.'),
-        *(row for ours, theirs in LINEAR.items() for row in linear(ours, theirs)),
+        *(entry for ours, theirs in LINEAR.items() for entry in linear(ours, theirs)),
         *norm('bridge_norm', 'bridge_norm'),
         *(
-            row
+            entry
             for name in ENCODING_HEADS
-            for row in placed(ENCODING_HEAD, ours=f'{name}/', theirs=f'{name}.')
+            for entry in placed(ENCODING_HEAD, ours=f'{name}/', theirs=f'{name}.')
         ),
         *CLS_HEAD,
-        Row('image_ids', 'image_ids', SAME),
-        Row('mask_token', 'mask_token', SAME),
-        Row('temperature', 'temp', SAME),
+        Entry('image_ids', 'image_ids', SAME),
+        Entry('mask_token', 'mask_token', SAME),
+        Entry('temperature', 'temp', SAME),
     ]
-    return [row for row in rows if set(row.paths) <= set(paths)]
+    return [entry for entry in entries if set(entry.paths) <= set(paths)]

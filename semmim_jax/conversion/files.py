@@ -45,14 +45,14 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def read_json(path: str | pathlib.Path) -> dict[str, Any]:
     """The JSON object in a file; ConversionError names the file."""
     try:
-        found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+        content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise ConversionError(f'{path}: {error.strerror}') from None
     except (ValueError, RecursionError) as error:
         raise ConversionError(f'{path}: not JSON: {error}') from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ConversionError(f'{path}: not a JSON object')
-    return found
+    return content
 
 
 def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -87,20 +87,20 @@ def new_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.name.endswith('.index.json'):
-        found = _read_shards(path)
+        tensors = _read_shards(path)
     elif path.suffix == '.safetensors':
-        found = _read_safetensors(path)
+        tensors = _read_safetensors(path)
     elif path.suffix in TORCH_SUFFIXES:
-        found = _read_torch(path)
+        tensors = _read_torch(path)
     else:
         known = ', '.join(('.safetensors', *TORCH_SUFFIXES))
         raise ConversionError(f'{path}: weights are read from {known} files')
-    strange = [f'{name} ({x.dtype})' for name, x in found.items() if not _is_plain(x.dtype)]
+    strange = [f'{name} ({x.dtype})' for name, x in tensors.items() if not _is_plain(x.dtype)]
     if strange:
         raise ConversionError(f'{path}: types that are not read: {", ".join(strange)}')
     return {
         name: value if value.dtype.kind in 'biu' else value.astype(np.float32)
-        for name, value in found.items()
+        for name, value in tensors.items()
     }
 
 
@@ -143,21 +143,21 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ConversionError(f'{path}: this format needs torch; pip install torch') from None
     try:
         with warnings.catch_warnings(action='ignore'):
-            found = torch.load(path, map_location='cpu', weights_only=True)
+            tensors = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged or unsafe file raises any of a dozen types
         raise ConversionError(f'{path}: refused by torch.load: {_line(error)}') from None
     for key in ('model', 'state_dict'):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not found:
+        if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
+            tensors = tensors[key]
+    if not isinstance(tensors, dict) or not tensors:
         raise ConversionError(f'{path}: holds no named tensors')
-    others = [str(name) for name, value in found.items() if not isinstance(value, torch.Tensor)]
+    others = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ConversionError(f'{path}: not tensors: {", ".join(others)}')
     # numpy has no bfloat16 of torch's.
     return {
         str(name): (value.float() if value.is_floating_point() else value).numpy()
-        for name, value in found.items()
+        for name, value in tensors.items()
     }
 
 

@@ -16,7 +16,7 @@ from semmim_jax.conversion.hf_families import Family, check_pixels, check_settin
 from semmim_jax.conversion.hf_tables import BERT_EMBEDDINGS, BERT_LAYERS
 from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded
-from semmim_jax.conversion.table import ConversionError, Row, Shape, placed, to_ours, unused
+from semmim_jax.conversion.table import ConversionError, Entry, Shape, placed, to_ours, unused
 
 
 def from_hf(
@@ -60,10 +60,10 @@ def from_hf(
         layers = settings.get('num_hidden_layers', 12)
         stacks = _stacks(folder, layers=layers, model=model, parts=parts)
         heads = sorted(parts & {'mlm_head', 'decoder_head'})
-        table = _text_rows(family, stacks=stacks, heads=heads, prefix=prefix, foreign=foreign)
+        table = _text_entries(family, stacks=stacks, heads=heads, prefix=prefix, foreign=foreign)
         taken = max(first + count for first, count in stacks.values())
         rest = (f'{prefix}encoder.layer.{i}.*' for i in range(taken, layers))
-        ignore = (*family.ignore, *rest, *(row.theirs for row in family.table if not heads))
+        ignore = (*family.ignore, *rest, *(entry.theirs for entry in family.table if not heads))
     foreign, fitted = fit_positions(table, foreign=foreign, shapes=shapes)
     params = to_ours(
         table, foreign=foreign, shapes=shapes, ignore=ignore, tied=family.tied, origin=str(folder)
@@ -102,20 +102,20 @@ def _stacks(
     return {part: stack for part, stack in stacks.items() if part in parts}
 
 
-def _text_rows(
+def _text_entries(
     family: Family,
     *,
     stacks: Mapping[str, tuple[int, int]],
     heads: list[str],
     prefix: str,
     foreign: Mapping[str, np.ndarray],
-) -> list[Row]:
-    rows = []
+) -> list[Entry]:
+    entries = []
     for part, (first, _) in stacks.items():
         if part != 'fusion':
-            rows += placed(BERT_EMBEDDINGS, ours=f'{part}/', theirs=prefix)
-        rows += placed(BERT_LAYERS, ours=f'{part}/', theirs=prefix, first=first)
-    if any(row.theirs in foreign for row in family.table):  # a bare BertModel has no such head
+            entries += placed(BERT_EMBEDDINGS, ours=f'{part}/', theirs=prefix)
+        entries += placed(BERT_LAYERS, ours=f'{part}/', theirs=prefix, first=first)
+    if any(entry.theirs in foreign for entry in family.table):  # a bare BertModel has no such head
         for head in heads:
-            rows += placed(family.table, ours=f'{head}/')
-    return rows
+            entries += placed(family.table, ours=f'{head}/')
+    return entries

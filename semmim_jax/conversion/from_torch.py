@@ -82,8 +82,8 @@ def _of_pretraining(name: str) -> str:
 def _own_settings(path: pathlib.Path) -> dict[str, Any] | None:
     """config.json of a folder of `to_torch`, None for anything else."""
     config = path / 'config.json'
-    found = read_json(config) if config.is_file() else {}
-    return found if found.get('model_type') == 'semmim' else None
+    settings = read_json(config) if config.is_file() else {}
+    return settings if settings.get('model_type') == 'semmim' else None
 
 
 def _check_settings(path: pathlib.Path, *, model: Mapping[str, Any]) -> list[str]:

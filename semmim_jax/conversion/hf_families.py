@@ -113,12 +113,12 @@ FAMILIES = {  # by `model_type` of config.json
 def read_settings(folder: pathlib.Path) -> tuple[Family, dict[str, Any]]:
     """The family of a folder, and the settings of its tower, from config.json."""
     path = folder / 'config.json'
-    found = read_json(path)
-    kind = found.get('model_type')
+    settings = read_json(path)
+    kind = settings.get('model_type')
     if kind not in FAMILIES:
         known = ', '.join(FAMILIES)
         raise ConversionError(f'{path}: model_type={kind!r} is none of {known}')
-    return FAMILIES[kind], found.get('vision_config', {}) if kind == 'clip' else found
+    return FAMILIES[kind], settings.get('vision_config', {}) if kind == 'clip' else settings
 
 
 def check_settings(
@@ -158,9 +158,9 @@ def check_pixels(folder: pathlib.Path, *, model: Mapping[str, Any]) -> list[str]
     path = folder / 'preprocessor_config.json'
     if not path.is_file():
         return []
-    found = read_json(path)
+    settings = read_json(path)
     plain = {'image_mean': [0.0] * 3, 'image_std': [1.0] * 3}  # of images that stay from 0 to 1
-    stated = found if found.get('do_normalize', True) else plain
+    stated = settings if settings.get('do_normalize', True) else plain
     wrong = []
     for key, field in (('image_mean', 'pixel_mean'), ('image_std', 'pixel_std')):
         value = stated.get(key, list(model[field]))
@@ -169,12 +169,12 @@ def check_pixels(folder: pathlib.Path, *, model: Mapping[str, Any]) -> list[str]
         elif not np.allclose(value, model[field], atol=1e-6):
             flag = f"--config.model.{field}='({', '.join(map(str, value))})'"
             wrong.append(f'{key}={value}, model.{field}={list(model[field])}: use {flag}')
-    scale = found.get('rescale_factor', 1 / 255) if found.get('do_rescale', True) else 1
+    scale = settings.get('rescale_factor', 1 / 255) if settings.get('do_rescale', True) else 1
     if not isinstance(scale, int | float) or not np.isclose(scale, 1 / 255, atol=0):
         wrong.append(f'pixels are scaled by {scale}, only 1/255 is supported')
     if wrong:
         raise ConversionError(f'{path} contradicts the config: {"; ".join(wrong)}')
-    side, ours = _side(found), model['image']['image_size']
+    side, ours = _side(settings), model['image']['image_size']
     return [] if side in (None, ours) else [f'image: from {side} pixels a side to {ours}']
 
 
@@ -182,10 +182,10 @@ def _are_three_numbers(value: object) -> bool:
     return isinstance(value, list) and [isinstance(x, int | float) for x in value] == [True] * 3
 
 
-def _side(found: Mapping[str, Any]) -> int | None:
+def _side(settings: Mapping[str, Any]) -> int | None:
     """Pixels of a side of what the image tower gets; None if it is not said, or no square."""
-    cropped = found.get('do_center_crop', 'crop_size' in found)
-    size = found.get('crop_size' if cropped else 'size')
+    cropped = settings.get('do_center_crop', 'crop_size' in settings)
+    size = settings.get('crop_size' if cropped else 'size')
     if isinstance(size, dict):
         sides = {size[key] for key in ('height', 'width', 'shortest_edge') if key in size}
         size = sides.pop() if len(sides) == 1 else None

@@ -9,7 +9,7 @@ from semmim_jax.conversion.table import (
     PATCH,
     SAME,
     TOKEN,
-    Row,
+    Entry,
     linear,
     norm,
     placed,
@@ -18,9 +18,9 @@ from semmim_jax.conversion.table import (
 _STACK = 'blocks/layers/'
 
 CLIP = [
-    Row('cls', 'embeddings.class_embedding', SAME),
-    Row('patch/kernel', 'embeddings.patch_embedding.weight', PATCH),
-    Row('position', 'embeddings.position_embedding.weight', SAME),
+    Entry('cls', 'embeddings.class_embedding', SAME),
+    Entry('patch/kernel', 'embeddings.patch_embedding.weight', PATCH),
+    Entry('position', 'embeddings.position_embedding.weight', SAME),
     *norm('norm_pre', 'pre_layrnorm'),
     *placed(
         [
@@ -40,10 +40,10 @@ CLIP = [
 ]
 
 VIT = [
-    Row('cls', 'embeddings.cls_token', TOKEN),
-    Row('patch/kernel', 'embeddings.patch_embeddings.projection.weight', PATCH),
-    Row('patch/bias', 'embeddings.patch_embeddings.projection.bias', SAME),
-    Row('position', 'embeddings.position_embeddings', BATCHED),
+    Entry('cls', 'embeddings.cls_token', TOKEN),
+    Entry('patch/kernel', 'embeddings.patch_embeddings.projection.weight', PATCH),
+    Entry('patch/bias', 'embeddings.patch_embeddings.projection.bias', SAME),
+    Entry('position', 'embeddings.position_embeddings', BATCHED),
     *placed(
         [
             *norm('norm1', 'layernorm_before'),
@@ -61,13 +61,13 @@ VIT = [
     *norm('norm', 'layernorm'),
 ]
 
-DEIT = [*VIT, Row('distillation', 'embeddings.distillation_token', TOKEN)]
+DEIT = [*VIT, Entry('distillation', 'embeddings.distillation_token', TOKEN)]
 
 BERT_EMBEDDINGS = placed(
     [
-        Row('word', 'word_embeddings.weight', SAME),
-        Row('position', 'position_embeddings.weight', SAME),
-        Row('type', 'token_type_embeddings.weight', SAME),
+        Entry('word', 'word_embeddings.weight', SAME),
+        Entry('position', 'position_embeddings.weight', SAME),
+        Entry('type', 'token_type_embeddings.weight', SAME),
         *norm('norm', 'LayerNorm'),
     ],
     ours='embeddings/',
@@ -92,11 +92,11 @@ BERT_LAYERS = placed(
 BERT_HEAD = [
     *linear('transform', 'cls.predictions.transform.dense'),
     *norm('norm', 'cls.predictions.transform.LayerNorm'),
-    Row('bias', 'cls.predictions.bias', SAME),
+    Entry('bias', 'cls.predictions.bias', SAME),
 ]
 
 ROBERTA_HEAD = [
     *linear('transform', 'lm_head.dense'),
     *norm('norm', 'lm_head.layer_norm'),
-    Row('bias', 'lm_head.bias', SAME),
+    Entry('bias', 'lm_head.bias', SAME),
 ]

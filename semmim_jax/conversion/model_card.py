@@ -108,10 +108,10 @@ def _commit() -> str:
     root = pathlib.Path(__file__).parent.parent.parent
     command = ['git', '-C', str(root), 'rev-parse', 'HEAD']
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return 'commit not known'
-    return f'exported at commit {found}'
+    return f'exported at commit {commit}'
 
 
 def _licence(data: Mapping[str, Any]) -> str:

@@ -25,9 +25,9 @@ def fit_positions(
     Returns:
       The tensors, and a line on each change.
     """
-    found, notes = dict(foreign), {}
-    for row in table:
-        path, name = row.paths[0], row.theirs
+    fitted, notes = dict(foreign), {}
+    for entry in table:
+        path, name = entry.paths[0], entry.theirs
         if not path.endswith('/position') or name not in foreign or foreign[name].ndim < 2:
             continue
         rows, width = shapes[path]
@@ -47,6 +47,6 @@ def fit_positions(
             new, said = old[:rows], f'first {rows} of {len(old)} rows'
         else:
             continue
-        found[name] = row.layout.theirs(new)
+        fitted[name] = entry.layout.theirs(new)
         notes[path] = f'{path}: {said}'
-    return found, list(notes.values())
+    return fitted, list(notes.values())

@@ -1,8 +1,8 @@
 """Tables that pair our parameters with another project's tensors, read in both directions.
 
 Ours are flat, the layers of a stack on axis 0: 'text/blocks/layers/attn/query/kernel' [l, d, h, e].
-Theirs are one tensor a layer. A family is a list of rows and nothing else: stacking and layouts are
-handled here, and every tensor that has no place is an error.
+Theirs are one tensor a layer. A family is a list of entries and nothing else: stacking and layouts
+are handled here, and every tensor that has no place is an error.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ PATCH = Layout(  # [p * p * 3, d] <-> [d, 3, p, p]; order of `vit.patchify`
 )
 
 
-class Row(NamedTuple):
+class Entry(NamedTuple):
     """One pairing.
 
     Attributes:
@@ -97,35 +97,31 @@ class Row(NamedTuple):
         return [tuple(shapes[path])[1 if self.stacked else 0 :] for path in self.paths]
 
 
-Table = Sequence[Row]
+Table = Sequence[Entry]
 
 
-def linear(ours: str, theirs: str, layout: Layout = DENSE) -> list[Row]:
+def linear(ours: str, theirs: str, layout: Layout = DENSE) -> list[Entry]:
     """Kernel and bias of a dense layer."""
     return [
-        Row(f'{ours}/kernel', f'{theirs}.weight', layout),
-        Row(f'{ours}/bias', f'{theirs}.bias', FLAT),
+        Entry(f'{ours}/kernel', f'{theirs}.weight', layout),
+        Entry(f'{ours}/bias', f'{theirs}.bias', FLAT),
     ]
 
 
-def norm(ours: str, theirs: str) -> list[Row]:
+def norm(ours: str, theirs: str) -> list[Entry]:
     """Scale and bias of a LayerNorm."""
     return [
-        Row(f'{ours}/scale', f'{theirs}.weight', SAME),
-        Row(f'{ours}/bias', f'{theirs}.bias', SAME),
+        Entry(f'{ours}/scale', f'{theirs}.weight', SAME),
+        Entry(f'{ours}/bias', f'{theirs}.bias', SAME),
     ]
 
 
-def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Row]:
+def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Entry]:
     """A table below prefixes of both sides, its layers counted from `first`."""
+    join = lambda path: ours + path if isinstance(path, str) else tuple(ours + x for x in path)
     return [
-        Row(
-            ours + row.ours if isinstance(row.ours, str) else tuple(ours + x for x in row.ours),
-            theirs + row.theirs,
-            row.layout,
-            row.first + first,
-        )
-        for row in table
+        Entry(join(entry.ours), theirs + entry.theirs, entry.layout, entry.first + first)
+        for entry in table
     ]
 
 
@@ -140,8 +136,8 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     for row in table:
         parts = [row.layout.shape(leaf) for leaf in row.leaves(shapes)]
         shape = parts[0] if len(parts) == 1 else (sum(p[0] for p in parts), *parts[0][1:])
-        found |= dict.fromkeys(row.names(shapes), shape)
-    return found
+        tensors |= dict.fromkeys(entry.names(shapes), shape)
+    return tensors
 
 
 def unused(
@@ -160,8 +156,8 @@ def unused(
     for name in foreign:
         if name not in wanted:
             known = (pattern for pattern in ignore if fnmatch.fnmatchcase(name, pattern))
-            found.setdefault(next(known, ''), []).append(name)
-    return found
+            by_pattern.setdefault(next(known, ''), []).append(name)
+    return by_pattern
 
 
 def to_ours(
@@ -176,7 +172,7 @@ def to_ours(
     """Our parameters from their tensors, bit for bit.
 
     Args:
-      table: of one family; several rows may read the same tensor of theirs.
+      table: of one family; several entries may read the same tensor of theirs.
       foreign: all their tensors.
       shapes: of our parameters, those of the table at least.
       ignore: patterns (`fnmatch`) of their tensors that we knowingly do not use.
@@ -224,12 +220,12 @@ def to_ours(
         parts: dict[str, list[np.ndarray]] = {path: [] for path in row.paths}
         for name in row.names(shapes):
             pieces = np.split(foreign[name], ends) if len(leaves) > 1 else [foreign[name]]
-            for path, piece, leaf in zip(row.paths, pieces, leaves, strict=True):
-                parts[path].append(row.layout.ours(piece, leaf))
+            for path, piece, leaf in zip(entry.paths, pieces, leaves, strict=True):
+                parts[path].append(entry.layout.ours(piece, leaf))
         for path, layers in parts.items():
-            value = np.stack(layers) if row.stacked else layers[0]
-            found[path] = np.array(value, np.float32, order='C')
-    return found
+            value = np.stack(layers) if entry.stacked else layers[0]
+            params[path] = np.array(value, np.float32, order='C')
+    return params
 
 
 def to_theirs(
@@ -238,7 +234,7 @@ def to_theirs(
     """Their tensors from our parameters, bit for bit: the inverse of `to_ours`.
 
     Args:
-      table: of one family; no two rows may write the same tensor.
+      table: of one family; no two entries may write the same tensor.
       ours: path -> array, exactly those of the table.
       origin: where they come from, for the message.
 
@@ -246,7 +242,7 @@ def to_theirs(
       ConversionError: for all that is missing, extra or written twice.
     """
     shapes = {path: np.shape(x) for path, x in ours.items()}
-    known = {path for row in table for path in row.paths}
+    known = {path for entry in table for path in entry.paths}
     _raise_if(
         origin,
         {
@@ -254,20 +250,20 @@ def to_theirs(
             'unexpected': [path for path in ours if path not in known],
         },
     )
-    found, twice = {}, []
-    for row in table:
-        for layer, name in enumerate(row.names(shapes)):
-            values = (ours[path][layer] if row.stacked else ours[path] for path in row.paths)
-            parts = [row.layout.theirs(value) for value in values]
-            twice += [name] * (name in found)
+    tensors, twice = {}, []
+    for entry in table:
+        for layer, name in enumerate(entry.names(shapes)):
+            values = (ours[path][layer] if entry.stacked else ours[path] for path in entry.paths)
+            parts = [entry.layout.theirs(value) for value in values]
+            twice += [name] * (name in tensors)
             value = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            found[name] = np.array(value, np.float32, order='C')
+            tensors[name] = np.array(value, np.float32, order='C')
     _raise_if(origin, {'written twice': twice})
-    return found
+    return tensors
 
 
 def _absent(table: Table, shapes: Mapping[str, Shape]) -> list[str]:
-    return list(dict.fromkeys(p for row in table for p in row.paths if p not in shapes))
+    return list(dict.fromkeys(p for entry in table for p in entry.paths if p not in shapes))
 
 
 def _raise_if(origin: str, problems: Mapping[str, Sequence[str]]) -> None:

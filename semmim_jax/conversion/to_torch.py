@@ -52,8 +52,8 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
     tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
     tokens['rule'] = _rule_of(tokenizer, origin=str(workdir))
-    chooses = 'classes' in config['task'] or config['task'].get('rank', 0) > 0
-    labels = labels_of_run(saved, workdir=workdir) if chooses else ()
+    needs_labels = 'classes' in config['task'] or config['task'].get('rank', 0) > 0
+    labels = labels_of_run(saved, workdir=workdir) if needs_labels else ()
     settings = torch_config(config, tensors, tokens=tokens, labels=labels)
     lexicon = lexicon_of_run(saved, workdir=workdir)
     results = workdir / 'results.json'
@@ -179,10 +179,10 @@ def _text_layers(settings: Mapping[str, Any]) -> dict[str, int]:
 
 def _rule_of(tokenizer: Tokenizer, *, origin: str) -> str:
     """The rule by which the PyTorch module cuts words as the run's tokeniser does."""
-    found = json.loads(tokenizer.files()['tokenizer.json'])
-    for rule in RULES if found['model'].get('type') == 'WordPiece' else ():
+    saved = json.loads(tokenizer.files()['tokenizer.json'])
+    for rule in RULES if saved['model'].get('type') == 'WordPiece' else ():
         known = json.loads(word_piece(tokenizer.tokens(), rule=rule).to_str())
-        if all(found[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
+        if all(saved[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
             return rule
     raise ConversionError(
         f'{origin}: its tokeniser is not a lower-case WordPiece as runs make them, and the '

@@ -78,29 +78,31 @@ class WordPiece:
         """Ids [b, t]: `[CLS] words [SEP] [PAD]...`; a long caption loses its end."""
         end = [self.sep] if self.end_token else []
         room = self.max_tokens - 1 - len(end)
-        rows = []
+        sequences = []
         for caption in captions:
             words = self.encode(caption, max_words=self.max_words)
-            rows.append([self.cls, *words[:room], *end])
-        return self._padded(rows, self.max_tokens)
+            sequences.append([self.cls, *words[:room], *end])
+        return self._padded(sequences, self.max_tokens)
 
     def prompts(self, prompts: list[str], max_tokens: int) -> Tensor:
         """Ids [b, t] of prompts: `[CLS] words [SEP] [PAD]...`; a long one loses its beginning."""
         end = [self.sep] if self.end_token else []
         room = max_tokens - 1 - len(end)
-        rows = []
+        sequences = []
         for prompt in prompts:
             words = self.encode(prompt)
-            rows.append([self.cls, *words[max(0, len(words) - room) :], *end])
-        return self._padded(rows, max_tokens)
+            sequences.append([self.cls, *words[max(0, len(words) - room) :], *end])
+        return self._padded(sequences, max_tokens)
 
     def answers(self, answers: list[str], max_tokens: int) -> Tensor:
         """Ids [a, t] of answers as the decoder writes them: `words [SEP] [PAD]...`."""
-        rows = [[*self.encode(answer)[: max_tokens - 1], self.sep] for answer in answers]
-        return self._padded(rows, max_tokens)
+        sequences = [[*self.encode(answer)[: max_tokens - 1], self.sep] for answer in answers]
+        return self._padded(sequences, max_tokens)
 
-    def _padded(self, rows: list[list[int]], length: int) -> Tensor:
-        return torch.tensor([row + [self.pad] * (length - len(row)) for row in rows])
+    def _padded(self, sequences: list[list[int]], length: int) -> Tensor:
+        return torch.tensor(
+            [sequence + [self.pad] * (length - len(sequence)) for sequence in sequences]
+        )
 
     def encode(self, text: str, *, max_words: int | None = None) -> list[int]:
         """Ids of the words alone, at most `max_words` words; None: of all."""
@@ -122,7 +124,7 @@ class WordPiece:
         """Ids of the longest pieces from the left; [UNK] if they do not cover the word."""
         if not 0 < len(word) <= self.longest_word:
             return [self.unk]
-        found = []
+        pieces = []
         start = 0
         while start < len(word):
             stop = len(word)
@@ -131,9 +133,9 @@ class WordPiece:
                 stop -= 1
             if stop == start:
                 return [self.unk]
-            found.append(self.ids[prefix + word[start:stop]])
+            pieces.append(self.ids[prefix + word[start:stop]])
             start = stop
-        return found
+        return pieces
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, without [PAD], [CLS] and [SEP]."""
@@ -270,7 +272,7 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, Tensor]:
     """The float32 tensors of a file; ValueError unless header and data fit each other."""
     data = bytearray(pathlib.Path(path).read_bytes())
     start_of_data = 8 + int.from_bytes(data[:8], 'little')
-    found = {}
+    tensors = {}
     try:
         header = json.loads(data[8:start_of_data])
         header.pop('__metadata__', None)
@@ -280,9 +282,9 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, Tensor]:
             start, end = end, end + 4 * torch.Size(entry['shape']).numel()
             if entry['dtype'] != 'F32' or entry['data_offsets'] != [start, end]:
                 raise ValueError(f'{name} is not float32, or not where it should be')
-            found[name] = flat[start // 4 : end // 4].view(entry['shape'])
+            tensors[name] = flat[start // 4 : end // 4].view(entry['shape'])
         if 4 * len(flat) != end:
             raise ValueError(f'{4 * len(flat)} bytes of data instead of {end}')
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f'{path}: damaged, or not safetensors: {error}') from None
-    return found
+    return tensors

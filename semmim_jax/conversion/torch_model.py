@@ -132,13 +132,13 @@ class SemMIM(nn.Module):
 
     def pixels(self, images: Any) -> Tensor:
         """Normalised pixels [b, 3, s, s] of an image or several, as `visual_encoder` takes them."""
-        found = [self.preprocess(image) for image in as_images(images)]
-        if not found:
+        resized = [self.preprocess(image) for image in as_images(images)]
+        if not resized:
             raise ValueError(NOTHING)
         device = self.temp.device
         mean = 255 * torch.tensor(self.config['pixel_mean'], device=device)
         std = 255 * torch.tensor(self.config['pixel_std'], device=device)
-        pixels = torch.stack([levels.to(device) for levels in found])  # [b, s, s, 3]
+        pixels = torch.stack([levels.to(device) for levels in resized])  # [b, s, s, 3]
         return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.temp.dtype)
 
     def encode_image(self, images: Any) -> Encoded:
@@ -289,7 +289,7 @@ class SemMIM(nn.Module):
     def generate(self, images: Any, prompts: str | list[str]) -> list[tuple[str, float]]:
         """The text of the best beam for image i and prompt i, and its score (see `beam_search`)."""
         contexts, masks = self._decoder_context(images, prompts)
-        tokenizer, found = self.tokenizer, []
+        tokenizer, texts = self.tokenizer, []
         for context, mask in zip(contexts.split(1), masks.split(1), strict=True):
             words, score = beam_search(
                 functools.partial(self._next_logits, context=context, mask=mask),
@@ -298,8 +298,8 @@ class SemMIM(nn.Module):
                 never=[tokenizer.pad, tokenizer.cls, tokenizer.mask],
                 **self.task['decoding'],
             )
-            found.append((tokenizer.decode(words), score))
-        return found
+            texts.append((tokenizer.decode(words), score))
+        return texts
 
     @torch.no_grad()
     def rank(self, images: Any, questions: str | list[str]) -> tuple[Tensor, Tensor]:
@@ -374,7 +374,7 @@ class SemMIM(nn.Module):
             word = word.masked_fill(ended, tokenizer.pad)
             ids = torch.cat([ids, word[:, None]], 1)
             ended = ended | (word == tokenizer.sep)
-        return [tokenizer.decode([*words, *row]) for row in ids.tolist()]
+        return [tokenizer.decode([*words, *written]) for written in ids.tolist()]
 
     # Labels of images and texts.
 
@@ -383,7 +383,7 @@ class SemMIM(nn.Module):
         """Probability of each label of the run for image i, or group of images, and text i."""
         logits = self.label_logits(images, texts).float()
         shares = logits.sigmoid() if self.task['loss'] == 'sigmoid' else logits.softmax(-1)
-        return [dict(zip(self.task['labels'], row, strict=True)) for row in shares.tolist()]
+        return [dict(zip(self.task['labels'], values, strict=True)) for values in shares.tolist()]
 
     def label_logits(self, images: Any, texts: str | list[str]) -> Tensor:
         """Logits [b, c] of the run's labels; `images` are groups where the task looks at several.

@@ -10,7 +10,7 @@ import numpy as np
 from semmim_jax.conversion.files import new_folder, read_json, read_tensors, write_tensors
 from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded, Report
-from semmim_jax.conversion.table import SAME, ConversionError, Row, Shape, to_ours, unused
+from semmim_jax.conversion.table import SAME, ConversionError, Entry, Shape, to_ours, unused
 from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 
 # What shapes do not show; equal weights mean something else where one of these differs.
@@ -110,7 +110,7 @@ def fit_weights(
     if wrong:
         raise ConversionError(f'{origin} contradicts the config: {"; ".join(wrong)}')
     parts = {path.split('/')[0] for path in shapes}
-    table = [Row(path, path, SAME) for path in shapes if path in params]
+    table = [Entry(path, path, SAME) for path in shapes if path in params]
     ignore = sorted({f'{p}/*' for p in (x.split('/')[0] for x in params) if p not in parts})
     foreign, notes = fit_positions(table, foreign=params, shapes=shapes)
     for path in _BY_WORD if more_words else ():
@@ -124,9 +124,9 @@ def fit_weights(
 
 def _meaning(model: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `config.model` that give weights their meaning, None where one is absent."""
-    found = {
+    settings = {
         f'{part}.{name}': dict(model[part]).get(name)
         for part, names in _FIELDS.items()
         for name in names
     }
-    return found | {name: list(model[name]) for name in ('pixel_mean', 'pixel_std')}
+    return settings | {name: list(model[name]) for name in ('pixel_mean', 'pixel_std')}

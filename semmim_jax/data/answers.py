@@ -29,15 +29,15 @@ def _contractions() -> dict[str, str]:
         's': 'he how somebody someone that there what when where who why',
         're': 'there they what why you',
     }
-    found = {stem + end: f"{stem}'{end}" for end in endings for stem in endings[end].split()}
+    words = {stem + end: f"{stem}'{end}" for end in endings for stem in endings[end].split()}
     for stem in 'he it she somebody someone something there they we who you'.split():
-        found |= dict.fromkeys([f"{stem}d've", f"{stem}'dve"], f"{stem}'d've")
+        words |= dict.fromkeys([f"{stem}d've", f"{stem}'dve"], f"{stem}'d've")
     for stem in 'couldn hadn mightn shouldn wouldn'.split():
-        found |= dict.fromkeys([f"{stem}t've", f"{stem}'tve"], f"{stem}'t've")
-    found |= dict.fromkeys(["yall'd've", "y'alld've", "y'all'dve"], "y'all'd've")
-    found |= dict.fromkeys(["yall'll", "y'allll"], "y'all'll")
-    found |= dict.fromkeys(["ow's'at", "'ows'at", "'ow'sat"], "'ow's'at")
-    return found | {
+        words |= dict.fromkeys([f"{stem}t've", f"{stem}'tve"], f"{stem}'t've")
+    words |= dict.fromkeys(["yall'd've", "y'alld've", "y'all'dve"], "y'all'd've")
+    words |= dict.fromkeys(["yall'll", "y'allll"], "y'all'll")
+    words |= dict.fromkeys(["ow's'at", "'ows'at", "'ow'sat"], "'ow's'at")
+    return words | {
         'maam': "ma'am",
         'oclock': "o'clock",
         'twas': "'twas",
@@ -78,10 +78,10 @@ def vqa_accuracy(answer: str, annotators: Sequence[str]) -> float:
     if len(set(annotators)) > 1:
         annotators = [_without_punctuation(given) for given in annotators]
     answer = normalise_answer(answer)
-    agree = sum(given == answer for given in annotators)
-    # Leaving out one who agrees leaves agree - 1.
-    with_one_less, with_all = min((agree - 1) / 3, 1), min(agree / 3, 1)
-    return (agree * with_one_less + (len(annotators) - agree) * with_all) / len(annotators)
+    same = sum(given == answer for given in annotators)
+    # Leaving out one who agrees leaves same - 1.
+    with_one_less, with_all = min((same - 1) / 3, 1), min(same / 3, 1)
+    return (same * with_one_less + (len(annotators) - same) * with_all) / len(annotators)
 
 
 def soft_label(annotators: Sequence[str], numbers: dict[str, int]) -> np.ndarray:

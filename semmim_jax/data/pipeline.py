@@ -1,7 +1,7 @@
 """Batches for training and evaluation.
 
-Training: the step is the only state. Row r of global batch j is position j * batch_size + r of the
-reshuffled, repeated source; what a position holds depends on the seed and that number alone. So
+Training: the step is the only state. Example r of global batch j is position j * batch_size + r of
+the reshuffled, repeated source; what a position holds depends on the seed and that number alone. So
 batches are the same for any number of hosts, workers and restarts.
 """
 
@@ -27,7 +27,7 @@ from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.unreadable import Replacing, TooManyUnreadable
 
 HOST_ONLY = ('index', 'replaced')
-_ROWS_BEFORE_RATE = 100  # rows seen before the share of unreadable records is judged
+_EXAMPLES_BEFORE_RATE = 100  # after so many the share of unreadable records is judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _GrainIterator(Protocol):
 
 
 class TrainBatches(Iterator[Batch]):
-    """Endless training batches of one host; counts rows and replaced records as they pass.
+    """Endless training batches of one host; counts examples and replaced records as they pass.
 
     Close it (or use it in `with`) to stop workers at once; dropping it stops them too.
     """
@@ -71,7 +71,7 @@ class TrainBatches(Iterator[Batch]):
         # At exit too: Grain's iterators cannot close once the interpreter takes modules apart.
         self._close = weakref.finalize(self, _close, self._iterator)
         self._max_replaced = max_replaced
-        self.rows = 0
+        self.examples = 0
         self.replaced = 0
 
     def __next__(self) -> Batch:
@@ -79,12 +79,13 @@ class TrainBatches(Iterator[Batch]):
             raise StopIteration
         fields = next(self._iterator[0])
         info = {name: fields.pop(name) for name in HOST_ONLY}
-        self.rows += len(info['replaced'])
+        self.examples += len(info['replaced'])
         self.replaced += int(info['replaced'].sum())
-        if self.rows >= _ROWS_BEFORE_RATE and self.replaced > self._max_replaced * self.rows:
+        allowed = self._max_replaced * self.examples
+        if self.examples >= _EXAMPLES_BEFORE_RATE and self.replaced > allowed:
             self.close()
             raise TooManyUnreadable(
-                f'{self.replaced} unreadable records in {self.rows} rows, '
+                f'{self.replaced} unreadable records in {self.examples} examples, '
                 f'more than data.max_replaced={self._max_replaced}'
             )
         return Batch(fields, info)
@@ -107,7 +108,7 @@ def _close(held: list[_GrainIterator]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Placed:
-    """A row maker whose rows also say where they come from."""
+    """An example maker whose examples also say where they come from."""
 
     make_example: ExampleMaker
 
@@ -136,14 +137,14 @@ def train_batches(
 
     Args:
       source: see data/readers/sources.py.
-      make_example: makes a row of a record, see data/examples.py.
+      make_example: makes an example of a record, see data/examples.py.
       data_config: config.data; read are workers, prefetch and max_replaced.
-      batch_size: rows of the global batch.
+      batch_size: examples of the global batch.
       seed: shuffling, views and choice of captions; 0 to 2**32 - 1.
       start_step: global batches to skip; costs nothing.
       process_index, process_count: this host among all.
 
-    Yields Batch with b = batch_size / process_count rows. arrays: the fields of the rows, stacked;
+    Yields Batch with b = batch_size / process_count examples. arrays: their fields, stacked;
     info: index int64 [b], position of the record in the source; replaced int32 [b].
 
     Raises:
@@ -161,7 +162,7 @@ def train_batches(
         .repeat()
         .random_map(_Placed(make_example))
         # Batches of one host's size first: every process_count-th of them is this host's share of
-        # a global batch, in contiguous rows.
+        # a global batch, in contiguous examples.
         .batch(batch_size // process_count)[process_index::process_count][start_step:]
     )
     return TrainBatches(
@@ -180,7 +181,7 @@ def eval_image_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every distinct image of a source once, in order of first appearance, not augmented.
 
-    Global batch j holds images j * batch_size and on; each host yields its contiguous rows of it.
+    Global batch j holds images j * batch_size and on; each host yields its contiguous part.
     The last batch is filled with zeros, so all hosts yield the same number of full batches.
 
     Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b]; labels int32
@@ -206,7 +207,7 @@ def eval_batches(
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
     Args:
-      source: see data/readers/sources.py. Row r of global batch j is record j * batch_size + r.
+      source: see data/readers/sources.py. Example r of global batch j is record j * batch_size + r.
       make_example: with `evaluation`, see data/examples.py.
       batch_size, process_index, process_count: as in train_batches.
 
@@ -265,7 +266,7 @@ def _padded(
     process_index: int,
     process_count: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This host's rows of the records at `positions`, and `valid`, in full batches."""
+    """This host's examples of the records at `positions`, and `valid`, in full batches."""
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
     share = batch_size // process_count
@@ -277,9 +278,9 @@ def _padded(
         batch: dict[str, np.ndarray] = {}
         for name, value in example.items():
             batch[name] = np.zeros((share, *value.shape), value.dtype)
-            for r, row in enumerate(rows):
-                batch[name][r] = row[name]
-        batch['valid'] = np.arange(share) < len(rows)
+            for r, example in enumerate(examples):
+                batch[name][r] = example[name]
+        batch['valid'] = np.arange(share) < len(examples)
         yield batch
 
 
@@ -289,8 +290,8 @@ def _eval_row(record: Record, data_config: DataConfig) -> Fields:
     )
     row: Fields = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
     if labels is not None:
-        row['labels'] = transforms.patch_labels(labels, data_config.patch_size)
-    return row
+        example['labels'] = transforms.patch_labels(labels, data_config.patch_size)
+    return example
 
 
 def _prefetched(dataset: grain.MapDataset, *, workers: int, prefetch: int) -> grain.IterDataset:

@@ -98,9 +98,9 @@ class Tokenizer:
         surplus = max(0, len(ids) - room)
         ids = ids[surplus:] if keep_end else ids[: len(ids) - surplus]
         ids = [self.cls_id, *ids, *end]
-        row = np.full(max_tokens, self.pad_id, np.int32)  # [t]
-        row[: len(ids)] = ids
-        return row
+        padded = np.full(max_tokens, self.pad_id, np.int32)  # [t]
+        padded[: len(ids)] = ids
+        return padded
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a row of ids, without [PAD], [CLS] and [SEP]."""
@@ -139,8 +139,8 @@ class Tokenizer:
             'tokenizer_config.json': json.dumps(config, indent=1) + '\n',
         }
         if isinstance(self._backend.model, models.WordPiece):
-            found['vocab.txt'] = '\n'.join(self.tokens()) + '\n'
-        return found
+            files['vocab.txt'] = '\n'.join(self.tokens()) + '\n'
+        return files
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes the files of `files` into a folder."""
@@ -350,8 +350,8 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
 
 def _roles(get: Callable[[str], Any]) -> dict[str, str | None]:
     """Token of each role, where get('cls_token') may also be None and 'bos_token' say it."""
-    found = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
-    return {r: t.get('content') if isinstance(t, dict) else t for r, t in found.items()}
+    tokens = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
+    return {r: t.get('content') if isinstance(t, dict) else t for r, t in tokens.items()}
 
 
 def _word_piece(vocab: list[str], *, origin: str, end_token: bool) -> Tokenizer:

@@ -100,7 +100,7 @@ def _by_type(name: str, scores: list, guessed: list, types: list) -> Report:
 
 
 def _means(scores: list, guessed: list, types: list) -> list[tuple[str, float, float]]:
-    rows = defaultdict(list)
+    pairs_of = defaultdict(list)
     for kind, pair in zip(types, zip(scores, guessed, strict=True), strict=True):
-        rows[kind].append(pair)
-    return [(kind, *np.mean(pairs, axis=0).tolist()) for kind, pairs in sorted(rows.items())]
+        pairs_of[kind].append(pair)
+    return [(kind, *np.mean(pairs, axis=0).tolist()) for kind, pairs in sorted(pairs_of.items())]

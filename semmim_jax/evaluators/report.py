@@ -18,7 +18,7 @@ class EvalData:
       tokenizer: of `data.tokenizer`.
       data: `config.data`.
       settings: `config.eval`.
-      make_example: of `data.rows`, for the inputs of `record_batches`.
+      make_example: makes an example of a record, for `record_batches`.
       labels: what the task chooses from, in the order of its classes.
     """
 

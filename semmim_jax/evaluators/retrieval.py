@@ -71,10 +71,10 @@ def recalls(
     image_rank = ((text_scores >= best_own) & ~own).sum(axis=1)
     right = image_scores[image_of_text, np.arange(len(image_of_text))]  # [t]
     text_rank = (image_scores >= right[None]).sum(axis=0) - 1
-    found = {}
+    figures = {}
     for side, ranks in (('tr', image_rank), ('ir', text_rank)):
-        found |= {f'{side}@{k}_{suffix}': float((ranks < k).mean()) for k in RANKS}
-    return found
+        figures |= {f'{side}@{k}_{suffix}': float((ranks < k).mean()) for k in RANKS}
+    return figures
 
 
 def candidates(similarity: np.ndarray, k_test: int) -> tuple[np.ndarray, np.ndarray]:

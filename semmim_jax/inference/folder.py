@@ -81,9 +81,9 @@ def _list_images(images: str) -> tuple[pathlib.Path, list[pathlib.Path], list[pa
 def _caption(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
     def lines(names, pixels):
         for prompt in texts or ['']:
-            told = {'prompt': prompt} if prompt else {}
+            given = {'prompt': prompt} if prompt else {}
             for name, caption in zip(names, model.scored_captions(pixels, prompt), strict=True):
-                yield {'image': name, **told, 'caption': caption.text, **_score(caption)}
+                yield {'image': name, **given, 'caption': caption.text, **_score(caption)}
 
     _write_lines(chunks, out, lines)
 
@@ -93,8 +93,8 @@ def _answer(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None
         for question in texts:
             answers = model.scored_answers(pixels, [question] * len(pixels))
             for name, answer in zip(names, answers, strict=True):
-                told = {'image': name, 'question': question}
-                yield {**told, 'answer': answer.text, **_score(answer)}
+                given = {'image': name, 'question': question}
+                yield {**given, 'answer': answer.text, **_score(answer)}
 
     _write_lines(chunks, out, lines)
 
@@ -119,8 +119,8 @@ def _embed(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
         features.append(model.encode_image(pixels))
     with _completed(out) as partial, partial.open('wb') as file:
         np.save(file, np.concatenate(features))
-    rows = ''.join(json.dumps({'image': name}) + '\n' for name in names)
-    out.with_suffix('.jsonl').write_text(rows)
+    names_file = ''.join(json.dumps({'image': name}) + '\n' for name in names)
+    out.with_suffix('.jsonl').write_text(names_file)
 
 
 ACTIONS = {'caption': _caption, 'answer': _answer, 'match': _match, 'embed': _embed}

@@ -39,9 +39,9 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     mesh = make_mesh(dict(data=-1, fsdp=1, tensor=1))
     tree = jax.device_put(flax.traverse_util.unflatten_dict(flat, sep='/'), replicated(mesh))
     predict = Predictor(task.predict_fns(), _Variables(tree), mesh)
-    labels = labels_of_run(saved, workdir=workdir) if task.chooses else ()
-    rows = -(-batch_size // mesh.size) * mesh.size
-    return Model(config, tokenizer, tuple(labels), predict, images=task.images, batch_size=rows)
+    labels = labels_of_run(saved, workdir=workdir) if task.needs_labels else ()
+    filled = -(-batch_size // mesh.size) * mesh.size
+    return Model(config, tokenizer, tuple(labels), predict, images=task.images, batch_size=filled)
 
 
 class Model:
@@ -58,7 +58,7 @@ class Model:
       config: of the run.
       tokenizer: of the run.
       labels: what the task chooses from; () for others.
-      batch_size: rows of a call.
+      batch_size: examples of a call.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Model:
                 start.repeat(len(pixels), 0),
             )
             ids = self._map('caption', len(images), given)
-            texts = (f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in ids)
+            texts = (f'{prompt} {self.tokenizer.decode(x)}'.strip() for x in ids)
             return [Written(text, None) for text in texts]
         return self._write(images, [prompt] * len(images))
 
@@ -150,11 +150,11 @@ class Model:
 
         target = data.get('max_target_tokens', 0)
         write = writer(self._predict, self.tokenizer, self.labels, max_target_tokens=target)
-        found = []
+        outputs = []
         for first in range(0, len(images), self.batch_size):
             part = slice(first, first + self.batch_size)
-            found += write(jax.tree.map(self._filled, given(part)))[: len(images[part])]
-        return found
+            outputs += write(jax.tree.map(self._filled, given(part)))[: len(images[part])]
+        return outputs
 
     def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
         """[i, t] of images that fill at most one batch: their keys and values are computed once."""
@@ -204,19 +204,19 @@ class Model:
         return eval_view(pixels, None, size=data.image_size)[0]
 
     def _map(self, name: str, count: int, given: Callable[[slice], tuple]) -> Any:
-        """Outputs of a predict function for `count` rows; `given` has the inputs of some."""
+        """Outputs of a predict function for `count` examples; `given` has the inputs of some."""
         if not count:
             raise ValueError(_NOTHING)
-        found = []
+        parts = []
         for first in range(0, count, self.batch_size):
             inputs = given(slice(first, first + self.batch_size))
             outputs = to_host(self._predict(name, *jax.tree.map(self._filled, inputs)))
-            rows = min(self.batch_size, count - first)
-            found.append(jax.tree.map(lambda x, rows=rows: x[:rows], outputs))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+            filled = min(self.batch_size, count - first)
+            parts.append(jax.tree.map(lambda x, count=filled: x[:count], outputs))
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     def _filled(self, x: Any) -> Any:
-        """A numpy array with its last row repeated up to the batch size: one shape, one program."""
+        """An array filled up to the batch size with its last example: one shape, one program."""
         if not isinstance(x, np.ndarray):
             return x
         return np.concatenate([x, np.repeat(x[-1:], self.batch_size - len(x), axis=0)])

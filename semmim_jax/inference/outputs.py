@@ -39,9 +39,9 @@ def writer(
       Function from a batch to b texts with their scores.
     """
     if 'rank' in predict:
-        rows = [tokenizer.encode(label, max_target_tokens, ended=True)[1:] for label in labels]
-        # On the device, since the predictor splits the rows of numpy arrays over devices.
-        choices = jnp.asarray(np.stack(rows))  # [a, t]: words, [SEP], padding
+        targets = [tokenizer.encode(label, max_target_tokens, ended=True)[1:] for label in labels]
+        # On the device, since the predictor splits numpy arrays over devices.
+        choices = jnp.asarray(np.stack(targets))  # [a, t]: words, [SEP], padding
 
     def write(batch: Mapping[str, np.ndarray]) -> list[Written]:
         if 'classify' in predict:
@@ -52,7 +52,7 @@ def writer(
             texts, scores = [labels[n] for n in best['index'][:, 0]], best['scores'][:, 0]
         else:
             best = to_host(predict('generate', batch))
-            texts = [tokenizer.decode(row) for row in best.ids[:, 0]]
+            texts = [tokenizer.decode(ids) for ids in best.ids[:, 0]]
             scores = best.scores[:, 0]
         return [Written(text, float(score)) for text, score in zip(texts, scores, strict=True)]
 

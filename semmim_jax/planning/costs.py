@@ -146,8 +146,8 @@ class _Reader:
         return any('"AsyncCollectiveStart"' in user.attributes for user, _ in users)
 
     def _collective(self, op, computation: Computation, kind: str, times: int) -> None:
-        found = hlo.groups(op, devices=math.prod(self.mesh.values()))
-        places = np.unravel_index(found, tuple(self.mesh.values()))  # each [groups, n]
+        groups = hlo.groups(op, devices=math.prod(self.mesh.values()))
+        places = np.unravel_index(groups, tuple(self.mesh.values()))  # each [groups, n]
         axes = tuple(a for a, at in zip(self.mesh, places) if (at != at[:, :1]).any())
         # On the chip or in HBM: either way it crosses the links.
         size = sum(
@@ -155,7 +155,7 @@ class _Reader:
             for operand in op.operands
             for array in computation[operand].arrays
         )
-        received = COLLECTIVES[kind](size, found.shape[1])
+        received = COLLECTIVES[kind](size, groups.shape[1])
         if received:
             self.collectives.append(Collective(kind, axes, received, times))
 
@@ -264,14 +264,14 @@ def _windows(attributes: str, spatial: int) -> list[dict[str, int]]:
     written = re.search(r'window=\{([^}]*)\}', attributes)
     fields = dict(f.split('=') for f in written[1].split()) if written else {}
     names = {'stride': 'stride', 'lhs_dilate': 'dilation', 'rhs_dilate': 'kernel_dilation'}
-    found = [{name: 1 for name in names.values()} | {'padding': 0} for _ in range(spatial)]
+    windows = [{name: 1 for name in names.values()} | {'padding': 0} for _ in range(spatial)]
     for field, values in fields.items():
-        for window, value in zip(found, values.split('x')):
+        for window, value in zip(windows, values.split('x')):
             if field in names:
                 window[names[field]] = int(value)
             elif field == 'pad':
                 window['padding'] = int(value.split('_')[0])
-    return found
+    return windows
 
 
 def _pairs(

@@ -52,10 +52,12 @@ class Instruction(NamedTuple):
     @property
     def called(self) -> list[str]:
         """Names of the computations that this one runs."""
-        found = re.search(r'\b(?:calls|to_apply|body)=%?([\w.\-]+)', self.attributes)
+        callee = re.search(r'\b(?:calls|to_apply|body)=%?([\w.\-]+)', self.attributes)
         branches = re.search(r'branch_computations=\{([^}]*)\}', self.attributes)
         either = re.findall(r'(?:true|false)_computation=%?([\w.\-]+)', self.attributes)
-        return [found[1]] if found else re.findall(r'[\w.\-]+', branches[1]) if branches else either
+        if callee:
+            return [callee[1]]
+        return re.findall(r'[\w.\-]+', branches[1]) if branches else either
 
     @property
     def bytes(self) -> float:
@@ -113,11 +115,11 @@ def _closing(line: str, start: int) -> int:
 
 
 def _arrays(text: str) -> tuple[Array, ...]:
-    found = []
+    arrays = []
     for dtype, sizes, layout in _ARRAY.findall(text):
         shape = tuple(int(size) for size in sizes.split(',') if size)
-        found.append(Array(dtype, shape, not re.search(r'S\([1-9]', layout)))
-    return tuple(found)
+        arrays.append(Array(dtype, shape, not re.search(r'S\([1-9]', layout)))
+    return tuple(arrays)
 
 
 def trip_count(loop: Instruction, computations: dict[str, Computation]) -> int | None:

@@ -21,12 +21,12 @@ def special_tokens(config: Any) -> SpecialTokens:
 
 
 def abstract_batch(
-    row: dict[str, jax.ShapeDtypeStruct], config: Any, mesh: Mesh
+    spec: dict[str, jax.ShapeDtypeStruct], config: Any, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch of such rows, as `data/pipeline.py` gives it."""
+    """Shapes of a global batch of such examples, as `data/pipeline.py` gives it."""
     b, split = config.train.batch_size, NamedSharding(mesh, BATCH)
     like = lambda x: jax.ShapeDtypeStruct((b, *x.shape), x.dtype, sharding=split)
-    return jax.tree.map(like, row)
+    return jax.tree.map(like, spec)
 
 
 def lower_step(

@@ -41,7 +41,7 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
     once = lowered
     if config.model.remat != 'none' or config.train.accumulate > 1:
         once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
-    rows, devices = config.train.batch_size, mesh.size
+    batch_size, devices = config.train.batch_size, mesh.size
     model_flops = flops.matmul_flops(once).total()
     figures = {
         'topology': machine.name,
@@ -49,28 +49,28 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
         'devices': devices,
         'mesh': dict(mesh.shape),
         'settings': {name: _field(config, name) for name in SETTINGS},
-        'model_flops_per_sample': model_flops / rows,
-        'step_flops_per_sample': flops.matmul_flops(lowered).total() / rows,
+        'model_flops_per_sample': model_flops / batch_size,
+        'step_flops_per_sample': flops.matmul_flops(lowered).total() / batch_size,
     }
     started = time.monotonic()
     compiled = _compile(lowered, machine)
     figures['compile_seconds'] = time.monotonic() - started
     figures['bytes_per_device'] = _memory(compiled, state, batch, machine)
-    found = costs.read(compiled.as_text(), mesh.shape)
+    per_device = costs.read(compiled.as_text(), mesh.shape)
     figures |= {
-        'flops_per_device': found.flops,
-        'hbm_traffic_per_device': found.hbm_bytes,
-        'unknown_loops': found.unknown_loops,
-        'collectives': _collectives(found),
+        'flops_per_device': per_device.flops,
+        'hbm_traffic_per_device': per_device.hbm_bytes,
+        'unknown_loops': per_device.unknown_loops,
+        'collectives': _collectives(per_device),
         'time': None,
     }
     if machine.chip is not None:
         times = roofline.estimate(
-            found,
+            per_device,
             machine.chip,
             interconnect=machine.chip.interconnect(machine.sides),
             model_flops=model_flops,
-            batch_size=rows,
+            batch_size=batch_size,
             steps=config.train.steps,
             devices=devices,
         )
@@ -115,16 +115,16 @@ def _memory(compiled, state, batch, machine: Machine) -> dict[str, float]:
     }
 
 
-def _collectives(found: costs.Costs) -> list[dict[str, Any]]:
+def _collectives(per_device: costs.Costs) -> list[dict[str, Any]]:
     """Collectives of the same kind over the same axes, added up."""
-    rows: dict[tuple, dict[str, Any]] = {}
-    for c in found.collectives:
-        row = rows.setdefault(
+    by_axes: dict[tuple, dict[str, Any]] = {}
+    for c in per_device.collectives:
+        total = by_axes.setdefault(
             (c.kind, c.axes), {'kind': c.kind, 'axes': list(c.axes), 'calls': 0, 'bytes': 0.0}
         )
-        row['calls'] += c.times
-        row['bytes'] += c.times * c.bytes
-    return sorted(rows.values(), key=lambda row: -row['bytes'])
+        total['calls'] += c.times
+        total['bytes'] += c.times * c.bytes
+    return sorted(by_axes.values(), key=lambda total: -total['bytes'])
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -166,26 +166,26 @@ def _memory_lines(memory: dict[str, Any]) -> list[str]:
 
 
 def _flops_lines(figures: dict[str, Any]) -> list[str]:
-    rows, devices = figures['settings']['train.batch_size'], figures['devices']
+    batch_size, devices = figures['settings']['train.batch_size'], figures['devices']
     step, once = figures['step_flops_per_sample'], figures['model_flops_per_sample']
-    held, even = figures['flops_per_device'], step * rows / devices
+    held, even = figures['flops_per_device'], step * batch_size / devices
     line = lambda name, value: f'  {name:26}{_si(value)}'
     return [
         '',
         'FLOPs of matrix products',
         line('model, a sample', once),
         f'{line("with recomputation", step)}   {step / once - 1:+.1%}',
-        line('model, a step', once * rows),
+        line('model, a step', once * batch_size),
         f'{line("compiled, a device", held)}   {held / even - 1:+.1%} against an even share',
     ]
 
 
-def _collective_lines(rows: list[dict[str, Any]]) -> list[str]:
+def _collective_lines(collectives: list[dict[str, Any]]) -> list[str]:
     lines = ['', f'{"collectives a step":24}{"mesh axes":20}{"calls":>7}{"received":>12}']
-    for row in rows:
-        axes = ', '.join(row['axes'])
-        lines.append(f'  {row["kind"]:22}{axes:20}{row["calls"]:7}{_si(row["bytes"], "B")}')
-    return [*lines, f'  {"all":49}{_si(sum(row["bytes"] for row in rows), "B")}']
+    for total in collectives:
+        axes = ', '.join(total['axes'])
+        lines.append(f'  {total["kind"]:22}{axes:20}{total["calls"]:7}{_si(total["bytes"], "B")}')
+    return [*lines, f'  {"all":49}{_si(sum(total["bytes"] for total in collectives), "B")}']
 
 
 def _time_lines(figures: dict[str, Any]) -> list[str]:

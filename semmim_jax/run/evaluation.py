@@ -123,7 +123,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     check_eval_batch_size(config, mesh)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
     task = find_task(config)(config, tokenizer.special)
-    labels = labels_of_run(saved, workdir=workdir) if task.chooses else ()
+    labels = labels_of_run(saved, workdir=workdir) if task.needs_labels else ()
     check_evaluation(config, task.evaluators)
     abstract = abstract_state(
         task, optax.identity(), seed=config.seed, mesh=mesh, rules=config.sharding

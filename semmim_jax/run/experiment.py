@@ -74,9 +74,9 @@ class Experiment:
         Raises:
           CheckpointError: if the run must not go on from its checkpoint.
         """
-        found = self.checkpoints.restore(self.abstract, check=self._differences)
-        if found:
-            state, (_, config, _, files) = found
+        restored = self.checkpoints.restore(self.abstract, check=self._differences)
+        if restored:
+            state, (_, config, _, files) = restored
         else:
             state, config, files = self._create(), json.loads(self.config.to_json()), self.files
         if jax.process_index() == 0:
@@ -174,18 +174,18 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     task, tx, abstract = assemble(config, make_task, tokenizer.special, mesh)
     check_data(config, source, task.evaluators)
     labels = ()
-    if task.chooses:
+    if task.needs_labels:
         labels = source.label_names(min_count=config.data.min_answer_count)
     make_example = task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon)
     make_example.check_source(source)
-    if task.chooses:
+    if task.needs_labels:
         task.check_labels(labels)
     if task.corpus_size:
         records = spread(len(source), task.corpus_size)
         task.set_corpus([make_example.references_of(source.entry(i)) for i in records])
     checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
     fingerprint = data_fingerprint(config, source, tokenizer, labels)
-    distributed.agree({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
+    distributed.check_same({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
     return Experiment(
         config=config,
         workdir=folder,

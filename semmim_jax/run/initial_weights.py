@@ -130,7 +130,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
             )
     for part in ('image', 'text'):
         if init[part]:
-            found = from_hf(
+            tower = from_hf(
                 init[part],
                 model=config.model,
                 shapes=shapes,
@@ -138,7 +138,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
                 fusion=init.fusion,
                 decoder=init.decoder,
             )
-            loaded = loaded.with_others(found)
+            loaded = loaded.with_others(tower)
     return loaded
 
 

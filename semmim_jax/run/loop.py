@@ -209,7 +209,7 @@ class _Loop:
 
     def finish_step(self, in_flight: InFlightStep) -> bool:
         """Waits for a step, lets the guard see it, and says whether to stop."""
-        self.skipped.seen(in_flight.step, in_flight.metrics, in_flight.index)
+        self.skipped.record(in_flight.step, in_flight.metrics, in_flight.index)
         return bool(in_flight.stop)
 
     def maybe_evaluate(self, state: TrainState, step: int) -> None:

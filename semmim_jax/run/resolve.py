@@ -102,8 +102,8 @@ def resolve(
             '--config.init_from=RUN, or give a size'
         )
     source = sources.make_source(config.data.train, config.data)
-    found = _of_data(config, source, saved, workdir, left_open)
-    said.append(_fill(config, found, giver='the data'))
+    from_data = _of_data(config, source, saved, workdir, left_open)
+    said.append(_fill(config, from_data, giver='the data'))
     if jax.process_index() == 0 and any(said):
         print('; '.join(filter(None, said)), flush=True)
     return ml_collections.FrozenConfigDict(config)
@@ -122,14 +122,16 @@ def _config_of(origin: str) -> dict[str, Any]:
 def _of_weights(config: Any, theirs: dict[str, Any]) -> dict[str, Any]:
     """Fields that a run, or a folder of weights, settles: 'model.image.width' -> value."""
     data, given = theirs['data'], _flat(theirs['model'])
-    found = {
+    fields = {
         f'model.{key}': given[key]
         for key in _flat(config.model.to_dict())
         if key not in _NOT_OF_WEIGHTS and key in given
     }
     names = ['patch_size', 'end_token']
     names += [name for name in ('image_size', 'max_tokens') if config.data[name] == 0]
-    return found | {f'data.{name}': field(data, name, (int, bool), 'config.json') for name in names}
+    return fields | {
+        f'data.{name}': field(data, name, (int, bool), 'config.json') for name in names
+    }
 
 
 def _of_data(
@@ -140,23 +142,23 @@ def _of_data(
     left_open: set[str],
 ) -> dict[str, Any]:
     """Open fields that the training records settle, the steps, and what is a share of them."""
-    found, flat, train = {}, _flat(config.to_dict()), config.train
+    fields, flat, train = {}, _flat(config.to_dict()), config.train
     if left_open:
-        tokenizer, found['model.text.vocab_size'] = _vocabulary(config, source, saved, workdir)
-        found |= _lengths(config, source, tokenizer)
-        found = {key: value for key, value in found.items() if key in left_open}
+        tokenizer, fields['model.text.vocab_size'] = _vocabulary(config, source, saved, workdir)
+        fields |= _lengths(config, source, tokenizer)
+        fields = {key: value for key, value in fields.items() if key in left_open}
     if 'task.classes' in left_open:
         labels = source.label_names(min_count=config.data.min_answer_count)
-        found['task.classes'] = len(labels)
+        fields['task.classes'] = len(labels)
     if 'task.decoding.max_length' in left_open:  # [CLS] and [SEP] are not written
-        found['task.decoding.max_length'] = (flat | found)['data.max_target_tokens'] - 2
+        fields['task.decoding.max_length'] = (flat | fields)['data.max_target_tokens'] - 2
     steps = train.steps
     if train.epochs:
-        steps = found['train.steps'] = math.ceil(train.epochs * len(source) / train.batch_size)
+        steps = fields['train.steps'] = math.ceil(train.epochs * len(source) / train.batch_size)
     for share, counted in _SHARES.items():
         if flat.get(share):
-            found[counted] = round(flat[share] * steps)
-    return found
+            fields[counted] = round(flat[share] * steps)
+    return fields
 
 
 def _vocabulary(

@@ -26,7 +26,7 @@ class Classify(Task):
       ValueError: for an unknown loss or evaluator.
     """
 
-    chooses = True  # from a list of labels
+    needs_labels = True  # from a list of labels
     examples = ClassifyExamples
 
     def __init__(self, config: Any, special: SpecialTokens):

@@ -70,7 +70,7 @@ class Generate(Task):
         return tuple(self.config.evaluators)
 
     @property
-    def chooses(self) -> bool:
+    def needs_labels(self) -> bool:
         """Whether the task needs a list of labels to choose from."""
         return self.config.rank > 0
 
@@ -107,7 +107,7 @@ class Generate(Task):
         return self.model.init(key, method=every_part)['params']
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
-        """Cross-entropy of the target's tokens, [SEP] included, weighted by row.
+        """Cross-entropy of the target's tokens, [SEP] included, weighted by example.
 
         Args:
           params: of the model; `ema_params`, `key` and `step` are not read.
@@ -148,14 +148,15 @@ class Generate(Task):
             raise ValueError('generate reads one image of a record; these records have two')
         tokens, prompt = model.encode_image(batch['image']), batch['prompt']
         image = model.to_fusion(tokens)
-        seen = jnp.ones(image.shape[:2], bool)
+        image_valid = jnp.ones(image.shape[:2], bool)
         if self.config.context == 'image':
-            return image, seen
+            return image, image_valid
         valid = prompt != self.special.pad
         fused = model.fuse(model.encode_text(prompt, valid), valid, model.image_context(tokens))
         if self.config.context == 'prompt':
             return fused, valid
-        return jnp.concatenate([image, fused], axis=1), jnp.concatenate([seen, valid], axis=1)
+        both = jnp.concatenate([image, fused], axis=1)
+        return both, jnp.concatenate([image_valid, valid], axis=1)
 
     def _generate(self, variables: Any, batch: dict[str, jax.Array]) -> Beams:
         decoding, rows = self.config.decoding, len(batch['prompt'])
@@ -163,36 +164,36 @@ class Generate(Task):
         return beam_search(next_logits, cache, rows=rows, special=self.special, **decoding)
 
     def _start(self, params: Any, batch: dict[str, jax.Array], *, texts: int):
-        """What writes `texts` texts of each row: `next_logits` of ops/beam.py, an empty cache."""
+        """For `texts` texts of each example: `next_logits` of ops/beam.py, and an empty cache."""
         params, length = {'params': params}, self.config.decoding.max_length + 1
 
         def start(model):
-            tokens, seen = self._read(model, batch)
+            tokens, valid = self._read(model, batch)
             cache = model.decoder.empty_cache(len(tokens) * texts, length)
-            return model.decoder_context(tokens), seen, cache
+            return model.decoder_context(tokens), valid, cache
 
-        context, seen, cache = nn.apply(start, self.model)(params)
+        context, valid, cache = nn.apply(start, self.model)(params)
 
         def next_logits(ids, position, cache):
-            call = ids, position, context, seen, cache
+            call = ids, position, context, valid, cache
             return self.model.apply(params, *call, method='decode_next')
 
         return next_logits, cache
 
     def _rank(self, variables: Any, batch, answers: jax.Array):
         def rank(model):
-            tokens, seen = self._read(model, batch)
+            tokens, valid = self._read(model, batch)
             cls = jnp.full((len(tokens), 1), self.special.cls, jnp.int32)
 
             def log_likelihood(chosen):
                 labels = chosen.reshape(-1, chosen.shape[-1])  # [b * k, t]
                 start = jnp.full((len(labels), 1), self.special.cls, jnp.int32)
                 inputs = jnp.concatenate([start, labels[:, :-1]], axis=1)
-                losses = cross_entropy(model.decode(inputs, tokens, seen), labels)  # [b * k, t]
+                losses = cross_entropy(model.decode(inputs, tokens, valid), labels)  # [b * k, t]
                 losses = jnp.where(labels == self.special.pad, 0.0, losses)
                 return -losses.sum(axis=-1).reshape(chosen.shape[:2])
 
-            first = model.decode(cls, tokens, seen)[:, 0]
+            first = model.decode(cls, tokens, valid)[:, 0]
             return rank_answers(first, answers, log_likelihood, count=self.config.rank)
 
         index, scores = nn.apply(rank, self.model)({'params': variables.params})

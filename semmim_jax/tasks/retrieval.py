@@ -35,8 +35,8 @@ class Retrieval(Pretrain):
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Of one example."""
-        row = super().batch_spec
-        return {'image': row['image1'], 'ids': row['ids'], 'image_id': row['image_id']}
+        spec = super().batch_spec
+        return {'image': spec['image1'], 'ids': spec['ids'], 'image_id': spec['image_id']}
 
     def init_extra(self, key: jax.Array) -> dict[str, Any]:
         """As in pre-training, with the image id of each queue row, -1 where none was written."""

@@ -33,7 +33,7 @@ class SelfCritical(Generate):
     Fields as of generate, and `samples`, `baseline`, `corpus`.
 
     The reward is CIDEr-D over token ids with the closing [SEP], so that a text that breaks off is
-    worth less. It is computed by the host that holds the rows, in the middle of the step.
+    worth less. It is computed by the host that holds the examples, in the middle of the step.
 
     Raises:
       ValueError: for what `Generate` refuses, for no references, and for an unknown baseline.
@@ -69,9 +69,9 @@ class SelfCritical(Generate):
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Of one example."""
-        row = super().batch_spec
-        references = jax.ShapeDtypeStruct((self.references, *row['target'].shape), jnp.int32)
-        kept = {name: row[name] for name in ('image', 'prompt', 'image_id')}
+        spec = super().batch_spec
+        references = jax.ShapeDtypeStruct((self.references, *spec['target'].shape), jnp.int32)
+        kept = {name: spec[name] for name in ('image', 'prompt', 'image_id')}
         return kept | {'references': references}
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
@@ -131,14 +131,14 @@ class SelfCritical(Generate):
     def _rewards(self, drawn: jax.Array, references: jax.Array) -> jax.Array:
         """CIDEr-D of each text: [b, g, t], [b, r, t] -> [b, g] float32."""
 
-        def on_each(drawn, references):
+        def score(drawn, references):
             shape = jax.ShapeDtypeStruct(drawn.shape[:2], jnp.float32)
             return jax.pure_callback(self._score, shape, drawn, references)
 
-        return rows.per_device(on_each, drawn, references)
+        return rows.per_device(score, drawn, references)
 
     def _score(self, drawn: np.ndarray, references: np.ndarray) -> np.ndarray:
-        """`_rewards` of the host's own rows."""
+        """`_rewards` of the host's own examples."""
         scores = np.zeros(drawn.shape[:2], np.float32)
         for i, (texts, group) in enumerate(zip(np.asarray(drawn), np.asarray(references))):
             right = self._texts(group)
@@ -146,7 +146,7 @@ class SelfCritical(Generate):
         return scores
 
     def _texts(self, ids: np.ndarray, *, empty: bool = False) -> list[list[int]]:
-        """Words and [SEP] of each row [n, t]; rows of padding alone only if `empty`."""
+        """Words and [SEP] of each text [n, t]; texts of padding alone only if `empty`."""
         hidden = (self.special.pad, self.special.cls)
-        found = [[i for i in row if i not in hidden] for row in ids.tolist()]
-        return [text for text in found if text or empty]
+        texts = [[i for i in words if i not in hidden] for words in ids.tolist()]
+        return [text for text in texts if text or empty]

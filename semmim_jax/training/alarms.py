@@ -1,6 +1,6 @@
 """The collapse alarm: a line in the log when the teacher stops telling its inputs apart.
 
-Balanced targets use all codes evenly even where the teacher gives every row the same logits. What
+Balanced targets use all codes evenly even where the teacher gives every input the same logits. What
 shows such a collapse is the distribution before balancing: the entropy of its mean over a batch is
 then far under the log of the number of codes (docs/method.md section 6).
 """
@@ -15,8 +15,8 @@ WATCHED = '_raw_mean_entropy'  # how the names of such metrics end, see tasks/pr
 class CollapseAlarm:
     """Prints a line when a watched entropy falls under its bound, and one when it is back above.
 
-    The bound is `train.collapse_alarm` x log(min(codes, batch size)), in nats: few rows of one code
-    each cannot use all codes. The inputs of a fresh head look alike, so it may be under the bound
+    The bound is `train.collapse_alarm` x log(min(codes, batch size)), in nats: a small
+    batch cannot use all codes. The inputs of a fresh head look alike, so it may be under the bound
     too: the alarm is silent until `optim.warmup_steps` are done.
 
     Args:

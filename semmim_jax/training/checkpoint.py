@@ -168,16 +168,16 @@ class Checkpoints:
             try:
                 with self._reader() as manager:
                     if _check_files(folder):
-                        found = self._read(manager, step, abstract, check)
-                        integrity.check_leaves(folder, found[0], some=True)
+                        restored = self._read(manager, step, abstract, check)
+                        integrity.check_leaves(folder, restored[0], some=True)
                     else:
                         _warn(f'{folder} has no {integrity.DIGESTS}: used without being verified')
-                        found = self._read_unverified(manager, step, abstract, check)
+                        restored = self._read_unverified(manager, step, abstract, check)
             except integrity.DamagedCheckpoint as error:
                 damaged[folder] = error
                 continue
             self._set_aside(damaged)
-            return found
+            return restored
         aside = self.folder / integrity.DAMAGED
         if damaged or aside.exists():
             named = [f'{folder} is damaged: {error}' for folder, error in damaged.items()]
@@ -214,8 +214,8 @@ class Checkpoints:
             lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), wanted
         )
         state = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
-        found = manager.restore(step, args=ocp.args.Composite(state=state)).state
-        return abstract.replace(**found), saved
+        restored = manager.restore(step, args=ocp.args.Composite(state=state)).state
+        return abstract.replace(**restored), saved
 
     def _read_unverified(self, *args: Any) -> tuple[TrainState, SavedRun]:
         try:
@@ -310,9 +310,9 @@ def load_params(
         wanted = {field: manager.item_metadata(step).state.tree[field]}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         state = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
-        found = manager.restore(step, args=ocp.args.Composite(state=state)).state
+        restored = manager.restore(step, args=ocp.args.Composite(state=state)).state
         saved = _read_run(manager, folder, step)
-    leaves = jax.tree.leaves_with_path(found[field])
+    leaves = jax.tree.leaves_with_path(restored[field])
     return {_name(path): value for path, value in leaves}, saved
 
 
@@ -342,11 +342,11 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 def _read_run(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int) -> SavedRun:
     there = [item for item in _RUN_ITEMS if (folder / str(step) / item).is_dir()]
     items = {item: ocp.args.JsonRestore() for item in there}
-    found = manager.restore(step, args=ocp.args.Composite(**items))
-    config, added = upgraded(found.config)
+    restored = manager.restore(step, args=ocp.args.Composite(**items))
+    config, added = upgraded(restored.config)
     if added:
         _warn_once(f'{folder / str(step)}: {added}')
-    return SavedRun(step, config, found.data, found.get('files') or {})
+    return SavedRun(step, config, restored.data, restored.get('files') or {})
 
 
 def _folder(workdir: str | pathlib.Path) -> pathlib.Path:

@@ -41,7 +41,7 @@ def differing_copies(workdir: pathlib.Path, files: Mapping[str, str]) -> list[st
 
 def _same(path: pathlib.Path, text: str) -> bool:
     try:
-        found = path.read_text(encoding='utf-8')
-        return found == text or path.suffix == '.json' and json.loads(found) == json.loads(text)
+        present = path.read_text(encoding='utf-8')
+        return present == text or path.suffix == '.json' and json.loads(present) == json.loads(text)
     except (OSError, ValueError, RecursionError):
         return False

@@ -41,7 +41,7 @@ def start(*, mode: str, coordinator: str, processes: int, process_id: int, timeo
     """
     given = f'--coordinator={coordinator} --processes={processes} --process_id={process_id}'
     late = f'error: the other processes did not come within {timeout} s ({given})'
-    alarm = threading.Timer(timeout, leave, [late])  # JAX's own ends in a C++ stack trace
+    alarm = threading.Timer(timeout, abort, [late])  # JAX's own ends in a C++ stack trace
     alarm.start()
     try:
         if mode == 'auto':
@@ -50,7 +50,7 @@ def start(*, mode: str, coordinator: str, processes: int, process_id: int, timeo
     finally:
         alarm.cancel()
     if jax.process_count() > 1:
-        sys.excepthook = _leave_on_error
+        sys.excepthook = _abort_on_error
     return (
         f'process {jax.process_index()} of {jax.process_count()}, devices: '
         f'{jax.local_device_count()} of {len(devices)} {devices[0].platform}'
@@ -73,7 +73,7 @@ def _initialize(coordinator: str, processes: int, process_id: int, given: str, t
             raise
 
 
-def leave(message: str) -> NoReturn:
+def abort(message: str) -> NoReturn:
     """Ends this process with a message and without a farewell to the others.
 
     JAX's own way out waits for all processes, and those wait for this one in a collective. So they
@@ -83,17 +83,17 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
-def _leave_on_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+def _abort_on_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     message = ''.join(traceback.format_exception(kind, error, trace))
     if isinstance(error, jax.errors.JaxRuntimeError):
         message += (
             f'error: process {jax.process_index()} of {jax.process_count()} stops. If a connection '
             'was closed, another process went first: its log says why. The same command resumes.'
         )
-    leave(message)
+    abort(message)
 
 
-def agree(facts: Mapping[str, Any]) -> None:
+def check_same(facts: Mapping[str, Any]) -> None:
     """Checks that all processes hold the same facts; a no-op where there is one process.
 
     Args:

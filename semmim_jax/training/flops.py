@@ -45,24 +45,24 @@ def matmul_flops(lowered: jax.stages.Lowered) -> collections.Counter[str]:
         return costs[name]
 
     def count(op: Any) -> collections.Counter[str]:
-        found = collections.Counter()
+        flops_by_scope = collections.Counter()
         name = _name(op)
         if name == 'stablehlo.dot_general':
-            found[_scope(op)] = _dot_flops(op)
+            flops_by_scope[_scope(op)] = _dot_flops(op)
         elif name == 'stablehlo.convolution':
-            found[_scope(op)] = _convolution_flops(op)
+            flops_by_scope[_scope(op)] = _convolution_flops(op)
         elif name == 'func.call':
             cost = cost_of_call(op.attributes['callee'].value)
             if cost:
-                found[_scope(op)] = cost
+                flops_by_scope[_scope(op)] = cost
         regions = [[count(inner) for block in r for inner in block] for r in op.regions]
         parts = [sum(region, collections.Counter()) for region in regions]
         if name == 'stablehlo.case' and any(parts):
             raise ValueError(f'{_scope(op)}: matrix products in a branch, their number is unknown')
         times = _trip_count(op) if name == 'stablehlo.while' and any(parts) else 1
         for part in parts:
-            found.update({scope: times * flops for scope, flops in part.items()})
-        return found
+            flops_by_scope.update({scope: times * flops for scope, flops in part.items()})
+        return flops_by_scope
 
     return count(functions['main'])
 
@@ -73,8 +73,8 @@ def _name(op: Any) -> str:
 
 def _scope(op: Any) -> str:
     """The path of named scopes that JAX gives an operation."""
-    found = re.match(r'loc\("([^"]*)"', str(op.location))
-    return found[1] if found else ''
+    match = re.match(r'loc\("([^"]*)"', str(op.location))
+    return match[1] if match else ''
 
 
 def _shape(value: Any) -> np.ndarray:
@@ -83,8 +83,8 @@ def _shape(value: Any) -> np.ndarray:
 
 def _dimensions(op: Any, attribute: str, field: str) -> list[int]:
     """The list `field = [...]` of a structured attribute; an empty list is not printed."""
-    found = re.search(rf'\b{field} = \[([\d, ]*)\]', str(op.attributes[attribute]))
-    return [int(number) for number in found[1].split(',')] if found and found[1] else []
+    match = re.search(rf'\b{field} = \[([\d, ]*)\]', str(op.attributes[attribute]))
+    return [int(number) for number in match[1].split(',')] if match and match[1] else []
 
 
 def _dot_flops(op: Any) -> float:
@@ -119,5 +119,5 @@ def _constant(value: Any) -> int | None:
     owner = value.owner
     if not hasattr(owner, 'operation') or _name(owner) != 'stablehlo.constant':
         return None
-    found = re.search(r'dense<(-?\d+)>', str(owner.attributes['value']))
-    return int(found[1]) if found else None
+    match = re.search(r'dense<(-?\d+)>', str(owner.attributes['value']))
+    return int(match[1]) if match else None

@@ -68,7 +68,7 @@ class SkippedBatches:
         self._max = max_in_a_row
         keep_lines(self._path, lambda line: line['step'] <= first_step)
 
-    def seen(self, step: int, metrics: Mapping[str, jax.Array], index: np.ndarray) -> None:
+    def record(self, step: int, metrics: Mapping[str, jax.Array], index: np.ndarray) -> None:
         """Takes note of a step's outcome; waits until the step is done.
 
         Args:

@@ -44,12 +44,12 @@ def leaf_digests(tree: Any) -> dict[str, jax.Array]:
     Returns:
       'params/image/... float32[3, 4]' -> uint32 [].
     """
-    found = {}
+    digests = {}
     for path, x in jax.tree.leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator='/')
         # One at a time: with many small programs under way simulated devices wait for ever.
-        found[f'{name} {x.dtype}{list(x.shape)}'] = jax.block_until_ready(_digest(x))
-    return found
+        digests[f'{name} {x.dtype}{list(x.shape)}'] = jax.block_until_ready(_digest(x))
+    return digests
 
 
 @jax.jit
@@ -76,10 +76,10 @@ def write_digests(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> None
       folder: of the step.
       leaves: of `leaf_digests`, of the state that was saved.
     """
-    found = {'leaves': _as_text(leaves), 'files': _file_digests(_files(folder))}
+    digests = {'leaves': _as_text(leaves), 'files': _file_digests(_files(folder))}
     draft = folder / f'{DIGESTS}.draft'
     with draft.open('w') as file:
-        json.dump(found, file, indent=1)
+        json.dump(digests, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(folder / DIGESTS)
@@ -107,9 +107,9 @@ def check_files(folder: pathlib.Path, *, items: Sequence[str] = ()) -> bool:
     for name in expected:
         if name not in here:
             raise DamagedCheckpoint(f'{name} is missing')
-    for name, found in _file_digests(here).items():
-        if found != expected[name]:
-            now, then = found.split()[0], expected[name].split()[0]
+    for name, digest in _file_digests(here).items():
+        if digest != expected[name]:
+            now, then = digest.split()[0], expected[name].split()[0]
             sizes = f', {now} bytes instead of {then}' if now != then else ''
             raise DamagedCheckpoint(f'{name} differs from what was saved{sizes}')
     return True
@@ -129,11 +129,11 @@ def check_leaves(folder: pathlib.Path, tree: Any, *, some: bool = False) -> int:
     Raises:
       DamagedCheckpoint: naming the first array that differs.
     """
-    expected, found = _read(folder, 'leaves'), _as_text(leaf_digests(tree))
-    for name in sorted(found if some else expected | found):
-        if found.get(name) != expected.get(name):
+    expected, actual = _read(folder, 'leaves'), _as_text(leaf_digests(tree))
+    for name in sorted(actual if some else expected | actual):
+        if actual.get(name) != expected.get(name):
             raise DamagedCheckpoint(f'{name} differs from what was saved')
-    return len(found)
+    return len(actual)
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
@@ -146,8 +146,8 @@ def set_aside(folder: pathlib.Path) -> pathlib.Path:
 
 def _read(folder: pathlib.Path, kind: str) -> dict[str, str] | None:
     try:
-        found = json.loads((folder / DIGESTS).read_bytes())[kind]
-        return {name: str(digest) for name, digest in found.items()}
+        digests = json.loads((folder / DIGESTS).read_bytes())[kind]
+        return {name: str(digest) for name, digest in digests.items()}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

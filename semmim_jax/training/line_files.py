@@ -46,15 +46,15 @@ class LineFile:
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """The objects of a file that name a step; what is none, as a line cut short, is left out."""
-    found = []
+    entries = []
     for line in path.read_text(errors='replace').splitlines():
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get('step'), int):
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries
 
 
 def keep_lines(path: pathlib.Path, keep: Callable[[dict[str, Any]], bool]) -> None:

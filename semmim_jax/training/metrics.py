@@ -79,8 +79,8 @@ class MetricsWriter:
         if self._board is None:
             return
         try:
-            for each in summaries:
-                self._board.write_event(Event(step=step, wall_time=time.time(), summary=each))
+            for summary in summaries:
+                self._board.write_event(Event(step=step, wall_time=time.time(), summary=summary))
             if last:
                 self._board.close()
         except OSError as error:

@@ -99,7 +99,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays from this process's rows of a batch.
+    """Global arrays from this process's examples of a batch.
 
     Args:
       batch: numpy arrays whose first axis is this process's contiguous part of the global batch.

@@ -23,7 +23,7 @@ class Task:
         `data.examples.ExampleMaker`.
       evaluators: names of the evaluators that apply, see evaluators/suite.py.
       images: images of an example, 2 where a text is about a pair.
-      chooses: whether it chooses from the source's list of labels.
+      needs_labels: whether it chooses from the list of labels of the data.
       accumulates: whether a batch may go through the model in slices (`train.accumulate`).
       corpus_size: training records that `set_corpus` wants to see.
     """
@@ -31,7 +31,7 @@ class Task:
     examples: ClassVar[type]
     evaluators: Sequence[str] = ()
     images: int = 1
-    chooses: bool = False
+    needs_labels: bool = False
     accumulates: ClassVar[bool] = False
     corpus_size: int = 0
 
@@ -97,7 +97,7 @@ class Task:
         return {}
 
     def check_labels(self, labels: Sequence[str]) -> None:
-        """Raises ValueError if a task that `chooses` cannot choose from these labels."""
+        """Raises ValueError if a task that needs labels cannot choose from these."""
 
     def set_corpus(self, corpus: Sequence[np.ndarray]) -> None:
         """Takes `corpus_size` training records as `examples.references_of` gives them."""

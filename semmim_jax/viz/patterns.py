@@ -98,8 +98,8 @@ def draw_clusters(
     if not chosen:
         raise ValueError('patterns: none to draw')
     columns = min(columns, len(chosen))
-    found = {code: top_patches(codes, scores, code, count=per_side**2) for code in chosen}
-    lines = max(1, *(-(-len(places) // per_side) for places in found.values()))
+    members = {code: top_patches(codes, scores, code, count=per_side**2) for code in chosen}
+    lines = max(1, *(-(-len(x) // per_side) for x in members.values()))
     height = CLUSTER_SIDE * lines / per_side
     head = figure.text_height(1 if labels is None else 2, figure.TEXT_SIZE) + 0.03
     step = height + head + 0.2
@@ -140,7 +140,7 @@ def draw_clusters(
         )
         windows = [
             patches.window(images[i], n, num_patches=codes.shape[1], reach=WINDOW_REACH)
-            for i, n in found[code]
+            for i, n in members[code]
         ]
         axes = sheet.picture(
             _mosaic(windows, cell, per_side, lines),

@@ -16,7 +16,7 @@ def norm(name: str, width: int) -> Shapes:
 
 def vision(name: str, *, width: int, mlp: int, depth: int, patch: int, tokens: int) -> Shapes:
     """VisionTransformer."""
-    found = {
+    shapes = {
         f'{name}.cls_token': (1, 1, width),
         f'{name}.pos_embed': (1, tokens, width),
         f'{name}.patch_embed.proj.weight': (width, 3, patch, patch),
@@ -25,17 +25,17 @@ def vision(name: str, *, width: int, mlp: int, depth: int, patch: int, tokens: i
     }
     for i in range(depth):
         block = f'{name}.blocks.{i}'
-        found |= norm(f'{block}.norm1', width) | norm(f'{block}.norm2', width)
-        found |= dense(f'{block}.attn.qkv', 3 * width, width)
-        found |= dense(f'{block}.attn.proj', width, width)
-        found |= dense(f'{block}.mlp.fc1', mlp, width) | dense(f'{block}.mlp.fc2', width, mlp)
-    return found
+        shapes |= norm(f'{block}.norm1', width) | norm(f'{block}.norm2', width)
+        shapes |= dense(f'{block}.attn.qkv', 3 * width, width)
+        shapes |= dense(f'{block}.attn.proj', width, width)
+        shapes |= dense(f'{block}.mlp.fc1', mlp, width) | dense(f'{block}.mlp.fc2', width, mlp)
+    return shapes
 
 
 def bert(name: str, *, width, mlp, words, positions, depth, cross_from) -> Shapes:
     """BertForMaskedLM and BertLMHeadModel of xbert."""
     embeddings, head = f'{name}.bert.embeddings', f'{name}.cls.predictions'
-    found = {
+    shapes = {
         f'{embeddings}.position_ids': (1, positions),
         f'{embeddings}.word_embeddings.weight': (words, width),
         f'{embeddings}.position_embeddings.weight': (positions, width),
@@ -50,12 +50,12 @@ def bert(name: str, *, width, mlp, words, positions, depth, cross_from) -> Shape
         layer = f'{name}.bert.encoder.layer.{i}'
         for part in ('attention', 'crossattention')[: 1 + (i >= cross_from)]:
             for what in ('self.query', 'self.key', 'self.value', 'output.dense'):
-                found |= dense(f'{layer}.{part}.{what}', width, width)
-            found |= norm(f'{layer}.{part}.output.LayerNorm', width)
-        found |= dense(f'{layer}.intermediate.dense', mlp, width)
-        found |= dense(f'{layer}.output.dense', width, mlp)
-        found |= norm(f'{layer}.output.LayerNorm', width)
-    return found
+                shapes |= dense(f'{layer}.{part}.{what}', width, width)
+            shapes |= norm(f'{layer}.{part}.output.LayerNorm', width)
+        shapes |= dense(f'{layer}.intermediate.dense', mlp, width)
+        shapes |= dense(f'{layer}.output.dense', width, mlp)
+        shapes |= norm(f'{layer}.output.LayerNorm', width)
+    return shapes
 
 
 def albef_shapes(model, *, tokens: int, queue: int, decoder: bool) -> Shapes:
@@ -70,11 +70,11 @@ def albef_shapes(model, *, tokens: int, queue: int, decoder: bool) -> Shapes:
     image, text = model.image, model.text
     sizes = dict(width=text.width, mlp=text.mlp_width, words=text.vocab_size)
     sizes |= dict(positions=text.max_positions)
-    found = {'temp': (), **dense('itm_head', 2, text.width)}
-    found |= {f'{side}_queue': (model.embed_dim, queue) for side in ('image', 'text')}
-    found |= {'queue_ptr': (1,)}
+    shapes = {'temp': (), **dense('itm_head', 2, text.width)}
+    shapes |= {f'{side}_queue': (model.embed_dim, queue) for side in ('image', 'text')}
+    shapes |= {'queue_ptr': (1,)}
     for copy in ('', '_m'):
-        found |= vision(
+        shapes |= vision(
             f'visual_encoder{copy}',
             width=image.width,
             mlp=image.mlp_width,
@@ -83,24 +83,24 @@ def albef_shapes(model, *, tokens: int, queue: int, decoder: bool) -> Shapes:
             tokens=tokens,
         )
         depth = text.depth + model.fusion_depth
-        found |= bert(f'text_encoder{copy}', depth=depth, cross_from=text.depth, **sizes)
-        found |= dense(f'vision_proj{copy}', model.embed_dim, image.width)
-        found |= dense(f'text_proj{copy}', model.embed_dim, text.width)
+        shapes |= bert(f'text_encoder{copy}', depth=depth, cross_from=text.depth, **sizes)
+        shapes |= dense(f'vision_proj{copy}', model.embed_dim, image.width)
+        shapes |= dense(f'text_proj{copy}', model.embed_dim, text.width)
     if decoder:
-        found |= bert('text_decoder', depth=model.decoder_depth, cross_from=0, **sizes)
-    return found
+        shapes |= bert('text_decoder', depth=model.decoder_depth, cross_from=0, **sizes)
+    return shapes
 
 
 def albef_tensors(shapes: Shapes) -> dict[str, np.ndarray]:
     """Random values; tied tensors repeat what they are tied to."""
     rng = np.random.default_rng(0)
-    found = {k: rng.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()}
+    tensors = {k: rng.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()}
     for name in shapes:
         tower, _, rest = name.partition('.')
         if rest.endswith('position_ids'):
-            found[name] = np.arange(shapes[name][1])[None]
+            tensors[name] = np.arange(shapes[name][1])[None]
         if rest == 'cls.predictions.decoder.weight':
-            found[name] = found[f'{tower}.bert.embeddings.word_embeddings.weight']
+            tensors[name] = tensors[f'{tower}.bert.embeddings.word_embeddings.weight']
         if rest == 'cls.predictions.decoder.bias':
-            found[name] = found[f'{tower}.cls.predictions.bias']
-    return found | {'queue_ptr': np.zeros(1, np.int64)} if 'queue_ptr' in shapes else found
+            tensors[name] = tensors[f'{tower}.cls.predictions.bias']
+    return tensors | {'queue_ptr': np.zeros(1, np.int64)} if 'queue_ptr' in shapes else tensors

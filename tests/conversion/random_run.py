@@ -135,15 +135,15 @@ def random_params(name: str, seed: int) -> dict[str, np.ndarray]:
     """Path -> values of the size that training gives them."""
     shapes = meta.unbox(jax.eval_shape(task_of(name).init, jax.random.key(0)))
     rng = np.random.default_rng(seed)
-    found = {}
+    params = {}
     for path, x in flax.traverse_util.flatten_dict(shapes, sep='/').items():
         value = 0.2 * rng.standard_normal(x.shape) + path.endswith('scale')
-        found[path] = np.asarray(value, np.float32)
-    if name in DOWNSTREAM and 'decoder_head/bias' in found:
-        found['decoder_head/bias'][4] = 2.5  # [MASK], which is never written
+        params[path] = np.asarray(value, np.float32)
+    if name in DOWNSTREAM and 'decoder_head/bias' in params:
+        params['decoder_head/bias'][4] = 2.5  # [MASK], which is never written
     if name in END_BIAS:
-        found['decoder_head/bias'][3] = END_BIAS[name]
-    return found | {'temperature': np.float32(0.06)}
+        params['decoder_head/bias'][3] = END_BIAS[name]
+    return params | {'temperature': np.float32(0.06)}
 
 
 def tree(name: str, seed: int) -> Any:

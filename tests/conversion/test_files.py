@@ -42,20 +42,20 @@ def tensor(begin, end, *, shape=(2,), dtype='F32'):
 def test_what_is_written_is_read(tmp_path):
     write_tensors(tmp_path / 'model.safetensors', TENSORS)
     for path in tmp_path, tmp_path / 'model.safetensors':
-        found = read_tensors(path)
-        assert found.keys() == TENSORS.keys()
+        tensors = read_tensors(path)
+        assert tensors.keys() == TENSORS.keys()
         for name, value in TENSORS.items():
-            assert found[name].dtype == value.dtype and found[name].shape == value.shape
-            assert found[name].tobytes() == value.tobytes()
+            assert tensors[name].dtype == value.dtype and tensors[name].shape == value.shape
+            assert tensors[name].tobytes() == value.tobytes()
 
 
 @pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_other_floats_become_float32_with_the_same_values(dtype, tmp_path):
     values = np.array([0.1, -3.0, 2.0**-14, 1e4], np.float32).astype(dtype)
     write_tensors(tmp_path / 'x.safetensors', {'x': values})
-    found = read_tensors(tmp_path / 'x.safetensors')['x']
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [float(v) for v in values.astype(np.float32)])
+    actual = read_tensors(tmp_path / 'x.safetensors')['x']
+    assert actual.dtype == np.float32
+    np.testing.assert_array_equal(actual, [float(v) for v in values.astype(np.float32)])
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -133,10 +133,10 @@ def test_torch_files(tmp_path):
     state['half'] = torch.tensor([0.1], dtype=torch.bfloat16)
     for content in state, {'model': state, 'epoch': 3}, {'state_dict': state, 'step': 1}:
         torch.save(content, path)
-        found = read_tensors(tmp_path)
-        assert found['half'].dtype == np.float32
-        assert found['half'][0] == np.float32(ml_dtypes.bfloat16(0.1))
-        assert all(np.array_equal(found[name], value) for name, value in TENSORS.items())
+        tensors = read_tensors(tmp_path)
+        assert tensors['half'].dtype == np.float32
+        assert tensors['half'][0] == np.float32(ml_dtypes.bfloat16(0.1))
+        assert all(np.array_equal(tensors[name], value) for name, value in TENSORS.items())
     for content in {'model': state | {'epoch': 3}}, [1, 2], {}:
         torch.save(content, path)
         refused(path)

@@ -179,10 +179,10 @@ def test_the_names_of_berts_first_files_and_its_tied_copies_are_understood(tmp_p
         tensors['cls.predictions.decoder.bias'] = tensors['cls.predictions.bias']
 
     change(folder, edit)
-    found, _ = load(folder, 'Bert')
-    assert found.params.keys() == expected.params.keys()
-    assert all(np.array_equal(x, expected.params[path]) for path, x in found.params.items())
-    assert {'cls.predictions.decoder.weight', 'cls.seq_relationship.*'} <= set(found.unused)
+    tower, _ = load(folder, 'Bert')
+    assert tower.params.keys() == expected.params.keys()
+    assert all(np.array_equal(x, expected.params[path]) for path, x in tower.params.items())
+    assert {'cls.predictions.decoder.weight', 'cls.seq_relationship.*'} <= set(tower.unused)
 
     change(folder, lambda tensors: tensors['cls.predictions.decoder.weight'].__imul__(2))
     assert 'repeat: cls.predictions.decoder.weight (bert.embeddings.word' in refused(folder)
@@ -193,22 +193,22 @@ def test_a_torch_file_gives_the_same(bert):
     tensors = {name: torch.tensor(x) for name, x in read_tensors(bert).items()}
     torch.save(tensors, bert / 'pytorch_model.bin')
     (bert / 'model.safetensors').unlink()
-    found, _ = load(bert, 'Bert')
-    assert all(np.array_equal(x, expected.params[path]) for path, x in found.params.items())
+    tower, _ = load(bert, 'Bert')
+    assert all(np.array_equal(x, expected.params[path]) for path, x in tower.params.items())
 
 
 @pytest.mark.parametrize('kind', ['CLIPVision', 'ViT', 'DeiT'])
 def test_image_positions_are_resized_as_torch_does(kind, tmp_path):
     folder = saved(kind, tmp_path)
     same, _ = load(folder, kind)
-    found, _ = load(folder, kind, {'data.image_size': 48})
-    old, new = same.params['image/position'], found.params['image/position']
+    tower, _ = load(folder, kind, {'data.image_size': 48})
+    old, new = same.params['image/position'], tower.params['image/position']
     first = len(old) - 16
     np.testing.assert_array_equal(new[:first], old[:first])
     grid = torch.tensor(old[first:].reshape(1, 4, 4, 32)).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, (6, 6), mode='bicubic', align_corners=False)
     np.testing.assert_allclose(new[first:], grid[0].flatten(1).T, atol=1e-6)
-    assert found.notes == ['image/position: resized from 4 x 4 to 6 x 6'] and not same.notes
+    assert tower.notes == ['image/position: resized from 4 x 4 to 6 x 6'] and not same.notes
 
 
 def test_text_positions_may_be_fewer_but_not_more(bert):

@@ -130,8 +130,8 @@ def test_there_and_back_loses_no_bit_and_from_pretrained_misses_nothing(kind, tm
         to_hf.write_text_tower(out, params=params, model=config.model, pad_id=pad)
 
     def of_the_tower(folder):  # the poolers have no place in ours
-        found = read_tensors(folder).items()
-        return {k.removeprefix('vision_model.'): v for k, v in found if 'pooler' not in k}
+        tensors = read_tensors(folder).items()
+        return {k.removeprefix('vision_model.'): v for k, v in tensors if 'pooler' not in k}
 
     before, after = of_the_tower(folder), of_the_tower(out)
     assert before.keys() == after.keys()

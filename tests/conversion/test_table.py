@@ -15,7 +15,7 @@ from semmim_jax.conversion.table import (
     SAME,
     TOKEN,
     ConversionError,
-    Row,
+    Entry,
     expected,
     placed,
     to_ours,
@@ -47,13 +47,13 @@ def test_a_patch_kernel_of_theirs_is_the_convolution_of_our_patches():
 
 
 TABLE = [
-    Row(('a/query', 'a/key'), 'layer.{layer}.qk', DENSE),
-    Row('a/out', 'layer.{layer}.out', DENSE_OUT),
-    Row('a/bias', 'layer.{layer}.bias', FLAT),
-    Row('cls', 'cls', TOKEN),
-    Row('patch', 'patch', PATCH),
-    Row('position', 'position', BATCHED),
-    Row('scale', 'scale', SAME),
+    Entry(('a/query', 'a/key'), 'layer.{layer}.qk', DENSE),
+    Entry('a/out', 'layer.{layer}.out', DENSE_OUT),
+    Entry('a/bias', 'layer.{layer}.bias', FLAT),
+    Entry('cls', 'cls', TOKEN),
+    Entry('patch', 'patch', PATCH),
+    Entry('position', 'position', BATCHED),
+    Entry('scale', 'scale', SAME),
 ]
 
 
@@ -93,14 +93,14 @@ def test_there_and_back_in_both_directions(layers, heads, width, first):
 
 def test_layers_are_stacked_in_the_order_of_their_numbers():
     foreign = {f'w.{i}': np.full(2, i, np.float32) for i in reversed(range(12))}
-    table = [Row('low', 'w.{layer}', SAME), Row('high', 'w.{layer}', SAME, first=10)]
-    found = to_ours(
+    table = [Entry('low', 'w.{layer}', SAME), Entry('high', 'w.{layer}', SAME, first=10)]
+    params = to_ours(
         table,
         foreign=foreign,
         shapes={'low': (10, 2), 'high': (2, 2)},
     )
-    np.testing.assert_array_equal(found['low'][:, 0], np.arange(10))
-    np.testing.assert_array_equal(found['high'][:, 0], [10, 11])
+    np.testing.assert_array_equal(params['low'][:, 0], np.arange(10))
+    np.testing.assert_array_equal(params['high'][:, 0], [10, 11])
 
 
 def test_all_that_does_not_fit_is_named_at_once():
@@ -131,10 +131,10 @@ def test_all_that_does_not_fit_is_named_at_once():
 def test_a_tied_tensor_must_repeat_the_other():
     foreign = {'w': np.ones(3, np.float32), 'again': np.ones(3, np.float32)}
     options = dict(shapes={'w': (3,)}, tied={'again': 'w'})
-    assert set(to_ours([Row('w', 'w', SAME)], foreign=foreign, **options)) == {'w'}
+    assert set(to_ours([Entry('w', 'w', SAME)], foreign=foreign, **options)) == {'w'}
     foreign['again'][1] = 2
     with pytest.raises(ConversionError, match='repeat: again'):
-        to_ours([Row('w', 'w', SAME)], foreign=foreign, **options)
+        to_ours([Entry('w', 'w', SAME)], foreign=foreign, **options)
 
 
 def test_nothing_of_ours_is_left_out_or_written_twice():
@@ -146,7 +146,7 @@ def test_nothing_of_ours_is_left_out_or_written_twice():
             | {'more': np.zeros(1)},
         )
     with pytest.raises(ConversionError, match='written twice: scale'):
-        to_theirs([*TABLE, Row('cls', 'scale', SAME)], ours=ours)
+        to_theirs([*TABLE, Entry('cls', 'scale', SAME)], ours=ours)
     with pytest.raises(ConversionError, match='not in the model: scale'):
         shapes = shapes_of(ours)
         del shapes['scale']

@@ -50,7 +50,7 @@ def test_every_output_is_that_of_jax(exported):
     answers = parity.jax_answers(task_of(name), tree(name, 1))
     for output, expected in answers(images, ids, words).items():
         assert expected.std() > 0.05, f'{output} says nothing'
-        np.testing.assert_allclose(found[output], expected, atol=1e-5, rtol=1e-5, err_msg=output)
+        np.testing.assert_allclose(actual[output], expected, atol=1e-5, rtol=1e-5, err_msg=output)
 
 
 def test_greedy_captions_are_those_of_jax(exported):
@@ -74,8 +74,8 @@ def test_normalised_pixels_go_into_the_tower_and_are_no_images(exported):
     tokens = model.visual_encoder(pixels)
     with torch.no_grad():
         expected = model.encode_image(images).feature
-        found = torch_model.unit(model.vision_proj(tokens[:, 0]))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+        actual = torch_model.unit(model.vision_proj(tokens[:, 0]))
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
     tokens.sum().backward()
     assert pixels.grad.abs().sum() > 0
     with pytest.raises(ValueError, match=r'uint8, 0 to 255, not float64; .*\(255 \* x\)'):
@@ -151,9 +151,9 @@ def test_tokens_of_a_trained_vocabulary_are_those_of_the_training(rule, text, ma
     limits = dict(max_tokens=max_tokens, max_words=5, end_token=True)
     theirs = WordPiece(ours.tokens(), **limits, rule=rule)
     expected = ours.encode(clean_caption(text, max_words=5), max_tokens)
-    found = theirs([text])[0].tolist()
-    assert found == expected.tolist()
-    assert theirs.decode(found) == ours.decode(expected)
+    actual = theirs([text])[0].tolist()
+    assert actual == expected.tolist()
+    assert theirs.decode(actual) == ours.decode(expected)
 
 
 @pytest.mark.parametrize('rule', TRAINED)
@@ -165,9 +165,9 @@ def test_the_export_says_by_which_rule_words_are_cut(tmp_path, rule):
     tokenizer.save(workdir)
     to_torch(workdir, tmp_path / 'out')
     model = SemMIM.load(tmp_path / 'out')
-    row = model.tokenizer(['é dog'])[0].tolist()
-    assert row == tokenizer.encode('é dog', len(row)).tolist()
-    assert tokenizer.unk_id not in row
+    ids = model.tokenizer(['é dog'])[0].tolist()
+    assert ids == tokenizer.encode('é dog', len(ids)).tolist()
+    assert tokenizer.unk_id not in ids
     options = dict(options, size=600) | {'fill': False}
     train_tokenizer(TEXTS, kind='bpe', **options).save(workdir)
     with pytest.raises(ValueError, match='not a lower-case WordPiece'):
@@ -185,9 +185,9 @@ def test_tokens_are_those_of_the_training(tmp_path_factory, text, max_tokens, en
     ours = make_tokenizer(str(vocab), texts=(), size=0, end_token=end_token)
     theirs = WordPiece(VOCAB, max_tokens=max_tokens, max_words=5, end_token=end_token)
     expected = ours.encode(clean_caption(text, max_words=5), max_tokens)
-    found = theirs([text])[0].tolist()
-    assert found == expected.tolist()
-    assert theirs.decode(found) == ours.decode(expected)
+    actual = theirs([text])[0].tolist()
+    assert actual == expected.tolist()
+    assert theirs.decode(actual) == ours.decode(expected)
 
 
 @ONCE
@@ -197,10 +197,10 @@ def test_pixels_are_those_of_the_evaluation(exported, height, width, seed):
     name, _, _, model = exported
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     expected, _ = eval_view(image, None, size=CONFIGS[name]().data.image_size)
-    found = model.preprocess(torch.from_numpy(image)).numpy()
+    actual = model.preprocess(torch.from_numpy(image)).numpy()
     # OpenCV rounds its weights: a level of 255 in each of two steps.
-    assert np.abs(found.astype(int) - expected).max() <= 2
-    assert np.abs(found.astype(int) - expected).mean() < 0.2
+    assert np.abs(actual.astype(int) - expected).max() <= 2
+    assert np.abs(actual.astype(int) - expected).mean() < 0.2
 
 
 DAMAGES = {
@@ -243,17 +243,17 @@ def test_a_folder_whose_files_do_not_fit_each_other_is_refused(exported, tmp_pat
 
 def requirements(name: str) -> set[str]:
     """A package and all that it requires here."""
-    found, queue = set(), [name]
+    modules, queue = set(), [name]
     while queue:
         name = queue.pop()
         try:
             needed = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        if name not in found:
-            found.add(name)
+        if name not in modules:
+            modules.add(name)
             queue += [re.match(r'[\w.-]+', x)[0] for x in needed if 'extra ==' not in x]
-    return found
+    return modules
 
 
 SCRIPT = """
@@ -293,10 +293,10 @@ def test_torch_and_the_exported_folder_are_enough(exported, tmp_path):
     command = [python, '-I', '-c', SCRIPT, tmp_path / 'folder']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    actual = json.loads(done.stdout)
     image = torch.arange(48 * 64 * 3).reshape(48, 64, 3).remainder(251).byte()
     images = torch.stack([model.preprocess(image)])
-    assert found['captions'] == model.caption(images)
+    assert actual['captions'] == model.caption(images)
     with torch.no_grad():
-        np.testing.assert_allclose(found['match'], model.match(images, ['a big dog']), atol=1e-6)
-        assert found['feature'] == model.encode_image(images).feature.tolist()
+        np.testing.assert_allclose(actual['match'], model.match(images, ['a big dog']), atol=1e-6)
+        assert actual['feature'] == model.encode_image(images).feature.tolist()

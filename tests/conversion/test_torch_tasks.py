@@ -77,9 +77,9 @@ def test_written_texts_and_scores_are_those_of_jax(name, module_of):
     texts = [tokenizer.decode(ids) for ids in beams.ids[:, 0]]
     assert len(set(texts)) == len(texts), 'images are to have different texts'
     images = random_images(name)
-    found = model.generate(images, QUESTIONS)
-    assert [text for text, _ in found] == texts
-    scores = [score for _, score in found]
+    actual = model.generate(images, QUESTIONS)
+    assert [text for text, _ in actual] == texts
+    scores = [score for _, score in actual]
     np.testing.assert_allclose(scores, beams.scores[:, 0], atol=1e-5, rtol=1e-5)
     assert model.answer(images, QUESTIONS) == texts
     if name == 'caption':  # which reads no question
@@ -129,9 +129,9 @@ def test_labels_and_probabilities_are_those_of_jax(name, module_of):
     with torch.no_grad():
         logits = model.label_logits(images, QUESTIONS).numpy()
     np.testing.assert_allclose(numpy_shares(name, logits), expected, atol=1e-5, rtol=1e-5)
-    found = model.classify(groups, QUESTIONS)
-    assert [list(shares) for shares in found] == [list(LABELS)] * len(QUESTIONS)
-    shares = [list(shares.values()) for shares in found]
+    actual = model.classify(groups, QUESTIONS)
+    assert [list(shares) for shares in actual] == [list(LABELS)] * len(QUESTIONS)
+    shares = [list(shares.values()) for shares in actual]
     np.testing.assert_allclose(shares, expected, atol=1e-5)
     assert model.answer(groups, QUESTIONS) == [LABELS[best] for best in expected.argmax(-1)]
 

@@ -78,9 +78,9 @@ def test_a_checkpoint_of_albefs_fills_what_albef_has(tmp_path):
     state = {name: torch.from_numpy(np.array(x)) for name, x in theirs.items()}
     torch.save({'model': state, 'epoch': 29}, tmp_path / 'albef.pth')
     loaded = from_torch(tmp_path / 'albef.pth', model=model, shapes=shapes)
-    found = loaded.params
+    weights = loaded.params
 
-    fresh = {path.split('/')[0] for path in shapes.keys() - found.keys()}
+    fresh = {path.split('/')[0] for path in shapes.keys() - weights.keys()}
     assert fresh == {'encoding_head', 'mask_token', 'decoder', 'decoder_head'}
     known = [x for names in loaded.unused.values() for x in names]
     used = set(theirs) - set(known)
@@ -93,16 +93,16 @@ def test_a_checkpoint_of_albefs_fills_what_albef_has(tmp_path):
     for at, name in enumerate(('query', 'key', 'value')):
         kernel = theirs['visual_encoder.blocks.1.attn.qkv.weight'][at * width : (at + 1) * width]
         per_head = kernel.reshape(heads, -1, width).transpose(2, 0, 1)
-        assert np.array_equal(found[f'image/blocks/layers/attn/{name}/kernel'][1], per_head)
+        assert np.array_equal(weights[f'image/blocks/layers/attn/{name}/kernel'][1], per_head)
     layer = model.text.depth + 1
     cross = theirs[f'text_encoder.bert.encoder.layer.{layer}.crossattention.output.dense.weight']
-    ours = found['fusion/blocks/layers/cross_attn/out/kernel'][1]
+    ours = weights['fusion/blocks/layers/cross_attn/out/kernel'][1]
     assert np.array_equal(ours.reshape(width, width), cross.T)
     positions = resize_positions(theirs['visual_encoder.pos_embed'][0], 16)
-    assert np.array_equal(found['image/position'], positions)
+    assert np.array_equal(weights['image/position'], positions)
     # And all of it: back again, but for the resized table.
-    table = albef_table(found, text_depth=model.text.depth)
-    for name, value in to_theirs(table, ours=found).items():
+    table = albef_table(weights, text_depth=model.text.depth)
+    for name, value in to_theirs(table, ours=weights).items():
         assert name.endswith('pos_embed') or np.array_equal(value, theirs[name]), name
 
 
@@ -115,10 +115,10 @@ def test_a_fine_tuned_text_encoder_lacks_a_prefix_and_a_head(tmp_path):
         safetensors.numpy.save_file(tensors, tmp_path / f'{file}.safetensors')
     options = dict(model=config.model, shapes=shapes_of(config))
     whole = from_torch(tmp_path / 'long.safetensors', **options).params
-    found = from_torch(tmp_path / 'short.safetensors', **options).params
-    assert {x.split('/')[0] for x in whole.keys() - found.keys()} == {'mlm_head'}
-    assert {'decoder', 'decoder_head'} <= {x.split('/')[0] for x in found}
-    assert all(np.array_equal(found[path], whole[path]) for path in found)
+    weights = from_torch(tmp_path / 'short.safetensors', **options).params
+    assert {x.split('/')[0] for x in whole.keys() - weights.keys()} == {'mlm_head'}
+    assert {'decoder', 'decoder_head'} <= {x.split('/')[0] for x in weights}
+    assert all(np.array_equal(weights[path], whole[path]) for path in weights)
 
 
 def test_what_does_not_fit_is_named_whole(tmp_path):
@@ -234,11 +234,11 @@ def test_the_decoder_is_that_of_transformers():
     assert {f'x.{name}' for name in state} | {'x.bert.embeddings.position_ids'} == set(names)
     ours.load_state_dict({k: v for k, v in state.items() if 'predictions.decoder' not in k})
     ids, context = torch.randint(50, (2, 7)), torch.randn(2, 5, 32)
-    seen = torch.arange(5) < torch.tensor([[5], [3]])
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
     with torch.no_grad():
-        expected = theirs(ids, encoder_hidden_states=context, encoder_attention_mask=seen).logits
+        expected = theirs(ids, encoder_hidden_states=context, encoder_attention_mask=mask).logits
         x = ours.bert.embeddings(ids)
-        x = ours.bert.encoder(x, context=context, context_mask=seen, causal=True)
+        x = ours.bert.encoder(x, context=context, context_mask=mask, causal=True)
         np.testing.assert_allclose(ours.predict(x), expected, atol=1e-5, rtol=1e-5)
 
 

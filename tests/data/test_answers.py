@@ -41,9 +41,9 @@ def test_normal_form(answer, expected):
     assert normalise_answer(expected) == expected
 
 
-@pytest.mark.parametrize('agree', range(11))
-def test_accuracy_is_the_mean_over_all_sets_of_nine(agree):
-    annotators = ['dog'] * agree + ['cat'] * (10 - agree)
+@pytest.mark.parametrize('same', range(11))
+def test_accuracy_is_the_mean_over_all_sets_of_nine(same):
+    annotators = ['dog'] * same + ['cat'] * (10 - same)
     subsets = itertools.combinations(annotators, 9)
     expected = np.mean([min(subset.count('dog') / 3, 1) for subset in subsets])
     assert vqa_accuracy('the Dog!', annotators) == pytest.approx(expected, abs=1e-12)

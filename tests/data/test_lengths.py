@@ -21,7 +21,7 @@ class Texts:
         return self.entries[index]
 
 
-def found(entries, *, max_words=30):
+def minimum(entries, *, max_words=30):
     tokenizer = make_tokenizer('', texts=['a'], size=100)
     return usual_minimum(Texts(entries), tokenizer, max_words=max_words)
 
@@ -34,21 +34,21 @@ def lengths_of(*lengths, name='captions'):
 def test_it_is_the_first_percentile(name):
     """Of 201 texts it is the third shortest: two are below it, 198 above."""
     entries = lengths_of(2, 3, 5, *[8] * 198, name=name)
-    assert found(entries) == 5
-    assert found(entries[::-1]) == 5
-    assert found(lengths_of(2, 8, 9, name=name)) == 2
+    assert minimum(entries) == 5
+    assert minimum(entries[::-1]) == 5
+    assert minimum(lengths_of(2, 8, 9, name=name)) == 2
 
 
 def test_captions_count_as_they_are_trained_on_and_one_is_the_least():
-    assert found([{'captions': ['A, a! ... (a)', 'a a a a']}]) == 3
-    assert found(lengths_of(9), max_words=4) == 4
-    assert found([{'captions': ['...']}]) == 1
-    assert found([{'label': 'a a'}]) == 2
+    assert minimum([{'captions': ['A, a! ... (a)', 'a a a a']}]) == 3
+    assert minimum(lengths_of(9), max_words=4) == 4
+    assert minimum([{'captions': ['...']}]) == 1
+    assert minimum([{'label': 'a a'}]) == 2
 
 
 def test_every_caption_of_a_record_counts():
     entries = [{'captions': ['a a a a', 'a a']}] * 3
-    assert found(entries) == 2
+    assert minimum(entries) == 2
 
 
 def test_scenes_are_sampled():

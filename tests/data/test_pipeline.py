@@ -1,4 +1,4 @@
-"""Laws of the batches: the same rows for any hosts, workers and start; errors that surface."""
+"""Laws of the batches: the same examples for any hosts, workers and start; errors that surface."""
 
 import gc
 import itertools
@@ -31,7 +31,7 @@ def tokenizer(scenes):
     return make_tokenizer('', texts=scenes.vocabulary_texts(), size=512)
 
 
-def pretrain_row(tokenizer, data_config):
+def pretrain_examples(tokenizer, data_config):
     return examples.PretrainExamples.of(tokenizer, data_config)
 
 
@@ -44,7 +44,7 @@ def batches(source, tokenizer, data_config, count, **changes):
         'process_count': 1,
         **changes,
     }
-    make_example = pretrain_row(tokenizer, data_config)
+    make_example = pretrain_examples(tokenizer, data_config)
     with pipeline.train_batches(source, make_example, data_config, **options) as iterator:
         return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
 
@@ -62,7 +62,7 @@ def test_fields(scenes, tokenizer, data_config):
     data_config.match_views = True
     with pipeline.train_batches(
         scenes,
-        pretrain_row(tokenizer, data_config),
+        pretrain_examples(tokenizer, data_config),
         data_config,
         batch_size=BATCH,
         seed=0,
@@ -82,7 +82,7 @@ def test_fields(scenes, tokenizer, data_config):
     assert {k: (v.dtype, v.shape) for k, v in batch.arrays.items()} == expected
     info = {'index': (np.int64, (BATCH,)), 'replaced': (np.int32, (BATCH,))}
     assert {k: (v.dtype, v.shape) for k, v in batch.info.items()} == info
-    assert iterator.rows == BATCH
+    assert iterator.examples == BATCH
     assert iterator.replaced == 0
     assert next(iterator, None) is None  # closed
 
@@ -100,8 +100,8 @@ def test_rows_belong_together(scenes, tokenizer, data_config):
 
 
 def test_every_epoch_has_every_record_once_in_another_order(scenes, tokenizer, data_config):
-    rows = [b['index'] for b in batches(scenes, tokenizer, data_config, 10)]
-    epochs = np.concatenate(rows).reshape(3, 40)
+    positions = [b['index'] for b in batches(scenes, tokenizer, data_config, 10)]
+    epochs = np.concatenate(positions).reshape(3, 40)
     for epoch in epochs:
         assert sorted(epoch.tolist()) == list(range(40))
     assert len({tuple(e) for e in epochs.tolist()}) == 3
@@ -167,7 +167,7 @@ def test_workers_end_when_the_iterator_is_dropped(scenes, tokenizer, data_config
     data_config.workers = 1
     iterator = pipeline.train_batches(
         scenes,
-        pretrain_row(tokenizer, data_config),
+        pretrain_examples(tokenizer, data_config),
         data_config,
         batch_size=4,
         seed=0,
@@ -279,7 +279,7 @@ def test_flip_never_contradicts_the_caption(scenes, tokenizer, data_config):
     assert mirrored > 5
 
 
-def test_replacements_are_counted_and_do_not_shift_rows(scenes, tokenizer, data_config):
+def test_replacements_are_counted_and_do_not_shift_examples(scenes, tokenizer, data_config):
     data_config.max_replaced = 1.0
     whole = batches(scenes, tokenizer, data_config, 4)
     patchy = batches(Broken(scenes, {5, 6}), tokenizer, data_config, 4)
@@ -298,7 +298,7 @@ def test_too_many_replacements_stop_the_run(tmp_path, tokenizer, data_config, wo
     data_config.workers = workers
     # One record in forty is 2.5%: allowed. Two with the same neighbour are 7.5% skips: not.
     assert len(batches(pictures(tmp_path, data_config, {5}), tokenizer, data_config, 12)) == 12
-    with pytest.raises(TooManyUnreadable, match=r'unreadable records in 1\d\d rows.*max_replaced'):
+    with pytest.raises(TooManyUnreadable, match=r'records in 1\d\d examples.*max_replaced'):
         batches(pictures(tmp_path, data_config, {5, 6}), tokenizer, data_config, 12)
 
 
@@ -365,9 +365,9 @@ def test_eval_texts_point_at_their_images(data_config, tokenizer):
     texts, image_of_text = pipeline.eval_texts(Pairs(), data_config)
     assert texts[:2] == ['caption 0a', 'caption 0b']
     assert image_of_text.tolist() == [0, 0, 1, 1, 0, 0, 2, 2, 1, 1, 3, 3, 4, 4]
-    found = list(pipeline.eval_text_batches(texts, tokenizer, max_tokens=12, batch_size=5))
-    ids = np.concatenate([b['ids'][b['valid']] for b in found])
-    assert [b['ids'].shape for b in found] == [(5, 12)] * 3
+    text_batches = list(pipeline.eval_text_batches(texts, tokenizer, max_tokens=12, batch_size=5))
+    ids = np.concatenate([b['ids'][b['valid']] for b in text_batches])
+    assert [b['ids'].shape for b in text_batches] == [(5, 12)] * 3
     assert [tokenizer.decode(row) for row in ids] == texts
 
 

@@ -32,8 +32,8 @@ def test_roberta_as_transformers(tmp_path):
     assert ids == (0, 1, 2, 3, 4)
     for text in TEXTS:
         expected = reference(text, max_length=12, padding='max_length', truncation=True)
-        row = ours.encode(text, 12)
-        assert row.tolist() == expected['input_ids']
+        ids = ours.encode(text, 12)
+        assert ids.tolist() == expected['input_ids']
     assert ours.decode(ours.encode('a dog left', 30)) == 'a dog left'
 
 
@@ -62,12 +62,12 @@ def test_a_saved_tokeniser_is_the_same_to_us_and_to_transformers(kind, end_token
     assert theirs.pad_token_id == ours.pad_id and theirs.mask_token_id == ours.mask_id
     assert (run / 'vocab.txt').exists() == (kind not in ('roberta', 'bpe'))
     for text in TEXTS:
-        row = ours.encode(text, 40)
-        assert (row[-1] == ours.pad_id) and (ours.sep_id in row) == end_token
+        ids = ours.encode(text, 40)
+        assert (ids[-1] == ours.pad_id) and (ours.sep_id in ids) == end_token
         for other in again, pickled:
-            np.testing.assert_array_equal(other.encode(text, 40), row)
-        assert theirs(text)['input_ids'] == row[row != ours.pad_id].tolist()
-        assert again.decode(row) == ours.decode(row)
+            np.testing.assert_array_equal(other.encode(text, 40), ids)
+        assert theirs(text)['input_ids'] == ids[ids != ours.pad_id].tolist()
+        assert again.decode(ids) == ours.decode(ids)
     assert again.tokens() == ours.tokens()
 
 

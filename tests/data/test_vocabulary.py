@@ -124,7 +124,7 @@ def test_the_same_texts_give_the_same_vocabulary_in_every_process():
     rng = random.Random(0)
     letters = 'abcdeéनमका犬'
     texts = [''.join(rng.choices(letters, k=rng.randint(1, 7))) for _ in range(300)]
-    found = []
+    outputs = []
     for _ in range(3):
         run = subprocess.run(
             [sys.executable, '-c', PROGRAM],
@@ -133,10 +133,10 @@ def test_the_same_texts_give_the_same_vocabulary_in_every_process():
             text=True,
             check=True,
         )
-        found.append(run.stdout)
+        outputs.append(run.stdout)
         rng.shuffle(texts)
-    assert found[0] == found[1] == found[2]
-    assert len(found[0].splitlines()) == 3
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(outputs[0].splitlines()) == 3
 
 
 @pytest.mark.parametrize('kind', KINDS)

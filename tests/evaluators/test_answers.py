@@ -35,8 +35,8 @@ def test_annotated_answers_by_the_official_accuracy():
     given = [['cat'] * 2 + ['dog'] * 8, ['dog'] * 10, ['no'] * 10]
     kinds = ['what is', 'what is', 'is it']
     entries = [
-        entry(each[-1], kind, annotators=each, answer_type=kind.split()[0])
-        for each, kind in zip(given, kinds, strict=True)
+        entry(annotators[-1], kind, annotators=annotators, answer_type=kind.split()[0])
+        for annotators, kind in zip(given, kinds, strict=True)
     ]
     report = answers.score_answers(['cat', 'dog', 'yes'], entries)
     assert vqa_accuracy('cat', given[0]) == pytest.approx(0.6)

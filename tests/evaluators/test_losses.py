@@ -10,11 +10,11 @@ from semmim_jax.evaluators import losses
 IDS = np.array([[2, 7, 9, 9, 3, 0, 0, 0], [2, 9, 8, 3, 0, 0, 0, 0]])  # 3 of 7 words are 9
 
 
-def data_of(valid_rows: list[int], size: int):
-    """An evaluation set whose batches hold so many valid rows."""
+def data_of(valid_counts: list[int], size: int):
+    """An evaluation set whose batches hold so many valid examples."""
     batches = [
         ({'valid': np.arange(size) < n, 'image': None, 'ids': IDS, 'image_id': None}, [])
-        for n in valid_rows
+        for n in valid_counts
     ]
     return types.SimpleNamespace(
         pair_batches=lambda: iter(batches),

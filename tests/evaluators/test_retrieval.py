@@ -56,8 +56,8 @@ class Gallery:
             return self.images[inputs[0]]
         if name == 'context':
             return inputs[0]
-        context, rows, tokens, _ = inputs
-        return self.logits[context[rows], tokens[:, 0, 0].astype(int)]
+        context, images, tokens, _ = inputs
+        return self.logits[context[images], tokens[:, 0, 0].astype(int)]
 
 
 def brute_force(gallery):
@@ -72,7 +72,7 @@ def brute_force(gallery):
     if gallery.settings.rerank == 'log_odds':
         scores = scores - gallery.logits[..., 0]
         asked = dict.fromkeys(asked, asked['tr'] | asked['ir'])
-    found = {}
+    recalls = {}
     for suffix in ('itc', 'itm'):
         ranks = {'tr': [], 'ir': []}
         for side, own in (('tr', np.arange(IMAGES)), ('ir', gallery.image_of_text)):
@@ -80,16 +80,16 @@ def brute_force(gallery):
                 line = similarity[query] if side == 'tr' else similarity[:, query]
                 order = np.argsort(-line)
                 if suffix == 'itm':
-                    told = asked[side][query] if side == 'tr' else asked[side][:, query]
+                    chosen = asked[side][query] if side == 'tr' else asked[side][:, query]
                     score = scores[query] if side == 'tr' else scores[:, query]
-                    first = [c for c in np.argsort(-score) if told[c]]
-                    order = [*first, *(c for c in order if not told[c])]
+                    first = [c for c in np.argsort(-score) if chosen[c]]
+                    order = [*first, *(c for c in order if not chosen[c])]
                 hits = [gallery.image_of_text[c] if side == 'tr' else c for c in order]
                 ranks[side].append(hits.index(right))
-        for side, each in ranks.items():
+        for side, ranks_of_side in ranks.items():
             for k in (1, 5, 10):
-                found[f'{side}@{k}_{suffix}'] = float(np.mean(np.array(each) < k))
-    return found
+                recalls[f'{side}@{k}_{suffix}'] = float(np.mean(np.array(ranks_of_side) < k))
+    return recalls
 
 
 @pytest.mark.parametrize('rerank', ['log_odds', 'match_logit'])

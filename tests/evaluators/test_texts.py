@@ -18,20 +18,20 @@ from semmim_jax.tasks.registry import find_task
 
 
 class Knowing:
-    """A predictor whose one function gives the true row for all but record 0, in order."""
+    """A predictor whose one function gives the true output for all but record 0, in order."""
 
-    def __init__(self, name, rows):
-        self.name, self.rows, self.seen = name, rows, 0
+    def __init__(self, name, outputs):
+        self.name, self.outputs, self.done = name, outputs, 0
 
     def __contains__(self, name):
         return name == self.name
 
     def __call__(self, name, batch):
         count = len(batch['image_id'])
-        index = np.arange(self.seen, self.seen + count) % len(self.rows)
-        self.seen += count
-        rows = self.rows[index]
-        return rows if name == 'classify' else Beams(rows[:, None], -0.1 * index[:, None])
+        index = np.arange(self.done, self.done + count) % len(self.outputs)
+        self.done += count
+        outputs = self.outputs[index]
+        return outputs if name == 'classify' else Beams(outputs[:, None], -0.1 * index[:, None])
 
 
 def opened(config):
@@ -41,8 +41,8 @@ def opened(config):
     size = config.model.text.vocab_size
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
     labels = source.label_names(min_count=1)
-    row = find_task(config).examples.of(tokenizer, config.data, labels=labels)
-    return EvalData(source, tokenizer, config.data, config.eval, row, labels)
+    make_example = find_task(config).examples.of(tokenizer, config.data, labels=labels)
+    return EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
 
 
 def lines(report, tmp_path):

@@ -45,9 +45,9 @@ TAKEN = {
 @pytest.mark.parametrize('name', TAKEN)
 def test_taken(as_pixels, name):
     image, expected = TAKEN[name]
-    found = as_pixels(image)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, expected)
+    pixels = as_pixels(image)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
 
 
 @BOTH

@@ -13,7 +13,7 @@ WORDS = ('a dog', 'yes', 'no')
 
 
 class Knowing:
-    """A predictor of the functions `names`, all of which give `output` for a batch of two rows."""
+    """A predictor of the functions `names`, all of which give `output` for a batch of two examples."""
 
     def __init__(self, names, output):
         self.names, self.output, self.inputs = names, output, None
@@ -38,11 +38,11 @@ def model(config, names, output):
     )
 
 
-def test_one_text_is_one_row_and_a_text_has_words():
+def test_one_text_is_one_example_and_a_text_has_words():
     features = {'feature': np.eye(2, dtype=np.float32)}
-    found = model(pretrain.get_config('tiny'), 'text', features)
-    assert found.encode_text('a dog').shape == (1, 2)
-    assert found.encode_text(['a dog', 'yes', 'no']).shape == (3, 2)
+    loaded = model(pretrain.get_config('tiny'), 'text', features)
+    assert loaded.encode_text('a dog').shape == (1, 2)
+    assert loaded.encode_text(['a dog', 'yes', 'no']).shape == (3, 2)
     for texts, said in (
         ('', "text 0 is '', which has no words"),
         (['yes', '?!'], r"text 1 is '\?!', which has no words"),
@@ -50,34 +50,35 @@ def test_one_text_is_one_row_and_a_text_has_words():
         ([], 'nothing to do'),
     ):
         with pytest.raises(ValueError, match=said):
-            found.encode_text(texts)
+            loaded.encode_text(texts)
 
 
-def test_one_image_is_one_row():
-    found = model(pretrain.get_config('tiny'), 'image', np.eye(2, dtype=np.float32))
+def test_one_image_is_one_example():
+    loaded = model(pretrain.get_config('tiny'), 'image', np.eye(2, dtype=np.float32))
     for image in (GREY, np.dstack([GREY] * 3)):
-        assert found.encode_image(image).shape == (1, 2)
-        assert (found._predict.inputs[0] == 9).all()
-    assert found.encode_image(np.zeros((3, 4, 4, 3), np.uint8)).shape == (3, 2)
+        assert loaded.encode_image(image).shape == (1, 2)
+        assert (loaded._predict.inputs[0] == 9).all()
+    assert loaded.encode_image(np.zeros((3, 4, 4, 3), np.uint8)).shape == (3, 2)
     with pytest.raises(ValueError, match='uint8, 0 to 255, not float64'):
-        found.encode_image([GREY, GREY / 255])
+        loaded.encode_image([GREY, GREY / 255])
     with pytest.raises(ValueError, match='nothing to do'):
-        found.encode_image([])
+        loaded.encode_image([])
 
 
 def test_a_label_comes_with_its_probability():
     shares = np.float32([[1 / 4, 3 / 4], [6 / 7, 1 / 7]])
     pairs = [(GREY, GREY), [GREY, GREY]]
-    found = model(nlvr2.get_config('tiny'), 'classify', shares).scored_answers(pairs, ['a dog', ''])
-    assert [x.text for x in found] == ['no', 'yes']
-    assert [x.score for x in found] == pytest.approx([3 / 4, 6 / 7])
+    loaded = model(nlvr2.get_config('tiny'), 'classify', shares)
+    answers = loaded.scored_answers(pairs, ['a dog', ''])
+    assert [x.text for x in answers] == ['no', 'yes']
+    assert [x.score for x in answers] == pytest.approx([3 / 4, 6 / 7])
 
 
 def test_a_task_of_pairs_wants_pairs():
-    found = model(nlvr2.get_config('tiny'), 'classify', np.zeros((2, 2), np.float32))
+    loaded = model(nlvr2.get_config('tiny'), 'classify', np.zeros((2, 2), np.float32))
     for images in ([GREY, GREY], [(GREY,), (GREY, GREY)], (GREY, 'a.png')):
         with pytest.raises(ValueError, match='looks at 2 images at once: give a list of groups'):
-            found.answer(images, ['a dog'] * 2)
+            loaded.answer(images, ['a dog'] * 2)
     single = model(vqa.get_config('tiny'), 'generate', None)
     with pytest.raises(ValueError, match='not tuple'):
         single.answer([(GREY, GREY)], 'a dog')
@@ -85,17 +86,17 @@ def test_a_task_of_pairs_wants_pairs():
 
 def test_a_ranked_answer_comes_with_its_log_probability():
     output = {'index': np.array([[1, 0]] * 2), 'scores': np.array([[-0.5, -2.0]] * 2, np.float32)}
-    found = model(vqa.get_config('tiny'), 'rank generate', output)
-    (answer,) = found.scored_answers(GREY, 'a dog')
-    assert answer == ('no', -0.5) and found.answer(GREY, 'a dog') == ['no']
+    loaded = model(vqa.get_config('tiny'), 'rank generate', output)
+    (answer,) = loaded.scored_answers(GREY, 'a dog')
+    assert answer == ('no', -0.5) and loaded.answer(GREY, 'a dog') == ['no']
 
 
 def test_a_written_text_comes_with_its_score():
     config = caption.get_config('tiny')
-    found = model(config, 'generate', None)
-    word = found.tokenizer.encode('dog', 4)[1:2]
+    loaded = model(config, 'generate', None)
+    word = loaded.tokenizer.encode('dog', 4)[1:2]
     ids = np.stack([np.pad(word, (0, 3))] * 2)[:, None]
-    found._predict.output = Beams(ids, np.array([[-0.25]] * 2, np.float32))
-    assert found.scored_captions(GREY) == [('dog', -0.25)]
+    loaded._predict.output = Beams(ids, np.array([[-0.25]] * 2, np.float32))
+    assert loaded.scored_captions(GREY) == [('dog', -0.25)]
     with pytest.raises(ValueError, match='the prompt is a string, not list'):
-        found.caption(GREY, ['dog'])
+        loaded.caption(GREY, ['dog'])

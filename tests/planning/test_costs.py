@@ -120,13 +120,13 @@ ENTRY %main (x: (s32[], f32[40,8])) -> (s32[], f32[40,8]) {
 
 
 def test_an_asynchronous_collective_counts_once_a_trip():
-    found = costs.read(LOOP, MESH)
-    assert found.unknown_loops == 0
-    assert [(c.kind, c.axes, c.bytes, c.times) for c in found.collectives] == [
+    program = costs.read(LOOP, MESH)
+    assert program.unknown_loops == 0
+    assert [(c.kind, c.axes, c.bytes, c.times) for c in program.collectives] == [
         ('reduce-scatter', ('fsdp',), 40 * 8 * 4 * 3 / 4, 5),
         ('all-gather', ('fsdp',), 3 * 10 * 8 * 4, 5),
     ]
-    assert found.collective_bytes == 5 * (960 + 960)
+    assert program.collective_bytes == 5 * (960 + 960)
 
 
 def test_a_batched_product_in_a_tpus_form_costs_what_the_product_does():
@@ -135,13 +135,13 @@ def test_a_batched_product_in_a_tpus_form_costs_what_the_product_does():
 
 def test_a_loop_in_larger_steps_runs_less_often():
     """TPUs turn a product of gathered weights into a loop that counts by 2."""
-    found = costs.read(LOOP.replace('%one = s32[] constant(1)', '%one = s32[] constant(2)'), MESH)
-    assert {c.times for c in found.collectives} == {3}  # 0, 2, 4
+    program = costs.read(LOOP.replace('%one = s32[] constant(1)', '%one = s32[] constant(2)'), MESH)
+    assert {c.times for c in program.collectives} == {3}  # 0, 2, 4
 
 
 def test_a_loop_of_unknown_length_is_reported():
-    found = costs.read(LOOP.replace('direction=LT', 'direction=GT'), MESH)
-    assert (found.unknown_loops, found.collectives[0].times) == (1, 1)
+    program = costs.read(LOOP.replace('direction=LT', 'direction=GT'), MESH)
+    assert (program.unknown_loops, program.collectives[0].times) == (1, 1)
 
 
 TRAFFIC = """
@@ -210,9 +210,9 @@ ENTRY %main (x: f32[8,25]) -> f32[8,25] {{
 use_global_device_ids=true, to_apply=%add
 }}
 """
-    (found,) = costs.read(text, MESH).collectives
-    assert found.axes == axes
-    assert found.bytes == pytest.approx(2 * 8 * 25 * 4 * (n - 1) / n)
+    (collective,) = costs.read(text, MESH).collectives
+    assert collective.axes == axes
+    assert collective.bytes == pytest.approx(2 * 8 * 25 * 4 * (n - 1) / n)
 
 
 def test_received_bytes_are_those_of_a_ring():

@@ -84,10 +84,10 @@ def test_the_table_shows_mesh_memory_flops_and_collectives(planned):
     table, figures = planned
     assert figures['mesh'] == {'data': 2, 'fsdp': 4, 'tensor': 1}
     assert 'mesh data 2 x fsdp 4 x tensor 1' in table
-    for row in ('params', 'needed, compiler', 'model, a sample', 'all-gather', 'no peak figures'):
-        assert row in table
-    gathers = [row for row in figures['collectives'] if row['kind'] == 'all-gather']
-    assert any(row['axes'] == ['fsdp'] and row['bytes'] > 0 for row in gathers)
+    for name in ('params', 'needed, compiler', 'model, a sample', 'all-gather', 'no peak figures'):
+        assert name in table
+    gathers = [c for c in figures['collectives'] if c['kind'] == 'all-gather']
+    assert any(c['axes'] == ['fsdp'] and c['bytes'] > 0 for c in gathers)
 
 
 def test_a_mistake_ends_in_one_line_that_names_it():

@@ -17,13 +17,13 @@ CHIP = Chip(
 
 
 def test_a_step_by_hand():
-    found = Costs(
+    costs = Costs(
         work=[Work(flops=200.0, bytes=10.0, times=3), Work(flops=0.0, bytes=20.0, times=2)],
         collectives=[Collective('all-gather', ('fsdp',), bytes=30.0, times=2)],
         unknown_loops=0,
     )
     times = estimate(
-        found, CHIP, interconnect=20.0, model_flops=700.0, batch_size=26, steps=86400, devices=2
+        costs, CHIP, interconnect=20.0, model_flops=700.0, batch_size=26, steps=86400, devices=2
     )
     assert (times.compute, times.hbm, times.interconnect) == (6.0, 7.0, 3.0)
     assert times.bound == 7.0

@@ -53,8 +53,8 @@ def test_a_tpu_program_costs_what_it_must():
         return jax.lax.scan(layer, x, kernels)[0]
 
     x, kernels = like((4096, 1024), 'fsdp'), like((5, 1024, 1024), None, 'fsdp')
-    found = costs.read(jax.jit(f).lower(x, kernels).compile().as_text(), mesh.shape)
-    assert found.flops == 5 * 2 * 4096 // 4 * 1024 * 1024
-    gathered = [c for c in found.collectives if c.kind == 'all-gather']
+    program = costs.read(jax.jit(f).lower(x, kernels).compile().as_text(), mesh.shape)
+    assert program.flops == 5 * 2 * 4096 // 4 * 1024 * 1024
+    gathered = [c for c in program.collectives if c.kind == 'all-gather']
     assert {c.axes for c in gathered} == {('fsdp',)}
     assert sum(c.bytes * c.times for c in gathered) == 5 * 1024 * 1024 * 2 * 3 / 4

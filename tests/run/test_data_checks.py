@@ -18,12 +18,12 @@ def lists(tmp_path):
         (tmp_path / part).mkdir()
         write_own_data(tmp_path / part, images=images)
 
-    def told(config):
+    def with_lists(config):
         config.data.train = f'captions:{tmp_path}/train/captions.json'
         config.data.eval = f'captions:{tmp_path}/val/captions.json'
         return config
 
-    return tmp_path, told
+    return tmp_path, with_lists
 
 
 def refused(config, workdir, message):
@@ -34,18 +34,18 @@ def refused(config, workdir, message):
 
 
 def test_one_missing_file_of_the_evaluation_list(lists):
-    folder, told = lists
+    folder, with_lists = lists
     (folder / 'val' / '3.jpg').unlink()
     message = (
         rf'data.eval: no file {folder}/val/3.jpg \({folder}/val/captions.json, entry 3\); '
         'images are missing of 1 of 8 records'
     )
-    refused(told(pretrain.get_config('tiny')), folder / 'run', message)
+    refused(with_lists(pretrain.get_config('tiny')), folder / 'run', message)
 
 
 def test_training_files_may_be_missing_up_to_a_share(lists):
-    folder, told = lists
-    config = told(pretrain.get_config('tiny'))
+    folder, with_lists = lists
+    config = with_lists(pretrain.get_config('tiny'))
     config.data.max_replaced = 0.02
     (folder / 'train' / '4.png').unlink()
     open_experiment(config, str(folder / 'good'), find_task(config)).checkpoints.close()
@@ -55,8 +55,8 @@ def test_training_files_may_be_missing_up_to_a_share(lists):
 
 
 def test_of_a_long_training_list_a_spread_of_a_thousand(lists):
-    folder, told = lists
-    config = told(pretrain.get_config('tiny'))
+    folder, with_lists = lists
+    config = with_lists(pretrain.get_config('tiny'))
     entries = [{'image': '0.png', 'caption': 'x'}] * 2999 + [{'image': 'gone', 'caption': 'x'}]
     (folder / 'train' / 'captions.json').write_text(json.dumps(entries))
     config.data.max_replaced = 0.0
@@ -64,8 +64,8 @@ def test_of_a_long_training_list_a_spread_of_a_thousand(lists):
 
 
 def test_the_scorer_of_captions(lists, monkeypatch):
-    folder, told = lists
-    config = told(caption.get_config('tiny'))
+    folder, with_lists = lists
+    config = with_lists(caption.get_config('tiny'))
     monkeypatch.setitem(sys.modules, 'pycocoevalcap', None)
     refused(config, folder / 'run', r'pip install semmim_jax\[eval\]')
     config.data.eval = ''
@@ -73,13 +73,13 @@ def test_the_scorer_of_captions(lists, monkeypatch):
 
 
 def test_an_empty_caption_of_the_evaluation_list(lists):
-    folder, told = lists
+    folder, with_lists = lists
     path = folder / 'val' / 'captions.json'
     entries = json.loads(path.read_text())
     entries[5]['caption'] = '!'
     path.write_text(json.dumps(entries))
     refused(
-        told(pretrain.get_config('tiny')),
+        with_lists(pretrain.get_config('tiny')),
         folder / 'run',
         r"val/captions.json, entry 5: empty caption '!'; 1 of the 12 captions",
     )

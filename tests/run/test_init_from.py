@@ -87,9 +87,9 @@ def test_online_weights_are_taken_if_asked_for(pretrained, tmp_path):
     config = generate.get_config('tiny')
     config.init_from = str(workdir)
     config.init.params = 'online'
-    found = flat(opened(config, tmp_path).restore_or_create().params)
+    params = flat(opened(config, tmp_path).restore_or_create().params)
     wanted = flat(other.params)
-    assert all(np.array_equal(found[path], wanted[path]) for path in found)
+    assert all(np.array_equal(params[path], wanted[path]) for path in params)
 
 
 def test_a_vocabulary_without_room_is_refused(pretrained, tmp_path):

@@ -106,8 +106,8 @@ def test_weights_come_from_a_run_or_a_folder_of_weights(started, tmp_path):
     tower = {path: x for path, x in params.items() if path.startswith('image/')}
     write_weights(tmp_path, params=tower, config=config)
     for folder, expected in (run.workdir, params), (tmp_path, tower):
-        found = load(config_of({'init_from': str(folder)}), shapes=shapes, tokenizer=run.tokenizer)
-        assert_same(found.params, expected)
+        loaded = load(config_of({'init_from': str(folder)}), shapes=shapes, tokenizer=run.tokenizer)
+        assert_same(loaded.params, expected)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def config_of(captions, **train):
 
 
 def lines(workdir) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k.split('/')[-1] not in CLOCKS} for line in found]
+    written = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k.split('/')[-1] not in CLOCKS} for line in written]
 
 
 def assert_same(ours, theirs):
@@ -57,11 +57,11 @@ def steps_saved(workdir) -> list[int]:
 
 
 def test_each_step_and_each_evaluation_is_written_once(whole):
-    found = [(line['step'], 'train/loss' in line) for line in lines(whole[0])]
+    written = [(line['step'], 'train/loss' in line) for line in lines(whole[0])]
     for step in range(1, 13):
-        assert found.count((step, True)) == 1
-        assert found.count((step, False)) == (0 if step % 4 else found.count((4, False)))
-    assert found.count((4, False)) > 0
+        assert written.count((step, True)) == 1
+        assert written.count((step, False)) == (0 if step % 4 else written.count((4, False)))
+    assert written.count((4, False)) > 0
 
 
 def test_a_run_without_steps_evaluates_what_it_starts_from(captions, tmp_path):
@@ -105,7 +105,7 @@ def test_a_signal_ends_the_run_saved_and_the_next_start_makes_it_whole(
         'Evaluation.__call__',
         '_Loop.maybe_evaluate',
         'MetricsWriter.scalars',
-        'guard.SkippedBatches.seen',
+        'guard.SkippedBatches.record',
     ],
 )
 def test_a_run_cut_short_anywhere_is_made_whole(captions, whole, tmp_path, monkeypatch, place):
@@ -144,10 +144,10 @@ def poisoned(captions, tmp_path, steps) -> tuple:
     """A task with NaN in the gradient of batches `steps`, and the records in these batches."""
     run = loop.open_experiment(small_config(captions), str(tmp_path / 'look'), SmallTask)
     with run.batches(0) as batches:
-        seen = [next(batches) for _ in range(max(steps))]
-    ids = np.stack([seen[step - 1].arrays['image_id'] for step in steps])
+        drawn = [next(batches) for _ in range(max(steps))]
+    ids = np.stack([drawn[step - 1].arrays['image_id'] for step in steps])
     make = lambda config, special: Poisoned(SmallTask(), {'gradient': ids})
-    return make, {step: seen[step - 1].info['index'].tolist() for step in steps}
+    return make, {step: drawn[step - 1].info['index'].tolist() for step in steps}
 
 
 def test_too_many_skipped_in_a_row_stop_the_run_and_are_listed(captions, tmp_path):

@@ -65,12 +65,13 @@ def test_what_the_data_settles(folder, tmp_path, capsys):
     changes = {'train.epochs': 2.5, 'train.batch_size': 8, 'optim.warmup_share': 0.3}
     config = own(pretrain, f'captions:{folder}/captions.json', **changes)
     before = config.to_json()
-    found = resolve(config, str(tmp_path))
+    resolved = resolve(config, str(tmp_path))
     assert config.to_json() == before
-    assert found.train.steps == 8  # 2.5 * 24 / 8 = 7.5
-    assert (found.optim.warmup_steps, found.task.alpha_ramp_steps) == (2, 3)  # 2.4, 0.4 * 8 = 3.2
-    assert found.task.tau_teacher_steps == 3
-    assert found.data.max_tokens == 5  # [CLS] a red square [SEP]
+    assert resolved.train.steps == 8  # 2.5 * 24 / 8 = 7.5
+    assert resolved.optim.warmup_steps == 2  # 2.4
+    assert resolved.task.alpha_ramp_steps == 3  # 0.4 * 8 = 3.2
+    assert resolved.task.tau_teacher_steps == 3
+    assert resolved.data.max_tokens == 5  # [CLS] a red square [SEP]
     said = capsys.readouterr().out
     assert said.startswith('from the data: model.text.vocab_size=') and said.count('\n') == 1
     for field in ('data.max_tokens=5', 'train.steps=8', 'optim.warmup_steps=2'):
@@ -78,10 +79,10 @@ def test_what_the_data_settles(folder, tmp_path, capsys):
     run = open_experiment(config, str(tmp_path / 'run'), find_task(config))
     run.checkpoints.close()
     words = run.tokenizer.tokens()
-    assert len(words) == found.model.text.vocab_size
+    assert len(words) == resolved.model.text.vocab_size
     assert {'red', 'green', 'blue', 'square', 'bar', 'a'} <= set(words)
     assert not any(UNUSED.fullmatch(word) for word in words)
-    assert run.config == found
+    assert run.config == resolved
     assert run.task.batch_spec['ids'].shape == (5,)
 
 
@@ -94,10 +95,10 @@ def test_numbers_that_are_given_stay(folder, tmp_path):
         'task.alpha_ramp_share': 0.0,
         'task.alpha_ramp_steps': 5,
     }
-    found = resolve(own(pretrain, f'captions:{folder}/captions.json', **changes), str(tmp_path))
+    resolved = resolve(own(pretrain, f'captions:{folder}/captions.json', **changes), str(tmp_path))
     for key, value in changes.items():
-        assert dict(_leaves(found))[key] == value, key
-    assert found.optim.warmup_steps == 1  # a tenth of 7
+        assert dict(_leaves(resolved))[key] == value, key
+    assert resolved.optim.warmup_steps == 1  # a tenth of 7
 
 
 def _leaves(config, prefix=''):
@@ -120,8 +121,8 @@ def _leaves(config, prefix=''):
 )
 def test_lengths_and_classes(folder, tmp_path, module, name, expected):
     config = own(module, f'jsonl:{folder}/{name}.jsonl', **{'data.image_size': 32})
-    found = dict(_leaves(resolve(config, str(tmp_path))))
-    assert {key: found[key] for key in expected} == expected
+    resolved = dict(_leaves(resolve(config, str(tmp_path))))
+    assert {key: resolved[key] for key in expected} == expected
 
 
 def test_a_caption_is_never_longer_than_the_position_table(tmp_path):
@@ -129,10 +130,10 @@ def test_a_caption_is_never_longer_than_the_position_table(tmp_path):
     long = {'image': '0.png', 'caption': ' '.join(f'word{i}' for i in range(28))}
     (tmp_path / 'captions.json').write_text(json.dumps([long] * 2))
     train = f'captions:{tmp_path}/captions.json'
-    found = resolve(own(pretrain, train), str(tmp_path))
-    assert found.data.max_tokens == 30
-    found = resolve(own(pretrain, train, **{'model.text.max_positions': 20}), str(tmp_path))
-    assert found.data.max_tokens == 20
+    resolved = resolve(own(pretrain, train), str(tmp_path))
+    assert resolved.data.max_tokens == 30
+    resolved = resolve(own(pretrain, train, **{'model.text.max_positions': 20}), str(tmp_path))
+    assert resolved.data.max_tokens == 20
 
 
 @pytest.fixture(scope='module')
@@ -151,16 +152,16 @@ def weights(tmp_path_factory):
 
 def test_what_the_weights_settle(folder, weights, tmp_path, capsys):
     config = own(caption, f'captions:{folder}/captions.json', init_from=str(weights))
-    found = resolve(config, str(tmp_path))
-    image, text = found.model.image, found.model.text
+    resolved = resolve(config, str(tmp_path))
+    image, text = resolved.model.image, resolved.model.text
     assert (image.width, image.depth, image.variant) == (40, 5, 'plain')
-    assert (found.data.image_size, image.image_size) == (48, 48)
-    assert (found.data.patch_size, image.patch_size) == (6, 6)
-    assert (text.width, text.max_positions, found.model.decoder_depth) == (24, 17, 1)
-    assert found.model.pixel_mean == (0.5, 0.5, 0.5) and not found.data.end_token
-    assert found.model.dtype == 'float32'  # how to compute is the new run's own
-    assert found.data.max_tokens == 11  # the longest caption takes 5
-    assert found.data.max_target_tokens == 5 and found.task.decoding.max_length == 3
+    assert (resolved.data.image_size, image.image_size) == (48, 48)
+    assert (resolved.data.patch_size, image.patch_size) == (6, 6)
+    assert (text.width, text.max_positions, resolved.model.decoder_depth) == (24, 17, 1)
+    assert resolved.model.pixel_mean == (0.5, 0.5, 0.5) and not resolved.data.end_token
+    assert resolved.model.dtype == 'float32'  # how to compute is the new run's own
+    assert resolved.data.max_tokens == 11  # the longest caption takes 5
+    assert resolved.data.max_target_tokens == 5 and resolved.task.decoding.max_length == 3
     # 90 tokens have many free places for: red, green, blue, bar.
     assert text.vocab_size == 90
     said = capsys.readouterr().out
@@ -186,11 +187,11 @@ def test_the_vocabulary_of_the_weights_grows_by_the_new_words(folder, weights, t
 
 def test_a_size_that_is_given_goes_before_that_of_the_weights(folder, weights, tmp_path):
     changes = {'init_from': str(weights), 'data.image_size': 72}
-    found = resolve(own(caption, f'captions:{folder}/captions.json', **changes), str(tmp_path))
-    assert found.data.image_size == found.model.image.image_size == 72
+    resolved = resolve(own(caption, f'captions:{folder}/captions.json', **changes), str(tmp_path))
+    assert resolved.data.image_size == resolved.model.image.image_size == 72
     changes['init.sizes'] = 'config'
-    found = resolve(own(caption, f'captions:{folder}/captions.json', **changes), str(tmp_path))
-    assert found.model.image.width == 128
+    resolved = resolve(own(caption, f'captions:{folder}/captions.json', **changes), str(tmp_path))
+    assert resolved.model.image.width == 128
 
 
 @pytest.mark.parametrize(

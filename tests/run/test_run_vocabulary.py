@@ -43,8 +43,8 @@ def test_the_experiments_say_what_kind_they_take(tmp_path):
     config = pretrain.get_config('tiny')
     source = make_source(config.data.train, config.data)
     listed = make_tokenizer('', texts=source.vocabulary_texts(), size=320)
-    found = run_tokenizer(config, source, None, workdir=tmp_path)
-    assert found.tokens() == listed.tokens()
+    tokenizer = run_tokenizer(config, source, None, workdir=tmp_path)
+    assert tokenizer.tokens() == listed.tokens()
 
 
 def test_a_vocabulary_that_does_not_fit_names_the_flag(tmp_path):

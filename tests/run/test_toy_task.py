@@ -28,7 +28,7 @@ traces = []  # of the predict function
 class MeanColour(Task):
     examples = ClassifyExamples
     evaluators = ('labels',)
-    chooses = True
+    needs_labels = True
 
     def init(self, key):
         return {'head': {'kernel': 0.01 * jax.random.normal(key, (3, 3)), 'bias': jnp.zeros(3)}}

@@ -19,7 +19,7 @@ from tests.run.small_task import SmallTask, small_config
 class Choosing(SmallTask):
     """As a classifier: it has a list of labels."""
 
-    chooses = True
+    needs_labels = True
     examples = ClassifyExamples
 
     def check_labels(self, labels):

@@ -32,18 +32,18 @@ def make_task(config: ml_collections.ConfigDict, *, seed: int = 0) -> tuple[Any,
     return task, jax.tree.map_with_path(fill, shapes)
 
 
-def texts(rows: int, length: int, *, seed: int, shortest: int = 1) -> np.ndarray:
+def texts(count: int, length: int, *, seed: int, shortest: int = 1) -> np.ndarray:
     """Random texts of unequal length as ids [b, t]: [CLS] words [SEP] padding."""
     rng = np.random.default_rng(seed)
-    ids = np.zeros((rows, length), np.int32)
-    for row in ids:
+    ids = np.zeros((count, length), np.int32)
+    for text in ids:
         words = rng.integers(shortest, length - 1)
-        row[: words + 2] = [2, *rng.integers(5, SPECIAL.vocab_size, words), 3]
+        text[: words + 2] = [2, *rng.integers(5, SPECIAL.vocab_size, words), 3]
     return ids
 
 
-def images(rows: int, config: ml_collections.ConfigDict, *each: int, seed: int = 0) -> np.ndarray:
+def images(count: int, config: ml_collections.ConfigDict, *more: int, seed: int = 0) -> np.ndarray:
     """Random images uint8 [b, ..., s, s, 3]."""
     size = config.data.image_size
-    shape = rows, *each, size, size, 3
+    shape = count, *more, size, size, 3
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

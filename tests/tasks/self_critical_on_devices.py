@@ -17,7 +17,7 @@ from tests.tasks.test_self_critical import make_case
 
 def main() -> None:
     """Both meshes, the same parameters and batch."""
-    task, params, batch = make_case(rows=8)
+    task, params, batch = make_case(batch_size=8)
 
     def loss(params, batch):
         return task.loss(params, None, {}, batch, key=step_key(0, 0), step=0)[0]

@@ -11,7 +11,7 @@ from tests.golden_files import assert_close
 from tests.tasks.downstream import Params, images, make_task, texts
 from tests.tasks.warm_state import jit
 
-ROWS = 3
+BATCH = 3
 
 
 def logits_of(task, params, batch):
@@ -37,9 +37,9 @@ def test_score_loss_by_hand():
 def test_two_images_are_told_apart():
     config = nlvr2.get_config('tiny')
     task, params = make_task(config)
-    batch = {'images': images(ROWS, config, 2), 'ids': texts(ROWS, 8, seed=1)}
+    batch = {'images': images(BATCH, config, 2), 'ids': texts(BATCH, 8, seed=1)}
     logits = logits_of(task, params, batch)
-    assert logits.shape == (ROWS, 2)
+    assert logits.shape == (BATCH, 2)
     order = np.array([2, 0, 1])
     moved = logits_of(task, params, jax.tree.map(lambda x: x[order], batch))
     assert_close(moved, logits[order])
@@ -53,8 +53,8 @@ def test_the_loss_reaches_every_part_in_use():
     config = classify.get_config('tiny')
     task, params = make_task(config)
     batch = {
-        'image': images(ROWS, config),
-        'ids': texts(ROWS, 8, seed=1),
+        'image': images(BATCH, config),
+        'ids': texts(BATCH, 8, seed=1),
         'label': np.array([0, 2, 1]),
     }
     grads = jit(jax.grad(lambda p: task.loss(p, None, {}, batch, key=None, step=0)[0]))(params)

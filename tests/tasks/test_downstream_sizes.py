@@ -1,4 +1,4 @@
-"""Every benchmark at full size, 384 px, on shapes alone; and the rows that the tasks expect."""
+"""Every benchmark at full size, 384 px, on shapes alone; and the examples that the tasks expect."""
 
 import functools
 
@@ -38,11 +38,11 @@ def test_shapes(name):
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1))
     abstract = state.abstract_state(task, tx, seed=0, mesh=mesh, rules=config.sharding)
     assert abstract.params['image']['position'].shape == (1 + PATCHES, 768)
-    rows = config.eval.batch_size
+    batch_size = config.eval.batch_size
     batched = lambda b: {
         name: jax.ShapeDtypeStruct((b, *x.shape), x.dtype) for name, x in task.batch_spec.items()
     }
-    batch, given = batched(config.train.batch_size), batched(rows)
+    batch, given = batched(config.train.batch_size), batched(batch_size)
     images = [x.shape for x in task.batch_spec.values() if x.dtype == jnp.uint8]
     assert all(shape[-3:] == (384, 384, 3) for shape in images) and images
     after, metrics = jax.eval_shape(make_step(task, tx, config), abstract, batch)
@@ -53,14 +53,14 @@ def test_shapes(name):
         if config.task.name == 'retrieval':
             continue  # those of pre-training
         answers = [jax.ShapeDtypeStruct((3129, config.data.max_target_tokens - 1), jnp.int32)]
-        found = jax.eval_shape(predict, abstract, given, *(answers if fn == 'rank' else []))
+        output = jax.eval_shape(predict, abstract, given, *(answers if fn == 'rank' else []))
         if fn == 'rank':
-            assert found['index'].shape == (rows, config.task.rank)
+            assert output['index'].shape == (batch_size, config.task.rank)
         elif fn == 'generate':
             decoding = config.task.decoding
-            assert found.ids.shape == (rows, decoding.beams, decoding.max_length)
+            assert output.ids.shape == (batch_size, decoding.beams, decoding.max_length)
         else:
-            assert found.shape == (rows, config.task.classes)
+            assert output.shape == (batch_size, config.task.classes)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_rows_are_what_the_pipeline_makes(config):
     task = find_task(config)(ml_collections.FrozenConfigDict(config), SPECIAL)
     source = make_source(config.data.train, config.data)
     texts, size = source.vocabulary_texts(), config.model.text.vocab_size
-    labels = source.label_names(min_count=1) if task.chooses else ()
+    labels = source.label_names(min_count=1) if task.needs_labels else ()
     tokenizer = make_tokenizer('', texts=texts, size=size)
     make = task.examples.of(tokenizer, config.data, labels=labels)
-    row = make(source[0], np.random.default_rng(0))
-    row.pop('labels1', None)
+    example = make(source[0], np.random.default_rng(0))
+    example.pop('labels1', None)
     shapes = lambda fields: {name: (tuple(x.shape), x.dtype) for name, x in fields.items()}
-    assert shapes(row) == shapes(task.batch_spec)
+    assert shapes(example) == shapes(task.batch_spec)

@@ -93,8 +93,8 @@ def test_names_are_the_scopes():
         with jax.named_scope('second'):
             return jax.lax.scan(lambda y, _: (y @ x, None), y, length=4)[0]
 
-    found = matmul_flops(jax.jit(f).lower(np.ones((5, 5), np.float32)))
-    share = lambda scope: sum(cost for name, cost in found.items() if scope in name)
+    flops = matmul_flops(jax.jit(f).lower(np.ones((5, 5), np.float32)))
+    share = lambda scope: sum(cost for name, cost in flops.items() if scope in name)
     assert (share('first'), share('second')) == (250, 1000)
 
 

@@ -85,10 +85,10 @@ def test_towers_have_the_sizes_of_their_namesakes(abstract):
 
 def count(params) -> dict[str, int]:
     """Number of parameters of each part."""
-    found = collections.Counter()
+    sizes = collections.Counter()
     for path, leaf in jax.tree.leaves_with_path(params):
-        found[path[0].key] += leaf.size
-    return dict(found)
+        sizes[path[0].key] += leaf.size
+    return dict(sizes)
 
 
 def test_the_large_variant_has_vit_larges_tower_and_a_bridge(abstract):
@@ -148,8 +148,8 @@ def test_the_step_spends_what_the_trimmed_arithmetic_says(option):
         assert total == pytest.approx(COST_TOTAL[option] * 1e9, rel=0.03)
     assert total == pytest.approx(step_flops.training_total(passes), rel=0.005)
     for part, (forward, backward) in held.items():
-        student = sum(row.student for row in passes if row.part == part)
-        teacher = sum(row.teacher for row in passes if row.part == part)
+        student = sum(p.student for p in passes if p.part == part)
+        teacher = sum(p.teacher for p in passes if p.part == part)
         # Not in the arithmetic: the projections of tokens (0.1). Not needed: gradients of pixels
         # (0.3 a view) and of the queue.
         slack = 0.15e9 + 0.01 * student

@@ -11,15 +11,15 @@ from tests.golden_files import assert_close
 from tests.tasks.downstream import Params, images, make_task, texts
 from tests.tasks.warm_state import SPECIAL, jit
 
-ROWS = 3
+BATCH = 3
 
 
 def make_batch(config, *, seed=0):
     data = config.data
     return {
-        'image': images(ROWS, config, seed=seed),
-        'prompt': texts(ROWS, data.max_prompt_tokens, seed=seed + 1),
-        'target': texts(ROWS, data.max_target_tokens, seed=seed + 2),
+        'image': images(BATCH, config, seed=seed),
+        'prompt': texts(BATCH, data.max_prompt_tokens, seed=seed + 1),
+        'target': texts(BATCH, data.max_target_tokens, seed=seed + 2),
         'weight': np.array([1.0, 0.3, 2.0], np.float32),
     }
 
@@ -49,8 +49,8 @@ def whole_pass(answering):
         text = model.encode_text(batch['prompt'], valid)
         fused = model.fuse(text, valid, model.image_context(tokens))
         context = jnp.concatenate([tokens, fused], axis=1)
-        seen = jnp.concatenate([jnp.ones(tokens.shape[:2], bool), valid], axis=1)
-        return model.decode(inputs, context, seen)
+        context_mask = jnp.concatenate([jnp.ones(tokens.shape[:2], bool), valid], axis=1)
+        return model.decode(inputs, context, context_mask)
 
     run = jit(nn.apply(forward, task.model))
     return lambda inputs: np.asarray(run({'params': params}, inputs), np.float64)
@@ -65,7 +65,7 @@ def log_likelihood(whole_pass, target):
     return (picked * (labels != SPECIAL.pad)).sum(axis=1)
 
 
-def test_the_loss_weighs_rows(answering, whole_pass):
+def test_the_loss_weighs_examples(answering, whole_pass):
     _, task, params, batch = answering
     loss, (metrics, _) = jit(lambda p, b: task.loss(p, None, {}, b, key=None, step=0))(
         params, batch
@@ -78,15 +78,15 @@ def test_the_loss_weighs_rows(answering, whole_pass):
 
 def test_beams_have_the_likelihood_of_whole_passes(answering, whole_pass):
     config, task, params, batch = answering
-    found = jax.tree.map(np.asarray, jit(task.predict_fns()['generate'])(Params(params), batch))
-    assert (np.diff(found.scores, axis=1) <= 0).all()
+    beams = jax.tree.map(np.asarray, jit(task.predict_fns()['generate'])(Params(params), batch))
+    assert (np.diff(beams.scores, axis=1) <= 0).all()
     for beam in range(config.task.decoding.beams):
-        target = np.zeros((ROWS, 6), np.int32)
-        lengths = (found.ids[:, beam] != SPECIAL.pad).sum(axis=1)
-        for row, length in enumerate(lengths):
-            target[row, : length + 2] = [2, *found.ids[row, beam, :length], 3]
+        target = np.zeros((BATCH, 6), np.int32)
+        lengths = (beams.ids[:, beam] != SPECIAL.pad).sum(axis=1)
+        for i, length in enumerate(lengths):
+            target[i, : length + 2] = [2, *beams.ids[i, beam, :length], 3]
         whole = log_likelihood(whole_pass, target) / (lengths + 1)
-        assert_close(found.scores[:, beam], whole, rtol=1e-5)
+        assert_close(beams.scores[:, beam], whole, rtol=1e-5)
 
 
 def test_a_config_may_forbid_that_a_token_comes_twice(answering):
@@ -95,13 +95,13 @@ def test_a_config_may_forbid_that_a_token_comes_twice(answering):
     config = tiny()
     config.task.decoding.no_repeat_ngram = 1
     blocked, _ = make_task(config)
-    found = jit(blocked.predict_fns()['generate'])(Params(params), batch).ids
+    blocked_ids = jit(blocked.predict_fns()['generate'])(Params(params), batch).ids
     twice = lambda ids: [
         len(set(words)) < len(words)
         for text in np.asarray(ids).reshape(-1, ids.shape[-1]).tolist()
         for words in [[i for i in text if i != SPECIAL.pad]]
     ]
-    assert any(twice(free)) and not any(twice(found))
+    assert any(twice(free)) and not any(twice(blocked_ids))
 
 
 def test_ranking_has_the_likelihood_of_whole_passes(answering, whole_pass):
@@ -109,15 +109,15 @@ def test_ranking_has_the_likelihood_of_whole_passes(answering, whole_pass):
     answers = texts(9, config.data.max_target_tokens, seed=5)[:, 1:]
     answers[:, 0] = np.arange(9) + 20  # distinct first tokens
     rank = jit(task.predict_fns()['rank'])
-    found = jax.tree.map(np.asarray, rank(Params(params), batch, answers))
-    start = np.full((ROWS, 1), SPECIAL.cls, np.int32)
+    ranked = jax.tree.map(np.asarray, rank(Params(params), batch, answers))
+    start = np.full((BATCH, 1), SPECIAL.cls, np.int32)
     for place in range(config.task.rank):
-        target = np.concatenate([start, answers[found['index'][:, place]]], axis=1)
+        target = np.concatenate([start, answers[ranked['index'][:, place]]], axis=1)
         whole = log_likelihood(whole_pass, target)
-        assert_close(found['scores'][:, place], whole, rtol=1e-5)
+        assert_close(ranked['scores'][:, place], whole, rtol=1e-5)
     first = whole_pass(target[:, :-1])[:, 0, answers[:, 0]]
     likely = np.argsort(-first, axis=1)[:, : config.task.rank]
-    np.testing.assert_array_equal(np.sort(found['index']), np.sort(likely))
+    np.testing.assert_array_equal(np.sort(ranked['index']), np.sort(likely))
 
 
 def loss_of(config, batch):

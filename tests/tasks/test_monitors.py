@@ -10,7 +10,7 @@ from semmim_jax.tasks.pretrain.teacher import teacher_pass
 from semmim_jax.training.alarms import CollapseAlarm
 from tests.tasks.warm_state import jit, override, warm_state
 
-KEY, STEP, ROWS = jax.random.key(5), 100, 8
+KEY, STEP, BATCH = jax.random.key(5), 100, 8
 KINDS, TAU = ('cls', 'patch'), 0.05
 
 
@@ -22,7 +22,7 @@ def measured():
     """
     config = override(get_config('tiny'), {'losses': ('agreement', 'mim')})
     config.task.update(tau_teacher_start=TAU, tau_teacher_end=TAU)
-    warm = warm_state(config, rows=ROWS)
+    warm = warm_state(config, rows=BATCH)
     plan, model = warm.task.plan, warm.task.model
 
     def run(spread):
@@ -52,12 +52,12 @@ def test_the_monitors_before_balancing_are_those_of_the_softmax(measured):
         p = np.exp(cosines / TAU)
         p /= p.sum(axis=1, keepdims=True)
         entropy = lambda p: -(p * np.log(p)).sum(axis=-1)
-        found = {
+        expected = {
             'mean_entropy': entropy(p.mean(axis=0)),
             'sample_entropy': entropy(p).mean(),
             'used_codes': len(set(cosines.argmax(axis=1))),
         }
-        for name, value in found.items():
+        for name, value in expected.items():
             assert float(metrics[f'{kind}_raw_{name}']) == pytest.approx(value, rel=1e-4)
 
 

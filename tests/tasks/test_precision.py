@@ -17,7 +17,7 @@ from configs.pretrain import get_config
 from semmim_jax.models.heads import EncodingHead, LabelHead
 from tests.tasks.warm_state import Warm, override, warm_state
 
-ROWS, DTYPES = 4, ('bfloat16', 'float32')
+BATCH, DTYPES = 4, ('bfloat16', 'float32')
 
 
 class Product(NamedTuple):
@@ -39,7 +39,7 @@ class Product(NamedTuple):
 def products(f: Any, *inputs: Any) -> list[Product]:
     """All products of f's program, in order."""
     module = jax.jit(f).lower(*inputs).compiler_ir('stablehlo')
-    return [found for op in module.body.operations for found in _products(op)]
+    return [product for op in module.body.operations for product in _products(op)]
 
 
 def _products(op: Any) -> Iterator[Product]:
@@ -54,7 +54,7 @@ def _products(op: Any) -> Iterator[Product]:
 
 
 def warm(dtype: str, **changes: Any) -> Warm:
-    return warm_state(override(get_config('tiny'), {'model.dtype': dtype, **changes}), rows=ROWS)
+    return warm_state(override(get_config('tiny'), {'model.dtype': dtype, **changes}), rows=BATCH)
 
 
 @pytest.fixture(scope='module', params=DTYPES)
@@ -76,8 +76,8 @@ def test_what_a_plain_product_is_shows_that_tests_run_at_the_precision_of_runs()
 
 def test_products_of_the_towers_are_rounded(step):
     """So that the other tests could fail."""
-    found = [p for p in step[1] if '/mlp/up/' in p.scope]
-    assert found and not any(p.exact for p in found)
+    chosen = [p for p in step[1] if '/mlp/up/' in p.scope]
+    assert chosen and not any(p.exact for p in chosen)
 
 
 @pytest.mark.parametrize(
@@ -94,29 +94,29 @@ def test_products_of_the_towers_are_rounded(step):
     ids=['itc', 'image features', 'text features', 'relevance', 'itm'],
 )
 def test_similarities_relevance_and_matches_are_exact_with_their_gradients(step, scope, least):
-    found = [p for p in step[1] if re.search(scope, p.scope)]
-    assert len(found) >= least
-    assert [p for p in found if not p.exact] == []
+    chosen = [p for p in step[1] if re.search(scope, p.scope)]
+    assert len(chosen) >= least
+    assert [p for p in chosen if not p.exact] == []
 
 
-def vocabulary(found: list[Product]) -> list[Product]:
+def vocabulary(step_products: list[Product]) -> list[Product]:
     """Those whose result has a column for each word."""
     words = get_config('tiny').model.text.vocab_size
-    return [p for p in found if re.search(rf'x{words}x\w+>$', p.types[2])]
+    return [p for p in step_products if re.search(rf'x{words}x\w+>$', p.types[2])]
 
 
 @pytest.mark.parametrize(('scope', 'count'), [('predict_words', 2), (r'SemMIM\.decode\)', 1)])
 def test_word_logits_of_a_step_are_exact(step, scope, count):
-    found = [p for p in vocabulary(step[1]) if re.search(scope, p.scope)]
-    assert len(found) == count  # of MLM by student and teacher; of the decoder
-    assert all(p.exact for p in found)
+    chosen = [p for p in vocabulary(step[1]) if re.search(scope, p.scope)]
+    assert len(chosen) == count  # of MLM by student and teacher; of the decoder
+    assert all(p.exact for p in chosen)
 
 
 def test_word_logits_take_bfloat16_as_it_is(step):
     """The largest product of the heads costs one pass of a matrix unit, not the six of float32."""
-    dtype, found = step
+    dtype, step_products = step
     short = {'bfloat16': 'bf16', 'float32': 'f32'}[dtype]
-    for p in vocabulary(found):
+    for p in vocabulary(step_products):
         assert all(name.endswith(f'x{short}>') for name in p.types[:2])
 
 
@@ -127,14 +127,14 @@ def test_word_logits_of_a_beam_are_exact(dtype):
 
     def write(params):
         def next_logits(model):
-            context = model.decoder_context(jnp.zeros((ROWS, 5, width), model.dtype))
-            cache, seen = model.decoder.empty_cache(ROWS, 6), jnp.ones((ROWS, 5), bool)
-            return model.decode_next(jnp.ones(ROWS, int), 2, context, seen, cache)[0]
+            context = model.decoder_context(jnp.zeros((BATCH, 5, width), model.dtype))
+            cache, mask = model.decoder.empty_cache(BATCH, 6), jnp.ones((BATCH, 5), bool)
+            return model.decode_next(jnp.ones(BATCH, int), 2, context, mask, cache)[0]
 
         return nn.apply(next_logits, model)({'params': params})
 
-    (found,) = vocabulary(products(write, state.params))
-    assert found.exact
+    (product,) = vocabulary(products(write, state.params))
+    assert product.exact
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
@@ -144,15 +144,15 @@ def test_relevance_by_attention_is_exact(dtype):
 
     def relevance(params):
         def attend(model):
-            context = model.image_context(jnp.zeros((ROWS, 17, text.width), model.dtype))
-            tokens = jnp.zeros((ROWS, 6, text.width), model.dtype)
-            valid = jnp.ones((ROWS, 6), bool)
+            context = model.image_context(jnp.zeros((BATCH, 17, text.width), model.dtype))
+            tokens = jnp.zeros((BATCH, 6, text.width), model.dtype)
+            valid = jnp.ones((BATCH, 6), bool)
             return model.text_to_patch_attention(tokens, valid, context, layer=1)
 
         return nn.apply(attend, model)({'params': params})
 
-    found = products(relevance, state.params)
-    (weights,) = [p for p in found if 'bthd,bshd->bhts' in p.scope]
+    step_products = products(relevance, state.params)
+    (weights,) = [p for p in step_products if 'bthd,bshd->bhts' in p.scope]
     assert weights.exact
 
 

@@ -14,7 +14,7 @@ from tests.golden_files import assert_close, load
 from tests.tasks.eight_devices import lines_of
 from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
 
-ROWS = 4
+BATCH = 4
 
 
 def call(task, warm, extra, batch):
@@ -28,8 +28,8 @@ def call(task, warm, extra, batch):
 @pytest.fixture(scope='module')
 def both():
     """The task with its arguments, and pre-training on the same fields."""
-    config = override(retrieval.get_config('tiny'), {'train.batch_size': ROWS})
-    warm = warm_state(config, rows=ROWS)
+    config = override(retrieval.get_config('tiny'), {'train.batch_size': BATCH})
+    warm = warm_state(config, rows=BATCH)
     task = Retrieval(ml_collections.FrozenConfigDict(config), SPECIAL)
     ids = jnp.full(config.task.queue_size, -1)
     extra = {'queue': warm.extra['queue'] | {'image_id': ids}}
@@ -47,18 +47,18 @@ def test_without_repeated_images_it_is_pre_training_on_one_view(both):
     assert {'loss_itc', 'loss_itm'} == {n for n in metrics if n.startswith('loss_')}
     for side in 'image', 'text':
         assert_close(after['queue'][side], plain_after['queue'][side])
-    written = np.sort(np.asarray(after['queue']['image_id']))[-ROWS:]
+    written = np.sort(np.asarray(after['queue']['image_id']))[-BATCH:]
     np.testing.assert_array_equal(written, np.sort(batch['image_id']))
 
 
 def test_captions_of_one_image_are_no_negatives(both):
     """ITM's pairs of one image alone have no negative; ITC's targets share their mass."""
     task, warm, extra, batch = both
-    same = batch | {'image_id': jnp.full(ROWS, 7)}
+    same = batch | {'image_id': jnp.full(BATCH, 7)}
     _, (metrics, _) = call(task, warm, extra, same)
-    assert metrics['itm_accuracy'].count == ROWS  # the own pairs; no negative has weight
+    assert metrics['itm_accuracy'].count == BATCH  # the own pairs; no negative has weight
     _, (before, _) = call(task, warm, extra, batch)
-    assert before['itm_accuracy'].count == 3 * ROWS
+    assert before['itm_accuracy'].count == 3 * BATCH
     assert abs(metrics['loss_itc'].value - before['loss_itc'].value) > 1e-3
 
 

@@ -30,18 +30,20 @@ def tiny(baseline='others'):
 
 
 @functools.cache
-def make_case(*, rows: int = 4, baseline: str = 'others') -> tuple[Any, Any, dict[str, np.ndarray]]:
+def make_case(
+    *, batch_size: int = 4, baseline: str = 'others'
+) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """A task that saw the batch's references as its corpus, parameters, batch."""
     config = tiny(baseline)
     task, params = make_task(config)
-    references = np.stack([texts(3, 8, seed=i, shortest=3) for i in range(rows)])
+    references = np.stack([texts(3, 8, seed=i, shortest=3) for i in range(batch_size)])
     references = np.where(references < 5, references, 5 + references % WORDS)
     references[1, 2] = SPECIAL.pad  # a record with two
     task.set_corpus(references)
     batch = {
-        'image': images(rows, config),
-        'prompt': np.tile(np.int32([SPECIAL.cls, SPECIAL.sep]), (rows, 1)),
-        'image_id': np.arange(rows, dtype=np.int32),
+        'image': images(batch_size, config),
+        'prompt': np.tile(np.int32([SPECIAL.cls, SPECIAL.sep]), (batch_size, 1)),
+        'image_id': np.arange(batch_size, dtype=np.int32),
         'references': references,
     }
     return task, params, batch
@@ -56,7 +58,7 @@ def rewards_by_pycocoevalcap(drawn, references):
     right = {i: [words(r) for r in group if r.any()] for i, group in enumerate(references)}
     columns = []
     for text in range(drawn.shape[1]):
-        given = {i: [words(row[text])] for i, row in enumerate(drawn)}
+        given = {i: [words(drawn_ids[text])] for i, drawn_ids in enumerate(drawn)}
         columns.append(Cider().compute_score(right, given)[1])
     return np.stack(columns, axis=1)
 

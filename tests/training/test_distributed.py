@@ -13,10 +13,10 @@ port, i, timeout, rate, *rest = sys.argv[1:]
 print(distributed.start(mode='auto', coordinator='127.0.0.1:' + port, processes=2,
                         process_id=int(i), timeout=int(timeout)))
 try:
-    distributed.agree({'config.optim.lr': rate, 'seed': 3} | dict.fromkeys(rest))
+    distributed.check_same({'config.optim.lr': rate, 'seed': 3} | dict.fromkeys(rest))
     print('agreed')
 except ValueError as error:
-    distributed.leave(f'error: {error}')
+    distributed.abort(f'error: {error}')
 """
 
 
@@ -73,7 +73,7 @@ for given in {{'processes': 2}}, {{'process_id': 0}}, {{'coordinator': 'a:1'}}:
     except ValueError as error:
         print(error)
 print(distributed.start(**{ALONE}))
-distributed.agree({{'anything': object()}})
+distributed.check_same({{'anything': object()}})
 """
     result = subprocess.run(
         [sys.executable, '-c', program],

@@ -15,8 +15,8 @@ from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
 from tests.run.small_task import SmallTask
 
-ROWS = 4
-POISONED = {place: np.full((1, ROWS), -number) for number, place in enumerate(PLACES, start=1)}
+BATCH = 4
+POISONED = {place: np.full((1, BATCH), -number) for number, place in enumerate(PLACES, start=1)}
 
 
 @pytest.fixture(scope='module')
@@ -43,8 +43,9 @@ def stepping():
 
 def batch(number: int, place: str | None):
     rng = np.random.default_rng(number)
-    ids = POISONED[place][0] if place else np.arange(ROWS)
-    return {'image1': rng.integers(0, 256, (ROWS, 5, 5, 3), np.uint8), 'image_id': jnp.asarray(ids)}
+    ids = POISONED[place][0] if place else np.arange(BATCH)
+    images = rng.integers(0, 256, (BATCH, 5, 5, 3), np.uint8)
+    return {'image1': images, 'image_id': jnp.asarray(ids)}
 
 
 @given(st.lists(st.sampled_from([None, None, *PLACES]), min_size=1, max_size=10))

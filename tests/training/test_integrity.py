@@ -159,8 +159,8 @@ def test_two_processes_agree_and_any_mesh_verifies_what_another_saved(tmp_path):
     said = [process.communicate(timeout=300) for process in processes]
     for process, (out, err) in zip(processes, said):
         assert process.returncode == 0, err[-3000:]
-        found = [line for line in out.splitlines() if line.startswith('restored')]
-        assert found == ['restored 1', 'restored 2', 'restored 1']
+        lines = [line for line in out.splitlines() if line.startswith('restored')]
+        assert lines == ['restored 1', 'restored 2', 'restored 1']
     named = ['checkpoints/2 is damaged: state/ocdbt.process_1/d/' in err for _, err in said]
     assert named == [True, False]  # one line for the job
     assert_same(restored(tmp_path, one_device(0)), one_device(3))

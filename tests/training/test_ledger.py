@@ -53,11 +53,11 @@ def test_phases_add_up_and_lost_work_is_what_was_redone(tmp_path_factory, starts
             if torn:  # by a kill
                 with path.open('a') as file:
                     file.write('{"phase": "st')
-    found = ledger.totals(path)
+    totals = ledger.totals(path)
     close = lambda a, b: abs(a - b) < 1e-4
-    assert tuple(found) == tuple(ledger.PHASES)
-    assert close(sum(found.values()), clock.now - began)
-    assert close(found['down'], down)
-    assert close(found['lost_work'], lost)
-    assert close(found['step'] + found['data_wait'], sum(stand.values()))
-    assert f'{clock.now - began:.1f}' in ledger.table(found)
+    assert tuple(totals) == tuple(ledger.PHASES)
+    assert close(sum(totals.values()), clock.now - began)
+    assert close(totals['down'], down)
+    assert close(totals['lost_work'], lost)
+    assert close(totals['step'] + totals['data_wait'], sum(stand.values()))
+    assert f'{clock.now - began:.1f}' in ledger.table(totals)

@@ -15,8 +15,8 @@ entries = st.lists(
 )
 
 
-def texts(found):
-    return [json.dumps(entry) for entry in found]  # NaN is not equal to itself
+def texts(entries):
+    return [json.dumps(entry) for entry in entries]  # NaN is not equal to itself
 
 
 @given(entries, st.integers(0, 400), entries)

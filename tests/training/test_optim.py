@@ -82,11 +82,11 @@ def test_clipping_adamw_with_its_groups_and_ema_are_torchs():
         state, metrics = step(state, gradients)
         # Norms reach 12: relative as well.
         assert_close(metrics['grad_norm'], golden.outputs['grad_norm'][i], rtol=1e-5)
-        for kind, found in ('params', state.params), ('ema', state.ema_params):
+        for kind, actual in ('params', state.params), ('ema', state.ema_params):
             for name, (part, leaf) in PLACES.items():
                 # Five updates of 1e-4 to 1e-3: 1e-6 is a part in a hundred of the least.
                 expected = golden.outputs[f'{kind}/{name}'][i]
-                assert_close(found[part][leaf], expected, atol=1e-6)
+                assert_close(actual[part][leaf], expected, atol=1e-6)
         np.testing.assert_allclose(metrics['lr'], config.optim.lr, rtol=1e-6)
         np.testing.assert_allclose(metrics['image_lr'], config.optim.image_lr, rtol=1e-6)
         np.testing.assert_allclose(metrics['ema_momentum'], config.optim.ema, rtol=1e-6)
@@ -161,11 +161,11 @@ def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target
     config.task.mim.inject_student = config.task.mim.inject_teacher = 'global'
     boxed = jax.eval_shape(Pretrain(config, special).init, jax.random.key(0))
     is_box = lambda x: isinstance(x, meta.AxisMetadata)
-    found = jax.tree.leaves_with_path(decayed(meta.unbox(boxed)))
+    decays = jax.tree.leaves_with_path(decayed(meta.unbox(boxed)))
     leaves = jax.tree.leaves_with_path(boxed, is_leaf=is_box)
-    assert len(found) == len(leaves) > 50
+    assert len(decays) == len(leaves) > 50
     kinds = set()
-    for (path, leaf), (_, is_decayed) in zip(leaves, found):
+    for (path, leaf), (_, is_decayed) in zip(leaves, decays):
         name, own_axes = path[-1].key, [axis for axis in leaf.names if axis != 'layers']
         expected = name != 'bias' and len(own_axes) > 1
         assert is_decayed == expected, jax.tree_util.keystr(path)

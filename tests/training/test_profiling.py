@@ -18,12 +18,12 @@ def traced_steps(folder, steps: str, *, first_step: int, last_step: int) -> list
     for _ in range(first_step, last_step):
         x = step_fn(x)
     assert x == last_step - first_step
-    found = []
+    numbers = []
     for path in pathlib.Path(folder).glob('plugins/profile/*/*.xplane.pb'):
         for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
             events = [event for line in plane.lines for event in line.events]
-            found += [dict(e.stats)['step_num'] for e in events if e.name == 'train']
-    return sorted(found)
+            numbers += [dict(e.stats)['step_num'] for e in events if e.name == 'train']
+    return sorted(numbers)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from semmim_jax.training.distributed import simulated_devices
 
 
 def check(state, step: int) -> None:
-    for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(arrays(step)), strict=True):
-        for shard in found.addressable_shards:
+    for actual, expected in zip(jax.tree.leaves(state), jax.tree.leaves(arrays(step)), strict=True):
+        for shard in actual.addressable_shards:
             assert np.asarray(shard.data).tobytes() == expected[shard.index].tobytes()
     print('restored', step, flush=True)
 

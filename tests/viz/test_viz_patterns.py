@@ -27,9 +27,9 @@ def test_top_patches_agree_with_brute_force(seed, count):
         own = [(-scores[image, n], image, n) for n in range(5) if codes[image, n] == 1]
         best += sorted(own)[:1]
     expected = [(image, n) for _, image, n in sorted(best)[:count]]
-    found = patterns.top_patches(codes, scores, 1, count=count)
-    assert found == expected
-    assert len({image for image, _ in found}) == len(found)
+    places = patterns.top_patches(codes, scores, 1, count=count)
+    assert places == expected
+    assert len({image for image, _ in places}) == len(places)
 
 
 def test_most_used_by_hand():
@@ -38,9 +38,9 @@ def test_most_used_by_hand():
 
 def test_window_repeats_the_edge():
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, axis=2)
-    seen = patches.window(image, 3, num_patches=4, reach=1)  # lower right patch of 2 x 2 pixels
+    pixels = patches.window(image, 3, num_patches=4, reach=1)  # lower right patch of 2 x 2 pixels
     clipped = np.clip(np.arange(0, 6), 0, 3)
-    np.testing.assert_array_equal(seen, image[clipped][:, clipped])
+    np.testing.assert_array_equal(pixels, image[clipped][:, clipped])
     middle = patches.window(image, 5, num_patches=16, reach=1)
     np.testing.assert_array_equal(middle, image[0:3, 0:3])
 
@@ -91,10 +91,10 @@ def test_the_picture_holds_the_colours_of_the_codes():
     data = scenes(images=1)
     codes = data['codes']
     shown = patterns.draw_layout(data['images'], codes, captions=['a $5 $hat'])
-    seen = {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}
+    colours = {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}
     for colour in palette.code_colours(codes).values():
         near = np.round(np.array(colour) * 255)
-        assert any(np.abs(near - pixel).max() <= 1 for pixel in seen)
+        assert any(np.abs(near - pixel).max() <= 1 for pixel in colours)
 
 
 @pytest.mark.parametrize(

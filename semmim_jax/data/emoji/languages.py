@@ -87,8 +87,8 @@ class EmojiCaptions(SceneTexts):
         rng = self.rng(index)
         scene = self.scenes.scene(index)
         order = rng.permutation(len(scene.objects))
-        found = captions(scene, [scene.objects[i] for i in order], self.language)
-        return (scene,), {'prompt': f'caption in {self.language.name}', **targets(*found)}
+        texts = captions(scene, [scene.objects[i] for i in order], self.language)
+        return (scene,), {'prompt': f'caption in {self.language.name}', **targets(*texts)}
 
     def names(self) -> tuple[str, ...]:
         """Names of all concepts in the language."""
@@ -116,7 +116,7 @@ def captions(scene: Scene, objects: list[SceneObject], language: Language) -> li
     on_background: Callable[[list[str]], str] = lambda parts: language.background.format(
         _list(parts, language), language.colours[scene.background]
     )
-    found = [
+    texts = [
         language.picture.format(_list(names, language)),
         on_background(names),
         on_background(sized),
@@ -125,8 +125,8 @@ def captions(scene: Scene, objects: list[SceneObject], language: Language) -> li
     if relation:
         sides = language.sides[relation]
         placed = [side.format(name) for side, name in zip(sides, names)]
-        found.append(on_background([*placed, *names[2:]]))
-    return list(dict.fromkeys(found))
+        texts.append(on_background([*placed, *names[2:]]))
+    return list(dict.fromkeys(texts))
 
 
 @functools.cache

@@ -43,15 +43,15 @@ def exists_question(name: str, answer: str) -> Question:
 
 def relation_questions(scene: Scene) -> list[Question]:
     """'what is left of the dog', wherever exactly one object is."""
-    found = []
+    questions = []
     for one in scene.objects:
         for relation in RELATIONS:
             others = [o for o in scene.objects if o is not one]
             there = [o for o in others if scene.relation(o, one) == relation]
             if len(there) == 1:
                 text = f'what is {relation} the {one.name}'
-                found.append(Question('relation', text, there[0].name))
-    return found
+                questions.append(Question('relation', text, there[0].name))
+    return questions
 
 
 def size_questions(scene: Scene) -> list[Question]:
@@ -66,15 +66,15 @@ def size_questions(scene: Scene) -> list[Question]:
 def compare_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """'is the dog larger than the cat', where the longer sides differ by a quarter or more; half
     the answers are yes."""
-    found = []
+    questions = []
     for one, other in itertools.combinations(scene.objects, 2):
         small, large = sorted((one, other), key=_side)
         if _side(large) >= 1.25 * _side(small):
             yes = rng.random() < 0.5
             first, second = (large, small) if yes else (small, large)
             text = f'is the {first.name} larger than the {second.name}'
-            found.append(Question('compare', text, 'yes' if yes else 'no'))
-    return found
+            questions.append(Question('compare', text, 'yes' if yes else 'no'))
+    return questions
 
 
 def _side(thing: SceneObject) -> int:

@@ -33,8 +33,8 @@ def read_coco(path: str, *, image_root: str) -> list[ImageText]:
         image_id = field(annotation, 'image_id', int, where)
         if image_id not in names:
             raise ValueError(f'{where}: no image has the id {image_id}')
-        found = check_captions([field(annotation, 'caption', str, where)], where)
-        captions.setdefault(image_id, []).extend(found)
+        texts = check_captions([field(annotation, 'caption', str, where)], where)
+        captions.setdefault(image_id, []).extend(texts)
     if not names:
         raise ValueError(f'{path}: no images')
     return [

@@ -27,5 +27,5 @@ def installed_corpora() -> dict[str, Corpus]:
     """Corpora of all installed packages, this one's too, by name."""
     found: dict[str, Corpus] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
-        found |= entry.load()
-    return found
+        corpora |= entry.load()
+    return corpora

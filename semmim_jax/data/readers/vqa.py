@@ -70,14 +70,14 @@ def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
     for entry in field(read_json(path), 'annotations', list, path):
         question_id = field(entry, 'question_id', int, path)
         where = f'{path}, question {question_id}'
-        if question_id in found:
+        if question_id in annotations:
             raise ValueError(f'{where}: annotated twice')
         given = [field(a, 'answer', str, where) for a in field(entry, 'answers', list, where)]
         counts = Counter(' '.join(answer.split()) for answer in given)
         counts.pop('', None)
         if not counts:
             raise ValueError(f'{where}: no answer that is not empty')
-        found[question_id] = (
+        annotations[question_id] = (
             field(entry, 'image_id', int, where),
             {
                 'targets': tuple(answer for answer, _ in counts.most_common()),
@@ -87,4 +87,4 @@ def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
                 'answer_type': field(entry, 'answer_type', str, where),
             },
         )
-    return found
+    return annotations

@@ -85,10 +85,10 @@ def test_index_out_of_range(data_config):
 
 
 def test_splits_and_seeds_share_no_scene(data_config):
-    seen = [shown(s) for s in structures(make(data_config, seed=0))]
-    seen += [shown(s) for s in structures(make(data_config, seed=1))]
-    seen += [shown(s) for split in ('val', 'test') for s in structures(make(data_config, split))]
-    assert len(set(seen)) == len(seen)
+    scenes = [shown(s) for s in structures(make(data_config, seed=0))]
+    scenes += [shown(s) for s in structures(make(data_config, seed=1))]
+    scenes += [shown(s) for split in ('val', 'test') for s in structures(make(data_config, split))]
+    assert len(set(scenes)) == len(scenes)
 
 
 def test_image_ids_are_unique_over_splits(data_config):
@@ -173,8 +173,8 @@ def test_scenes_are_dense_and_objects_visible(data_config):
     assert 0.4 < share < 0.6
     boxes = [[o.box for o in s.objects] for s in scenes]
     worst = [
-        max(layout.overlap_share(a, b) for a, b in itertools.combinations(each, 2))
-        for each in boxes
+        max(layout.overlap_share(a, b) for a, b in itertools.combinations(scene_boxes, 2))
+        for scene_boxes in boxes
     ]
     assert np.mean(np.array(worst) <= source.max_overlap) > 0.75
     for scene in scenes:
@@ -217,9 +217,9 @@ def test_captions_are_true(data_config, split):
             assert set(words) & set(scenes.BACKGROUNDS) <= {scene.background}
             for size, name in re.findall(r'\b(small|large) (\w+)', caption):
                 assert by_name[name].size_word == size
-            found = re.findall(r'(left of|right of|above|below) (an? )?(\w+)', caption)
+            relations = re.findall(r'(left of|right of|above|below) (an? )?(\w+)', caption)
             subject = by_name.get(strip_article(caption).split()[0])
-            for relation, _, name in found:
+            for relation, _, name in relations:
                 relations += 1
                 (ax, ay), (bx, by) = subject.centre, by_name[name].centre
                 holds = {

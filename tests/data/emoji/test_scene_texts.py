@@ -48,15 +48,15 @@ def answers_of(scene, text, thing=None):
     where = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
     relation = re.match(r'what is (left of|right of|above|below)', text)[1]
     axis, sign = where[relation]
-    found = []
+    answers = []
     for other in scene.objects:
         gap = np.subtract(other.centre, by_name[name].centre)
         along, across = sign * gap[axis], abs(gap[1 - axis])
         # On the diagonal left and right go before above and below.
         nearer = along >= across if axis == 0 else along > across
         if along >= 0.15 * scene.canvas and nearer and other.name != name:
-            found.append(other.name)
-    return found
+            answers.append(other.name)
+    return answers
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -184,7 +184,7 @@ def test_one_image_and_the_statement_do_not_tell_the_truth(statements):
     for scenes, entry in statements:
         text, kind = entry['prompt'], entry['question_type']
         left = scenes[0]
-        seen = {
+        appearance = {
             'exactly one': text.rsplit(' ', 1)[-1] in {o.name for o in left.objects},
             'both': text.rsplit(' ', 1)[-1] in {o.name for o in left.objects},
             'same background': left.background,
@@ -193,11 +193,11 @@ def test_one_image_and_the_statement_do_not_tell_the_truth(statements):
             'more': len(left.objects),
         }[kind]
         side = re.findall('left|right', text)[:1]
-        counts[kind, str(side), seen][entry['label'] == 'True'] += 1
+        counts[kind, str(side), appearance][entry['label'] == 'True'] += 1
     best, total = collections.Counter(), collections.Counter()
-    for (kind, _, _), each in counts.items():
-        best[kind] += each.max()
-        total[kind] += each.sum()
+    for (kind, _, _), by_answer in counts.items():
+        best[kind] += by_answer.max()
+        total[kind] += by_answer.sum()
     share = {kind: best[kind] / total[kind] for kind in total}
     # 1/2, 3/4 or 5/6 for ever more statements; few give the best guess by hindsight some more.
     assert max(share[k] for k in ('exactly one', 'same background', 'same number')) < 0.66
