@@ -218,7 +218,7 @@ def count(config: Any) -> dict[str, tuple[float, float]]:
       ValueError: for a product under a scope that `SCOPES` does not list.
     """
     parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
-    found = collections.defaultdict(lambda: [0.0, 0.0])
+    by_part = collections.defaultdict(lambda: [0.0, 0.0])
     batch_size = config.train.batch_size
     mesh = sharding.make_mesh(config.mesh)
     lowered, _, _ = program.lower_step(config, Pretrain, mesh)

@@ -188,10 +188,10 @@ def compare(
         if not count:
             break
         pixels, ids, texts = batch['image'][:count], batch['ids'][:count], texts[:count]
-        found = [torch_answers(m, pixels, texts) for m in (model, exact)]
+        answers = [torch_answers(m, pixels, texts) for m in (model, exact)]
         for name, expected in answer(pixels, ids, words_of(lexicon, ids)).items():
-            errors = [np.abs(values[name] - expected).max() for values in found]
-            rows[name] = np.maximum(rows.get(name, 0), [*errors, np.abs(expected).max()])
+            errors = [np.abs(values[name] - expected).max() for values in answers]
+            errors_of[name] = np.maximum(errors_of.get(name, 0), [*errors, np.abs(expected).max()])
         for prompt in equal:
             ours = write(pixels, prompt)
             theirs = model.caption(torch.from_numpy(pixels), prompt)

@@ -9,7 +9,7 @@ from semmim_jax.conversion.files import read_json, read_tensors
 from semmim_jax.conversion.hf_families import check_pixels
 from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded
-from semmim_jax.conversion.table import ConversionError, Row, Shape, expected, to_ours, unused
+from semmim_jax.conversion.table import ConversionError, Entry, Shape, expected, to_ours, unused
 
 # Momentum copies, buffers, ITC's queues.
 IGNORE = ('*_m.*', '*.position_ids', 'image_queue', 'text_queue', 'queue_ptr', 'idx_queue')
@@ -51,7 +51,7 @@ def from_torch(
     table = albef_table(shapes, text_depth=model['text']['depth'])
     names = foreign.keys()
     there = {_part(r) for r in table if not names.isdisjoint(expected([r], shapes=shapes))}
-    table = [row for row in table if _part(row) in there | {'image', 'text'}]
+    table = [entry for entry in table if _part(entry) in there | {'image', 'text'}]
     foreign, resized = fit_positions(table, foreign=foreign, shapes=shapes)
     params = to_ours(
         table, foreign=foreign, shapes=shapes, ignore=IGNORE, tied=TIED, origin=str(path)
@@ -66,8 +66,8 @@ def end_token(path: str | pathlib.Path) -> bool:
     return settings['tokens']['end_token'] if settings else False
 
 
-def _part(row: Row) -> str:
-    return row.paths[0].split('/')[0]
+def _part(entry: Entry) -> str:
+    return entry.paths[0].split('/')[0]
 
 
 def _of_pretraining(name: str) -> str:

@@ -132,9 +132,9 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
       table: of one family.
       shapes: of our parameters; all that the table names must be there.
     """
-    found: dict[str, Shape] = {}
-    for row in table:
-        parts = [row.layout.shape(leaf) for leaf in row.leaves(shapes)]
+    tensors: dict[str, Shape] = {}
+    for entry in table:
+        parts = [entry.layout.shape(leaf) for leaf in entry.leaves(shapes)]
         shape = parts[0] if len(parts) == 1 else (sum(p[0] for p in parts), *parts[0][1:])
         tensors |= dict.fromkeys(entry.names(shapes), shape)
     return tensors
@@ -152,7 +152,7 @@ def unused(
     What no pattern knows stands under ''. Arguments as in `to_ours`.
     """
     wanted = expected(table, shapes=shapes)
-    found: dict[str, list[str]] = {}
+    by_pattern: dict[str, list[str]] = {}
     for name in foreign:
         if name not in wanted:
             known = (pattern for pattern in ignore if fnmatch.fnmatchcase(name, pattern))
@@ -212,13 +212,13 @@ def to_ours(
             ],
         },
     )
-    found = {}
-    for row in table:
-        leaves = row.leaves(shapes)
-        rows = [row.layout.shape(leaf)[:1] for leaf in leaves]
+    params = {}
+    for entry in table:
+        leaves = entry.leaves(shapes)
+        rows = [entry.layout.shape(leaf)[:1] for leaf in leaves]
         ends = np.cumsum([r[0] for r in rows[:-1]])  # none for a single tensor
-        parts: dict[str, list[np.ndarray]] = {path: [] for path in row.paths}
-        for name in row.names(shapes):
+        parts: dict[str, list[np.ndarray]] = {path: [] for path in entry.paths}
+        for name in entry.names(shapes):
             pieces = np.split(foreign[name], ends) if len(leaves) > 1 else [foreign[name]]
             for path, piece, leaf in zip(entry.paths, pieces, leaves, strict=True):
                 parts[path].append(entry.layout.ours(piece, leaf))

@@ -272,11 +272,11 @@ def _padded(
     share = batch_size // process_count
     for first in range(0, len(positions), batch_size):
         begin = first + process_index * share
-        rows = [make(source[i]) for i in positions[begin : begin + share]]
-        # A host with no row of the last batch still yields one of the same fields.
-        example = rows[0] if rows else make(source[positions[0]])
+        examples = [make(source[i]) for i in positions[begin : begin + share]]
+        # A host with no example of the last batch still yields one of the same fields.
+        fields = examples[0] if examples else make(source[positions[0]])
         batch: dict[str, np.ndarray] = {}
-        for name, value in example.items():
+        for name, value in fields.items():
             batch[name] = np.zeros((share, *value.shape), value.dtype)
             for r, example in enumerate(examples):
                 batch[name][r] = example[name]
@@ -288,7 +288,7 @@ def _eval_row(record: Record, data_config: DataConfig) -> Fields:
     image, labels = transforms.eval_view(
         record['image'], record.get('labels'), size=data_config.image_size
     )
-    row: Fields = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
+    example: Fields = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
     if labels is not None:
         example['labels'] = transforms.patch_labels(labels, data_config.patch_size)
     return example

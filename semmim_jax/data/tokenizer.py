@@ -134,7 +134,7 @@ class Tokenizer:
             **{f'{role}_token': token for role, token in self._special.items()},
             'clean_up_tokenization_spaces': False,
         }
-        found = {
+        files = {
             'tokenizer.json': self._backend.to_str(pretty=True),
             'tokenizer_config.json': json.dumps(config, indent=1) + '\n',
         }

@@ -46,7 +46,7 @@ def test_every_output_is_that_of_jax(exported):
     cleaned = [clean_caption(text, max_words=data.max_words) for text in TEXTS]
     ids = np.stack([tokenizer.encode(text, data.max_tokens) for text in cleaned])
     words = parity.words_of(lexicon_of_run(load_run(workdir), workdir=workdir), ids)
-    found = parity.torch_answers(model, images, list(TEXTS))
+    actual = parity.torch_answers(model, images, list(TEXTS))
     answers = parity.jax_answers(task_of(name), tree(name, 1))
     for output, expected in answers(images, ids, words).items():
         assert expected.std() > 0.05, f'{output} says nothing'

@@ -213,7 +213,7 @@ def test_matched_patches_show_the_same_place(tokenizer, data_config):
     y, x = np.indices((64, 64))
     image = np.stack([4 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
     record = {'image': image, 'captions': ('a red wall',), 'image_id': 0}
-    make_example, middle = pretrain_row(tokenizer, data_config), slice(4, None, 8)
+    make_example, middle = pretrain_examples(tokenizer, data_config), slice(4, None, 8)
     for seed in range(50):
         row = make_example(record, np.random.default_rng(seed))
         one, two = (row[n][middle, middle].reshape(-1, 3) / 4 for n in ('image1', 'image2'))
@@ -233,7 +233,7 @@ def test_matches_are_of_the_record_as_it_is_read(tmp_path, tokenizer, data_confi
     (tmp_path / 'list.json').write_text('[{"image": "a.jpg", "caption": "a red wall"}]')
     upright = {'image': np.zeros((90, 50, 3), np.uint8), 'captions': ('a red wall',), 'image_id': 0}
     lying = {**upright, 'image': np.zeros((50, 90, 3), np.uint8)}
-    make_example = pretrain_row(tokenizer, data_config)
+    make_example = pretrain_examples(tokenizer, data_config)
     of = lambda record: [make_example(record, np.random.default_rng(r))['match'] for r in range(20)]
     for data_config.decoder in ('opencv', 'pillow'):
         source = sources.make_source(f'captions:{tmp_path}/list.json', data_config)

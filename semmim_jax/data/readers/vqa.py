@@ -66,7 +66,7 @@ def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
 
 def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
     """(image id, fields of ImageText) by question id."""
-    found: dict[int, tuple[int, _Answers]] = {}
+    annotations: dict[int, tuple[int, _Answers]] = {}
     for entry in field(read_json(path), 'annotations', list, path):
         question_id = field(entry, 'question_id', int, path)
         where = f'{path}, question {question_id}'
