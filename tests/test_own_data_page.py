@@ -76,7 +76,7 @@ def test_every_command_of_the_page_runs(tmp_path):
         said[command] = result.stdout
     _check_runs(tmp_path, said)
     _check_predictions(tmp_path)
-    assert 0 <= float(re.search(r'tensor\(\[([\d.]+)', [*said.values()][-1]).group(1)) <= 1
+    _check_export(tmp_path, said=[*said.values()][-1])
 
 
 def _check_runs(folder: pathlib.Path, said: dict[str, str]) -> None:
@@ -108,6 +108,14 @@ def _check_predictions(folder: pathlib.Path) -> None:
         assert len(read(f'{name}.jsonl')) == IMAGES, name
     assert {line['answer'] for line in read('predicted_classes.jsonl')} <= set(COLOURS)
     assert all(isinstance(line['answer'], str) for line in read('predicted_answers.jsonl'))
+
+
+def _check_export(folder: pathlib.Path, *, said: str) -> None:
+    """PyTorch prints the picture and the probability that JAX wrote of it."""
+    picture, score = re.search(r'pictures/(\S+) tensor\(\[([\d.e-]+)', said).groups()
+    matches = map(json.loads, (folder / 'my_data' / 'matches.jsonl').read_text().splitlines())
+    of_jax = {line['image']: line['match']['a blue background'] for line in matches}
+    assert float(score) == pytest.approx(of_jax[picture], abs=1e-3)
 
 
 def test_scenes_are_exported_as_such_a_folder(tmp_path):
