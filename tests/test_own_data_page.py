@@ -137,6 +137,29 @@ def _check_predictions(folder: pathlib.Path) -> None:
     assert all(isinstance(line['answer'], str) for line in read('predicted_answers.jsonl'))
 
 
+@pytest.mark.parametrize('lines', [False, True])
+def test_the_same_pictures_are_held_out_of_all_lists(tmp_path, lines):
+    """Whether captions.json is an array or has one object a line, as section 1 allows."""
+    folder = tmp_path / 'my_data'
+    write_own_folder(folder, images=20)
+    if lines:
+        entries = json.loads((folder / 'captions.json').read_text())
+        text = ''.join(json.dumps(entry) + '\n' for entry in entries)
+        (folder / 'captions.json').write_text(text)
+    said = run(commands()[0], folder=tmp_path)
+    names = [
+        f'{name}_{part}.jsonl'
+        for name in ('captions', 'questions', 'labels')
+        for part in ('train', 'val')
+    ]
+    assert said.splitlines() == [f'{n}: {4 if "val" in n else 16} entries' for n in names]
+    read = lambda n: [json.loads(line)['image'] for line in (folder / n).read_text().splitlines()]
+    train, val = (read(f'captions_{part}.jsonl') for part in ('train', 'val'))
+    assert not set(train) & set(val) and len({*train, *val}) == 20
+    for name in ('questions', 'labels'):
+        assert read(f'{name}_train.jsonl') == train and read(f'{name}_val.jsonl') == val
+
+
 def test_scenes_are_exported_as_such_a_folder(tmp_path):
     export = ['--export=my_data', '--count=3', '--config.data.emoji_scenes.concepts=20']
     command = [sys.executable, '-m', 'semmim_jax.data.emoji', *export]
