@@ -18,7 +18,7 @@ from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
 from semmim_jax.training.metrics import MetricsWriter
-from semmim_jax.training.sharding import check_eval_batch_size, make_mesh
+from semmim_jax.training.sharding import check_eval_batch_size, make_mesh, rows_here
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 
@@ -57,7 +57,17 @@ class Evaluation:
     ):
         self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
         self._predictor = Predictor(task.predict_fns(), None, mesh)
-        self._data = EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
+        self._data = EvalData(
+            source,
+            tokenizer,
+            config.data,
+            config.eval,
+            make_example,
+            labels,
+            rows=rows_here(mesh, config.eval.batch_size),
+            whole=self._predictor.whole,
+            scores=jax.process_index() == 0,
+        )
 
     def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Prints the table of all figures; writes results.json, pictures and scalars.
