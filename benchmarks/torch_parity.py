@@ -94,7 +94,7 @@ def jax_captions(
     def captions(images, prompt=''):
         words = tokenizer.encode(prompt, max_tokens)  # [t]
         words[words == tokenizer.sep_id] = tokenizer.pad_id
-        rows = jitted(images, np.tile(words, (len(images), 1)))
+        rows = jitted(images, np.tile(words, (len(images), 1))).ids
         return [tokenizer.decode([*words, *row]) for row in np.asarray(rows)]
 
     return captions

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from semmim_jax.cli.config_files import find_config, known_configs
+from semmim_jax.cli.config_files import RENAMED, find_config, known_configs
 
 flags.disclaim_key_flags()  # what `define_config` defines is the command's own flag
 
@@ -183,7 +183,11 @@ def _line(error: Exception, given: Sequence[str]) -> str:
 
 def _no_field(wrong: str, said: str, given: Sequence[str]) -> str:
     """A line about a field that the config does not have, as it was typed."""
-    names = (word.partition('=')[0] for word in given if word.lstrip('-').startswith('config.'))
+    names = [word.partition('=')[0] for word in given if word.lstrip('-').startswith('config.')]
+    for name in names:
+        old = name.lstrip('-').removeprefix('config.')
+        if old in RENAMED and wrong == old.split('.')[-1]:
+            return f'{name}: this field is {RENAMED[old]} now; write --config.{RENAMED[old]}=VALUE'
     name = next((name for name in names if wrong in name.split('.')), f'--config...{wrong}')
     near = re.search(r'Did you mean "(\w+)"', said)
     more = f'; did you mean {near[1]}?' if near else ''

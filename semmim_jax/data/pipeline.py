@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, Self
 
 import grain
@@ -176,51 +176,50 @@ def eval_image_batches(
     data_config: DataConfig,
     *,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Collection[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every distinct image of a source once, in order of first appearance, not augmented.
 
-    Global batch j holds images j * batch_size and on; each host yields its contiguous part.
-    The last batch is filled with zeros, so all hosts yield the same number of full batches.
+    Batch j holds images j * batch_size and on. The last batch is filled with zeros. Threads of this
+    process read `data.prefetch` batches ahead.
 
-    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b]; labels int32
-    [b, n] if the source has labels.
+    Args:
+      source: see data/readers/sources.py.
+      data_config: config.data.
+      batch_size: rows of a batch, whatever `rows`.
+      rows: of each batch, those that this process reads, the others being zeros; None: all.
 
-    Raises ValueError if batch_size does not divide by process_count; UnreadableRecord for an
-    unreadable image: a score over other images than the named ones would be wrong.
+    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b], of all rows; labels
+    int32 [b, n] if the source has labels.
+
+    Raises UnreadableRecord for an unreadable image: a score over other images than the named ones
+    would be wrong.
     """
     make: Callable[[Record], Fields] = lambda record: _eval_row(record, data_config)
-    yield from _padded(
-        source, unique_images(source), make, batch_size, process_index, process_count
-    )
+    batches = _EvalBatches(source, unique_images(source), make, batch_size, rows)
+    yield from _read_ahead(batches, prefetch=data_config.prefetch)
 
 
 def eval_batches(
     source: Source,
     make_example: EvaluationMaker,
+    data_config: DataConfig,
     *,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Collection[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
     Args:
-      source: see data/readers/sources.py. Example r of global batch j is record j * batch_size + r.
+      source: see data/readers/sources.py. Row r of batch j is record j * batch_size + r.
       make_example: with `evaluation`, see data/examples.py.
-      batch_size, process_index, process_count: as in train_batches.
+      data_config, batch_size, rows: as in eval_image_batches.
 
     Yields a dict: the fields of make_example.evaluation, stacked, and valid bool [b].
     """
-    yield from _padded(
-        source,
-        range(len(source)),
-        make_example.evaluation,
-        batch_size,
-        process_index,
-        process_count,
-    )
+    make, positions = make_example.evaluation, range(len(source))
+    batches = _EvalBatches(source, positions, make, batch_size, rows)
+    yield from _read_ahead(batches, prefetch=data_config.prefetch)
 
 
 def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str], np.ndarray]:
@@ -258,30 +257,42 @@ def unique_images(source: Source) -> list[int]:
     return list(first.values())
 
 
-def _padded(
-    source: Source,
-    positions: Sequence[int],
-    make: Callable[[Record], Fields],
-    batch_size: int,
-    process_index: int,
-    process_count: int,
-) -> Iterator[dict[str, np.ndarray]]:
-    """This host's examples of the records at `positions`, and `valid`, in full batches."""
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
-    share = batch_size // process_count
-    for first in range(0, len(positions), batch_size):
-        begin = first + process_index * share
-        examples = [make(source[i]) for i in positions[begin : begin + share]]
-        # A host with no example of the last batch still yields one of the same fields.
-        fields = examples[0] if examples else make(source[positions[0]])
+@dataclasses.dataclass(frozen=True)
+class _EvalBatches:
+    """Batch j of the records at `positions`, full but for zeros; see eval_image_batches."""
+
+    source: Source
+    positions: Sequence[int]
+    make: Callable[[Record], Fields]
+    batch_size: int
+    rows: Collection[int] | None
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self.batch_size)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        positions = self.positions[number * self.batch_size :][: self.batch_size]
+        mine = [r for r in range(len(positions)) if self.rows is None or r in self.rows]
+        made = [self.make(self.source[positions[r]]) for r in mine]
+        # A process with no row of the last batch still gives all fields.
+        example = made[0] if made else self.make(self.source[positions[0]])
         batch: dict[str, np.ndarray] = {}
-        for name, value in fields.items():
-            batch[name] = np.zeros((share, *value.shape), value.dtype)
-            for r, example in enumerate(examples):
-                batch[name][r] = example[name]
-        batch['valid'] = np.arange(share) < len(examples)
-        yield batch
+        for name, value in example.items():
+            batch[name] = np.zeros((self.batch_size, *value.shape), value.dtype)
+            for r, row in zip(mine, made, strict=True):
+                batch[name][r] = row[name]
+        batch['valid'] = np.arange(self.batch_size) < len(positions)
+        return batch
+
+
+def _read_ahead(batches: _EvalBatches, *, prefetch: int) -> Iterator[dict[str, np.ndarray]]:
+    """The batches in order, read while the device is at work with earlier ones."""
+    dataset = grain.MapDataset.source(batches)
+    iterator = iter(_prefetched(dataset, workers=0, prefetch=prefetch))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
 
 
 def _eval_row(record: Record, data_config: DataConfig) -> Fields:

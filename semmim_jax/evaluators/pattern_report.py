@@ -38,6 +38,8 @@ def evaluate(predict: Any, data: EvalData) -> Report:
       data: the evaluation set; each image is read with its caption of `EvalData.pair_batches`.
     """
     found, captions = _collect(predict, data)
+    if not data.scores:
+        return Report({})
     codes = patterns.PatchCodes(
         codes_with_text=found['codes_with_text'],
         codes_without_text=found['codes_without_text'],
@@ -82,7 +84,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
 def draw(predict: Any, data: EvalData) -> dict[str, np.ndarray]:
     """The pictures of a few images of the set, for looking on while training."""
     found, captions = _collect(predict, data, images=spread(data.num_images, SHOWN))
-    return _draw(found, captions, data)
+    return _draw(found, captions, data) if data.scores else {}
 
 
 def _draw(found: dict[str, np.ndarray], captions: list[str], data: EvalData):
@@ -123,7 +125,10 @@ def _collect(predict: Any, data: EvalData, *, images: Sequence[int] | None = Non
         found = predict('patterns', batch['image'], batch['ids'], words, jax.random.key(number))
         if 'labels' not in batch:
             found = {name: array for name, array in found.items() if name not in _FEATURES}
-        found = to_host(found) | {n: batch[n] for n in ('image', 'labels') if n in batch}
+        found = to_host(found)
+        found |= data.whole({name: batch[name] for name in ('image', 'labels') if name in batch})
+        if not data.scores:  # the one process that does keeps them
+            continue
         for name, array in found.items():
             parts.setdefault(name, []).append(array[batch['valid']])
         captions += texts

@@ -1,7 +1,7 @@
 """What evaluators read and what they give."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from semmim_jax.data import pipeline
 
 @dataclasses.dataclass(frozen=True)
 class EvalData:
-    """An evaluation set.
+    """An evaluation set, and what this process does of its evaluation.
+
+    Where there are several processes, all run the evaluators, since the devices compute together;
+    each reads its share of the images, and one scores, clusters and draws.
 
     Attributes:
       source: of `data.sources.make_source`.
@@ -20,6 +23,9 @@ class EvalData:
       settings: `config.eval`.
       make_example: makes an example of a record, for `record_batches`.
       labels: what the task chooses from, in the order of its classes.
+      rows: of each batch, those whose images this process reads, the others being zeros; None: all.
+      whole: arrays with these rows -> the same with all rows, on every process.
+      scores: whether this is the process that scores, clusters and draws.
     """
 
     source: Any
@@ -28,6 +34,9 @@ class EvalData:
     settings: Any
     make_example: Any = None
     labels: tuple[str, ...] = ()
+    rows: Collection[int] | None = None
+    whole: Callable[[Any], Any] = lambda arrays: arrays
+    scores: bool = True
 
     @property
     def attribution(self) -> str:
@@ -47,14 +56,23 @@ class EvalData:
     def image_batches(self):
         """See `pipeline.eval_image_batches`."""
         return pipeline.eval_image_batches(
-            self.source, self.data, batch_size=self.settings.batch_size
+            self.source, self.data, batch_size=self.settings.batch_size, rows=self.rows
         )
 
     def record_batches(self):
         """Every record's inputs, see `pipeline.eval_batches`."""
         return pipeline.eval_batches(
-            self.source, self.make_example, batch_size=self.settings.batch_size
+            self.source,
+            self.make_example,
+            self.data,
+            batch_size=self.settings.batch_size,
+            rows=self.rows,
         )
+
+    def record_pixels(self, index: int) -> np.ndarray:
+        """The images of one record, uint8 [i, s, s, 3]."""
+        example = self.make_example.evaluation(self.source[index])
+        return example['images'] if 'images' in example else example['image'][None]
 
     def texts(self) -> tuple[list[str], np.ndarray]:
         """All captions, and the image of each."""
@@ -90,7 +108,9 @@ class EvalData:
         if images is not None:
             records = pipeline.unique_images(source)
             source = _Records(source, [records[i] for i in images])
-        image_batches = pipeline.eval_image_batches(source, self.data, batch_size=size)
+        image_batches = pipeline.eval_image_batches(
+            source, self.data, batch_size=size, rows=self.rows
+        )
         for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
             shown = captions[number * size : (number + 1) * size]
             batch = {**batch, 'ids': ids['ids']}

@@ -9,17 +9,16 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.evaluators import pattern_report, suite, training_losses
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.inference.predictor import Predictor
-from semmim_jax.run.data_checks import check_evaluation
+from semmim_jax.run.data_checks import open_evaluation
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
 from semmim_jax.training.metrics import MetricsWriter
-from semmim_jax.training.sharding import check_eval_batch_size, make_mesh
+from semmim_jax.training.sharding import check_eval_batch_size, make_mesh, rows_here
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 
@@ -36,14 +35,12 @@ class Evaluation:
     Args:
       config: the experiment, resolved.
       workdir: the run's folder; gets results.json and the pictures.
+      source: of evaluation records, see data_checks.py.
       task: of the run.
       tokenizer: of the run.
       labels: what the task chooses from.
       make_example: of the run, see data/examples.py.
       mesh: of the devices.
-
-    Raises:
-      ValueError: if there is no such evaluation set.
     """
 
     def __init__(
@@ -51,6 +48,7 @@ class Evaluation:
         *,
         config: Any,
         workdir: pathlib.Path,
+        source: Any,
         task: Task,
         tokenizer: Any,
         labels: tuple[str, ...],
@@ -58,9 +56,18 @@ class Evaluation:
         mesh: Mesh,
     ):
         self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
-        source = sources.make_source(config.data.eval, config.data)
-        self._data = EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
         self._predictor = Predictor(task.predict_fns(), None, mesh)
+        self._data = EvalData(
+            source,
+            tokenizer,
+            config.data,
+            config.eval,
+            make_example,
+            labels,
+            rows=rows_here(mesh, config.eval.batch_size),
+            whole=self._predictor.whole,
+            scores=jax.process_index() == 0,
+        )
 
     def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Prints the table of all figures; writes results.json, pictures and scalars.
@@ -124,7 +131,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
     task = find_task(config)(config, tokenizer.special)
     labels = labels_of_run(saved, workdir=workdir) if task.needs_labels else ()
-    check_evaluation(config, task.evaluators)
+    source = open_evaluation(config, task)
     abstract = abstract_state(
         task, optax.identity(), seed=config.seed, mesh=mesh, rules=config.sharding
     )
@@ -134,6 +141,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     evaluate = Evaluation(
         config=config,
         workdir=workdir,
+        source=source,
         task=task,
         tokenizer=tokenizer,
         labels=labels,

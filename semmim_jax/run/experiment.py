@@ -16,7 +16,7 @@ from semmim_jax.data.lexicon import Lexicon, make_lexicon
 from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import LABELS, lexicon_of_run, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
-from semmim_jax.run.data_checks import check_data
+from semmim_jax.run.data_checks import check_training_files, open_evaluation
 from semmim_jax.run.evaluation import Evaluation
 from semmim_jax.run.fingerprint import data_fingerprint, differences, spread
 from semmim_jax.run.initial_weights import run_tokenizer, start_from
@@ -40,6 +40,7 @@ class Experiment:
       workdir: the run's folder.
       tokenizer: see `data.tokenizer`.
       source: of training records.
+      eval_source: of evaluation records; None if `data.eval` is ''.
       make_example: makes a training example of a record, see `data.examples`.
       task: see training/task.py.
       tx: the optimizer.
@@ -55,6 +56,7 @@ class Experiment:
     workdir: pathlib.Path
     tokenizer: Any
     source: Any
+    eval_source: Any
     make_example: Any
     task: Task
     tx: optax.GradientTransformation
@@ -102,7 +104,7 @@ class Experiment:
             tokens = tokenizer_of_files(saved.files, origin=origin).tokens()
             labels = json.loads(saved.files[LABELS])
         return differences(
-            saved.data,
+            {'end_token': saved.config['data']['end_token'], **saved.data},
             self.fingerprint,
             entry=self.source.entry,
             tokens=(tokens, self.tokenizer.tokens()),
@@ -133,11 +135,12 @@ class Experiment:
 
     def evaluation(self) -> Evaluation | None:
         """What evaluates the run's states; None if `data.eval` is ''."""
-        if not self.config.data.eval:
+        if self.eval_source is None:
             return None
         return Evaluation(
             config=self.config,
             workdir=self.workdir,
+            source=self.eval_source,
             task=self.task,
             tokenizer=self.tokenizer,
             labels=self.labels,
@@ -172,7 +175,8 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     if lexicon and 'mim' in config.task and not config.task.mim.lexicon_size:
         config = _changed(config, 'task.mim.lexicon_size', len(lexicon))
     task, tx, abstract = assemble(config, make_task, tokenizer.special, mesh)
-    check_data(config, source, task.evaluators)
+    check_training_files(config, source)
+    eval_source = open_evaluation(config, task)
     labels = ()
     if task.needs_labels:
         labels = source.label_names(min_count=config.data.min_answer_count)
@@ -191,6 +195,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         workdir=folder,
         tokenizer=tokenizer,
         source=source,
+        eval_source=eval_source,
         make_example=make_example,
         task=task,
         tx=tx,

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from semmim_jax.cli.config_files import RENAMED
+
 # Field -> value, for runs of commit e475ad3 and before. A field of a section that the experiment
 # does not have is left out.
 ADDED = {
@@ -20,12 +22,6 @@ ADDED = {
     'eval.rerank': 'log_odds',
 }
 _ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
-# Fields with another name now.
-RENAMED = {
-    'data.image_root': 'data.captions.image_root',
-    'train.microbatches': 'train.accumulate',
-    'init.weights': 'init_from',
-}
 
 
 def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -83,6 +83,21 @@ MISTAKES = [
     ('main', [f'{TINY}y', '--workdir=run'], 'error: no variant .tinyy. .* demo, own or tiny$'),
     ('main', [TINY, '--workdir=run', '--config.optim.lrr=1'], 'config.optim.lrr: .* mean lr?'),
     ('main', [TINY, '--workdir=run', '--config.optim.zzz=1'], "optim.zzz: .* no field 'zzz'$"),
+    (
+        'main',
+        [TINY, '--workdir=run', '--config.task.weights.itc=0', '--config.init.weights=a'],
+        '--config.init.weights: this field is init_from now',
+    ),
+    (
+        'preflight',
+        [*COMPLETE['preflight'], '--config.train.microbatches=2'],
+        '--config.train.microbatches: this field is train.accumulate now',
+    ),
+    (
+        'scenes',
+        [TINY, '--config.data.image_root', 'a'],
+        '--config.data.image_root: this field is data.captions.image_root now',
+    ),
     ('main', [TINY, '--workdir=run', '--config.optim.lr=fast'], 'config.optim.lr=fast'),
     ('main', ['--workdir=run', '--config.seed=1'], '--config=FILE must be given'),
     ('main', [TINY, '--wordkir=run'], "flag 'wordkir'. Did you mean: workdir"),

@@ -13,7 +13,7 @@ from semmim_jax.data import examples, pipeline
 from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
-from semmim_jax.data.unreadable import TooManyUnreadable
+from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
 from tests.data.unreadable import Broken, pictures
 
 BATCH = 12
@@ -339,20 +339,60 @@ class Pairs:
         return self.ids[index]
 
 
-@pytest.mark.parametrize('hosts', [1, 2])
-def test_eval_images_come_once_in_order_with_a_mask(data_config, hosts):
-    shares = [
-        list(
-            pipeline.eval_image_batches(
-                Pairs(), data_config, batch_size=4, process_index=p, process_count=hosts
-            )
-        )
-        for p in range(hosts)
-    ]
-    joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
-        for step in zip(*shares, strict=True)
-    ]
+def joined_batches(shares):
+    """The batches of all shares together: [b] of each are zeros but for the share's rows."""
+    joined = []
+    for parts in zip(*shares, strict=True):
+        assert all((part['valid'] == parts[0]['valid']).all() for part in parts)
+        sums = {name: sum(part[name] for part in parts) for name in parts[0]}
+        joined.append({**sums, 'valid': parts[0]['valid']})
+    return joined
+
+
+class Counted(Pairs):
+    """`Pairs` that knows which records were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+def test_a_process_reads_its_rows_of_evaluation_batches_only(data_config):
+    source = Counted()
+    list(pipeline.eval_image_batches(source, data_config, batch_size=2, rows=(1,)))
+    # The images are records 0, 1, 3, 5 and 6. Of the last batch, which has no row 1, record 6 tells
+    # the shapes.
+    assert sorted(source.read) == [1, 5, 6]
+
+
+def test_evaluation_reads_ahead_while_a_batch_is_in_use(data_config):
+    source, data_config.prefetch = Counted(), 2
+    found = pipeline.eval_image_batches(source, data_config, batch_size=1)
+    next(found)
+    deadline = time.monotonic() + 10
+    while len(source.read) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(source.read)[:3] == [0, 1, 3]
+    found.close()
+
+
+def test_an_unreadable_image_ends_an_evaluation(data_config, tmp_path):
+    source = pictures(tmp_path, data_config, {3})
+    with pytest.raises(UnreadableRecord, match='3.png: '):
+        list(pipeline.eval_image_batches(source, data_config, batch_size=2))
+
+
+@pytest.mark.parametrize('shares', [[None], [(0, 1), (2, 3)], [(0, 3), (1,), (2,)]])
+def test_eval_images_come_once_in_order_with_a_mask(data_config, shares):
+    joined = joined_batches(
+        [
+            pipeline.eval_image_batches(Pairs(), data_config, batch_size=4, rows=rows)
+            for rows in shares
+        ]
+    )
     assert [b['image'].shape for b in joined] == [(4, 64, 64, 3)] * 2
     ids = np.concatenate([b['image_id'][b['valid']] for b in joined])
     assert ids.tolist() == [7, 3, 9, 4, 5]
