@@ -1,6 +1,7 @@
 """The protocol of the pattern figures and its controls, on codes whose figures are known."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -54,6 +55,21 @@ def test_kmeans_finds_separate_blobs_and_is_seeded():
     assert clusterings.nmi(codes, truth) == pytest.approx(1)
     again = pattern_controls.kmeans_codes(points, num_clusters=4, seed=3)
     np.testing.assert_array_equal(codes, again)
+
+
+def test_kmeans_reaches_the_least_squares_of_all_partitions_of_a_line():
+    points = np.sort(np.random.default_rng(1).normal(size=14))
+    squares = lambda part: ((part - part.mean()) ** 2).sum()  # np.split: no part is empty
+    cuts = itertools.combinations(range(1, 14), 2)
+    least = min(sum(map(squares, np.split(points, cut))) for cut in cuts)
+    found = []
+    for seed in range(40):
+        codes = pattern_controls.kmeans_codes(100 + points[:, None], num_clusters=3, seed=seed)
+        parts = [points[codes == c] for c in range(3)]
+        found.append(sum(map(squares, parts)))
+        means = np.array([part.mean() for part in parts])  # each in the part of the nearest mean
+        np.testing.assert_array_equal(codes, np.abs(points[:, None] - means).argmin(1))
+    assert min(found) == pytest.approx(least) and np.median(found) < 1.5 * least
 
 
 def test_kmeans_uses_every_cluster_if_rows_differ():
