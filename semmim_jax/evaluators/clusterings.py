@@ -32,6 +32,12 @@ def nmi(codes: np.ndarray, labels: np.ndarray) -> float:
     return float(_normalised(_entropy(of_codes), _entropy(of_labels), _entropy(counts)))
 
 
+def table_nmi(table: np.ndarray) -> float:
+    """`nmi` of the items that a table counts, int [codes, labels], at least one in all."""
+    of_codes, of_labels = table.sum(axis=1), table.sum(axis=0)
+    return float(_normalised(_entropy(of_codes), _entropy(of_labels), _entropy(table)))
+
+
 def purity(codes: np.ndarray, labels: np.ndarray) -> float:
     """Share of items that carry the commonest label of their code; both int [m], m >= 1.
 
@@ -142,7 +148,7 @@ def other_image_mean(
         return float('nan')
     rng = np.random.default_rng(seed)
     return float(
-        np.mean([measure(codes[_derangement(rng, len(codes))], labels) for _ in range(rounds)])
+        np.mean([measure(codes[derangement(rng, len(codes))], labels) for _ in range(rounds)])
     )
 
 
@@ -171,19 +177,19 @@ def cross_image_agreement(codes: np.ndarray, labels: np.ndarray, images: np.ndar
     return agreeing / pairs if pairs else float('nan')
 
 
-def _pairs_across(groups: np.ndarray, images: np.ndarray) -> int:
-    """Twice the number of pairs of items of one group that come from different images."""
-    owner, _, counts = _count_pairs(groups, images)
-    sizes = np.bincount(owner, counts).astype(np.int64)
-    return int((sizes**2).sum() - (counts.astype(np.int64) ** 2).sum())
-
-
-def _derangement(rng: np.random.Generator, count: int) -> np.ndarray:
+def derangement(rng: np.random.Generator, count: int) -> np.ndarray:
     """A random cyclic permutation of `count` >= 2 items, int [count]: none stays in its place."""
     order = rng.permutation(count)
     source = np.empty(count, np.int64)
     source[order] = np.roll(order, 1)
     return source
+
+
+def _pairs_across(groups: np.ndarray, images: np.ndarray) -> int:
+    """Twice the number of pairs of items of one group that come from different images."""
+    owner, _, counts = _count_pairs(groups, images)
+    sizes = np.bincount(owner, counts).astype(np.int64)
+    return int((sizes**2).sum() - (counts.astype(np.int64) ** 2).sum())
 
 
 def _paired(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
