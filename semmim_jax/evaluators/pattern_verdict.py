@@ -143,8 +143,8 @@ def _difference(head: PatternRow, control: PatternRow, key: str) -> str:
     return f'{difference:+.3f}' + (' ± unknown' if unknown else f' ± {error:.3f}')
 
 
-def format_table(rows: Sequence[PatternRow]) -> str:
-    """A plain-text table, each head above its controls, with what the columns mean beneath.
+def format_table(rows: Sequence[PatternRow], *, notes: bool = True) -> str:
+    """A plain-text table, each head above its controls; with `notes` what the columns mean beneath.
 
     Figures that are unknown for all codings have no column.
     """
@@ -160,16 +160,16 @@ def format_table(rows: Sequence[PatternRow]) -> str:
         values = [getattr(row, key) for _, key in known]
         lines.append([codes, *('-' if math.isnan(x) else f'{x:.3f}' for x in values)])
     table = _aligned(header, rows, lines)
-    table += ['', NOTE] if len(known) > 1 else []
-    if not all(row.is_matched for row in rows):
+    table += ['', NOTE] if notes and len(known) > 1 else []
+    if notes and not all(row.is_matched for row in rows):
         table.append(UNMATCHED_NOTE)
     return '\n'.join(table)
 
 
-def format_differences(rows: Sequence[PatternRow]) -> str:
+def format_differences(rows: Sequence[PatternRow], *, notes: bool = True) -> str:
     """A plain-text table of what each head has more than its controls, with standard errors.
 
-    '' where nothing is compared: there are no labelled objects.
+    With `notes` it says beneath of what. '' where nothing is compared, without labelled objects.
     """
     heads = {row.reading: row for row in rows if row.is_head}
     if all(math.isnan(getattr(head, key)) for head in heads.values() for key in DECIDING_FIGURES):
@@ -182,7 +182,7 @@ def format_differences(rows: Sequence[PatternRow]) -> str:
         ]
         for row in rows
     ]
-    return '\n'.join([*_aligned(header, rows, lines), '', ERROR_NOTE])
+    return '\n'.join([*_aligned(header, rows, lines), *(['', ERROR_NOTE] if notes else [])])
 
 
 def _aligned(header: Sequence[str], rows: Sequence[PatternRow], lines: Sequence[Sequence[str]]):

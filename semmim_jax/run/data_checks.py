@@ -6,6 +6,7 @@ from typing import Any
 
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.evaluators import pattern_sets
 
 _LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation all are
 
@@ -45,6 +46,8 @@ def check_evaluation(config: Any, evaluators: Sequence[str]) -> None:
         missing, count = evaluation.missing_files()
         if missing:
             raise ValueError(_said('data.eval', missing, count))
+    if 'patterns' in evaluators:
+        pattern_sets.check(config)
     if 'captions' in evaluators and importlib.util.find_spec('pycocoevalcap') is None:
         raise ValueError(
             'captions are scored by pycocoevalcap: run  pip install semmim_jax[eval] , or give no '
