@@ -47,6 +47,7 @@ def resampled_gains(
     num_labels = int(label_ids.max()) + 1
     # Tables of code and label are counted at code * num_labels + label.
     offsets = [np.unique(x, return_inverse=True)[1].reshape(-1) * num_labels for x in codings]
+    sizes = [int(x.max()) + num_labels for x in offsets]
     inside = _in_image_gains(codings, labels, rng)  # [codings, i]
     known = ~np.isnan(inside)
     gains = np.full((draws, len(codings), len(GAINS)), np.nan)
@@ -63,11 +64,12 @@ def resampled_gains(
         other = chosen[clusterings.derangement(rng, images)][row] * patches + patch
         shuffled = rng.permutation(own)
         shown = label_ids[own]
-        for coding, of_code in enumerate(offsets):
-            value, *nulls = (
-                clusterings.table_nmi(_table(of_code[places] + shown, num_labels))
+        for coding, (of_code, size) in enumerate(zip(offsets, sizes, strict=True)):
+            tables = (
+                np.bincount(of_code[places] + shown, minlength=size).reshape(-1, num_labels)
                 for places in (own, shuffled, other)
             )
+            value, *nulls = map(clusterings.table_nmi, tables)
             draw[coding, :2] = value - np.array(nulls)
     return gains
 
@@ -105,9 +107,3 @@ def _in_image_gains(codings, labels, rng) -> np.ndarray:
         - clusterings.in_image_nmis(codes.reshape(-1)[places], labels)
     )
     return np.array([gain(codes) for codes in codings])
-
-
-def _table(keys: np.ndarray, num_labels: int) -> np.ndarray:
-    """Counts of code and label, [codes, labels], of keys code * num_labels + label."""
-    counts = np.bincount(keys)
-    return np.pad(counts, (0, -counts.size % num_labels)).reshape(-1, num_labels)

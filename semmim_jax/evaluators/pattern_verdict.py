@@ -127,11 +127,8 @@ def _is_close(head: PatternRow, control: PatternRow, key: str) -> bool:
 
 
 def _listed(head: PatternRow, control: PatternRow, keys: Sequence[str]) -> str:
-    return ', '.join(
-        f'{DECIDING_FIGURES[key]} ({getattr(head, key):.3f} against {getattr(control, key):.3f}, '
-        f'{_difference(head, control, key)})'
-        for key in keys
-    )
+    named = (f'{DECIDING_FIGURES[key]} ({_difference(head, control, key)})' for key in keys)
+    return ', '.join(named)
 
 
 def _difference(head: PatternRow, control: PatternRow, key: str) -> str:
