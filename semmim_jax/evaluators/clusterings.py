@@ -69,7 +69,10 @@ def in_image_nmis(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of `in_image_nmis` over images with at least two labels; NaN if there is none."""
+    """The mean of `in_image_nmis` over images with at least two labels; NaN if there is none.
+
+    See docs/method.md section 8.
+    """
     values = in_image_nmis(codes, labels)
     known = ~np.isnan(values)
     return float(values[known].mean()) if known.any() else float('nan')

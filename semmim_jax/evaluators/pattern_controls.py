@@ -10,7 +10,7 @@ import numpy as np
 _FITTED = 256  # rows a cluster that k-means moves its centres by ...
 _SEEDED = 8  # ... and that its first centres are drawn from
 _MOST_FITTED = 2**18
-_CHUNK = 2**22  # distances that are held at a time
+_CHUNK = 2**19  # distances that are held at a time: they stay in the cache
 
 
 def kmeans_codes(
@@ -46,7 +46,7 @@ def kmeans_codes(
     sample = features[rng.choice(len(features), count, replace=False)]  # [count, d]
     centres = _spread_centres(sample[: _SEEDED * num_clusters], num_clusters, rng)
     for _ in range(iterations):
-        codes, _ = _nearest(sample, centres)
+        codes = _nearest(sample, centres)
         sizes = np.bincount(codes, minlength=num_clusters)
         used = sizes > 0
         firsts = (np.cumsum(sizes) - sizes)[used]
@@ -112,30 +112,28 @@ def _spread_centres(rows: np.ndarray, count: int, rng: np.random.Generator) -> n
     return centres
 
 
-def _nearest(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centre of each row, int [m], and its squared distance, float [m]."""
+def _nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The nearest centre of each row, int [m]: of |x|^2 - 2 x c + |c|^2, |x|^2 does not matter."""
     codes = np.empty(len(rows), np.int64)
-    distances = np.empty(len(rows), np.float32)
     lengths = np.einsum('kd,kd->k', centres, centres)
+    scaled = -2 * centres.T
     size = max(1, _CHUNK // len(centres))
     for first in range(0, len(rows), size):
-        chunk = rows[first : first + size]
-        relative = lengths - 2 * (chunk @ centres.T)  # less the row's own length, [size, k]
-        best = relative.argmin(1)
-        codes[first : first + size] = best
-        least = np.take_along_axis(relative, best[:, None], 1)[:, 0]
-        distances[first : first + size] = least + np.einsum('md,md->m', chunk, chunk)
-    return codes, np.maximum(distances, 0)
+        distances = rows[first : first + size] @ scaled  # [size, k]
+        distances += lengths
+        codes[first : first + size] = distances.argmin(1)
+    return codes
 
 
 def _assign_without_empty(
     features: np.ndarray, centres: np.ndarray, rounds: int = 10
 ) -> np.ndarray:
     for _ in range(rounds):
-        codes, distances = _nearest(features, centres)
+        codes = _nearest(features, centres)
         empty = np.setdiff1d(np.arange(centres.shape[0]), codes)
         if not empty.size:
             break
+        distances = np.square(features - centres[codes]).sum(axis=1)
         farthest = np.argsort(-distances, kind='stable')[: empty.size]
         farthest = farthest[distances[farthest] > 0]
         if not farthest.size:

@@ -34,6 +34,8 @@ def pattern_sets(data: EvalData) -> list[PatternSet]:
     """That of data.eval with up to `eval.pattern_images` images, then those of `eval.pattern_sets`
     with up to `eval.pattern_set_images` each; of both 0 means all.
 
+    See docs/method.md section 8.
+
     A corpus with an option `eval_size` (config.data.CORPUS.eval_size) makes so many; of a list they
     are taken evenly.
 

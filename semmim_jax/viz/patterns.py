@@ -33,6 +33,8 @@ def most_used(codes: np.ndarray, count: int) -> list[int]:
 def most_on_objects(codes: np.ndarray, labels: np.ndarray, count: int, *, images: int) -> list[int]:
     """The `count` codes with the largest share of patches on objects, the largest first.
 
+    See docs/method.md section 8.
+
     The commonest codes are those of backgrounds. A code of few images says little: it comes after
     all that occur in at least `images`, or in half as many as the most widespread code if that is
     less. Of equals the lower code comes first.
