@@ -25,8 +25,12 @@ LABELLED = ('semantic', 'object_nmi_gain_other_image', 'cross_image')
 
 @pytest.fixture(scope='module')
 def model(special):
-    """The tiny model with random weights: the task, its parameters and `patterns`, jitted."""
-    task = Pretrain(get_config('tiny'), special)
+    """The tiny model, weights random and no words: the task, its parameters, `patterns` jitted."""
+    config = get_config('tiny')
+    config.task.weights.update(words=0.0, local=0.0)
+    kind = 'cross_attention'  # reads the caption's tokens, with no lexicon of its words
+    config.task.mim.update(masking='similarity', inject_student=kind, inject_teacher=kind)
+    task = Pretrain(config, special)
     shapes = nn.meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
     rng = np.random.default_rng(0)
 
@@ -50,7 +54,7 @@ def inputs(rows=4, seed=0):
 
 def test_the_random_head_is_the_same_for_every_batch(model):
     images, ids = inputs()
-    first, second = (model[2](images, ids, jax.random.key(n)) for n in (0, 1))
+    first, second = (model[2](images, ids, None, jax.random.key(n)) for n in (0, 1))
     assert (first['masked'] != second['masked']).any()  # the key does something
     for name in ('random_codes_with_text', 'random_codes_without_text'):
         np.testing.assert_array_equal(first[name], second[name])
@@ -61,7 +65,7 @@ def test_random_heads_read_what_the_heads_read(model):
     images, ids = inputs()
     other = inputs(seed=1)[1]
     key = jax.random.key(0)
-    found, retold = run(images, ids, key), run(images, other, key)
+    found, retold = run(images, ids, None, key), run(images, other, None, key)
     for head in ('codes', 'random_codes'):
         same = [
             np.array_equal(found[f'{head}_{x}_text'], retold[f'{head}_{x}_text'])
