@@ -20,7 +20,7 @@ class PatternSet:
 
     Attributes:
       name: '' for data.eval; of a further set the last part of its source: 'held_out_style' of
-        'emoji_scenes:held_out_style', 'val' of 'captions:data/val.json'.
+        'CORPUS:held_out_style', 'val' of 'captions:data/val.json'.
       data: the evaluation set.
       images: positions in the order of `data.image_batches`; None for all.
     """
