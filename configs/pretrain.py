@@ -222,6 +222,9 @@ def base() -> ml_collections.ConfigDict:
     evaluation.params = 'ema'  # or 'online'
     evaluation.batch_size = 256
     evaluation.k_test = 256  # candidates re-ranked by ITM
+    evaluation.pattern_images = 4000  # most of data.eval for the pattern table; 0: all
+    evaluation.pattern_sets = ()  # further sets for it, each as data.eval names one
+    evaluation.pattern_set_images = 1000  # most of each of them; 0: all
     evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
@@ -270,6 +273,8 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     )
     c.train.update(batch_size=64, steps=750, log_every=10, save_every=100, images_every=100)
     c.eval.update(batch_size=50, k_test=32)
+    held_out = 'concepts', 'combinations', 'style'
+    c.eval.pattern_sets = tuple(f'emoji_scenes:held_out_{what}' for what in held_out)
     return c
 
 
@@ -294,7 +299,7 @@ def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.task.update(queue_size=32, alpha_ramp_share=0.4, tau_teacher_share=0.4)
     c.optim.update(lr=1e-3, text_lr=1e-3, image_lr=1e-3, warmup_share=0.1)
     c.train.update(batch_size=32, steps=0, epochs=60.0, images_every=0)
-    c.eval.update(batch_size=16, k_test=16)
+    c.eval.update(batch_size=16, k_test=16, pattern_sets=())
     return c
 
 
@@ -309,7 +314,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.task.update(queue_size=32)
     c.task.mim.update(mask_temperature=0.05, attention_layer=1, injection_layers=2)
     c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)
-    c.eval.update(batch_size=8, k_test=4)
+    c.eval.update(batch_size=8, k_test=4, pattern_images=0, pattern_sets=())
     return c
 
 

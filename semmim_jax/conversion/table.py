@@ -118,7 +118,10 @@ def norm(ours: str, theirs: str) -> list[Entry]:
 
 def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Entry]:
     """A table below prefixes of both sides, its layers counted from `first`."""
-    join = lambda path: ours + path if isinstance(path, str) else tuple(ours + x for x in path)
+
+    def join(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return ours + path if isinstance(path, str) else tuple(ours + x for x in path)
+
     return [
         Entry(join(entry.ours), theirs + entry.theirs, entry.layout, entry.first + first)
         for entry in table

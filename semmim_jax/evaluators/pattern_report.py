@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from semmim_jax.evaluators import pattern_verdict, patterns
+from semmim_jax.evaluators.pattern_sets import PatternSet, pattern_sets
 from semmim_jax.evaluators.report import EvalData, Report, spread
 from semmim_jax.inference.predictor import to_host
 from semmim_jax.models.grounding import WORD_FIELDS, Words
@@ -20,27 +21,112 @@ HEAD_FIGURES = (
     'modal_share',
     'object_nmi_gain_shuffled',
     'object_nmi_gain_other_image',
+    'in_image_nmi_gain_shuffled',
     'in_image_nmi_gain_other_image',
     'cross_image',
 )
+SET_FIGURES = ('modal_share', *pattern_verdict.DECIDING_FIGURES)  # the same of a further set
 _FEATURES = 'features', 'features_with_text'
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
     """The pattern table of docs/method.md section 8, its verdict, and the pictures.
 
-    Figures: `codes`, `used_codes` (with text) and `images`; and with R 'told' or 'untold' (the head
-    with and without text) `R_semantic`, 1 or 0: the verdict, and `R_` with each of `HEAD_FIGURES`.
-    What needs patch labels is left out where it is not known. Details: `pattern_verdict.to_dict`.
+    Figures: `codes`, `used_codes` (with text) and `images`; `guidance`, the share of objects under
+    the mask over their share in the images; and with R 'told' or 'untold' (the head with and
+    without text) `R_semantic`, 1 or 0: the verdict, and `R_` with each of `HEAD_FIGURES`. Of each
+    further set of `config.eval.pattern_sets`, `SET/R_semantic` and `SET/R_` with each of
+    `SET_FIGURES`. What needs patch labels is left out where it is not known.
+
+    Details: `pattern_verdict.to_dict`, and under 'sets' the same of each further set, with its
+    number of images.
 
     Args:
       predict: 'patterns', see `tasks.pretrain.predict.pattern_fns`.
       data: the evaluation set; each image is read with its caption of `EvalData.pair_batches`.
     """
-    found, captions = _collect(predict, data)
+    main, *further = pattern_sets(data)
+    found, captions = _collect(predict, main.data, images=main.images)
     if not data.scores:
+        for further_set in further:
+            _collect(predict, further_set.data, images=further_set.images)
         return Report({})
-    codes = patterns.PatchCodes(
+    rows = patterns.evaluate_patterns(_patch_codes(found))
+    heads = [row for row in rows if row.is_head]
+    figures = {'used_codes': heads[0].codes, 'codes': int(found['num_codes'][0])}
+    figures['images'] = len(captions)
+    figures |= _guidance(found) | _head_figures(rows, HEAD_FIGURES)
+    chance = {'guidance': 1.0} if 'guidance' in figures else {}
+    for head in heads:
+        if not math.isnan(head.cross_image_chance):
+            chance[f'{head.reading}_cross_image'] = head.cross_image_chance
+    pictures = _draw(found, captions, main.data)
+    pictures['patterns'] = draw_clusters(
+        found['image'],
+        found['codes_with_text'],
+        found['scores'],
+        labels=found.get('labels'),
+        concepts=data.concepts,
+        attribution=data.attribution,
+    )
+    texts = _texts(rows)
+    details = pattern_verdict.to_dict(rows)
+    del found, captions
+    for further_set in further:
+        of_set, said, plain = _evaluate_set(predict, further_set)
+        figures |= of_set
+        texts += said
+        details.setdefault('sets', {})[further_set.name] = plain
+    return Report(figures, '\n\n'.join(texts), chance=chance, pictures=pictures, details=details)
+
+
+def _evaluate_set(
+    predict: Any, pattern_set: PatternSet
+) -> tuple[dict[str, float], list[str], dict]:
+    """Figures, texts and details of a further set; its text leaves out what decides nothing."""
+    found, captions = _collect(predict, pattern_set.data, images=pattern_set.images)
+    rows = patterns.evaluate_patterns(_patch_codes(found))
+    figures = {f'{pattern_set.name}/{k}': x for k, x in _head_figures(rows, SET_FIGURES).items()}
+    heading = f'Patterns of {pattern_set.name}, {len(captions):,} images'
+    texts = [heading, *_texts(rows, codings=('head', *pattern_verdict.DECIDING_CONTROLS))]
+    return figures, texts, {'images': len(captions)} | pattern_verdict.to_dict(rows)
+
+
+def _texts(
+    rows: Sequence[patterns.PatternRow], *, codings: Sequence[str] | None = None
+) -> list[str]:
+    """The tables and the verdict; tables of some codings only without their notes."""
+    shown = [row for row in rows if codings is None or row.coding in codings]
+    notes = codings is None
+    texts = [
+        pattern_verdict.format_table(shown, notes=notes),
+        pattern_verdict.format_differences(shown, notes=notes),
+        '\n'.join(pattern_verdict.verdict(rows)),
+    ]
+    return [text for text in texts if text]
+
+
+def _head_figures(rows: Sequence[patterns.PatternRow], keys: Sequence[str]) -> dict[str, float]:
+    """`R_semantic` and what is known of `R_KEY`, for each head."""
+    figures = {}
+    for head in (row for row in rows if row.is_head):
+        figures[f'{head.reading}_semantic'] = int(pattern_verdict.is_semantic(rows, head.reading))
+        values = {key: getattr(head, key) for key in keys}
+        figures |= {f'{head.reading}_{k}': x for k, x in values.items() if not math.isnan(x)}
+    return figures
+
+
+def _guidance(found: dict[str, np.ndarray]) -> dict[str, float]:
+    """Share of objects among masked patches over their share among all, where objects are known."""
+    if 'labels' not in found or not (found['labels'] > 0).any() or not found['masked'].any():
+        return {}
+    is_object = found['labels'] > 0
+    return {'guidance': float(is_object[found['masked']].mean() / is_object.mean())}
+
+
+def _patch_codes(found: dict[str, np.ndarray]) -> patterns.PatchCodes:
+    """What was collected of all images, as the protocol reads it."""
+    return patterns.PatchCodes(
         codes_with_text=found['codes_with_text'],
         codes_without_text=found['codes_without_text'],
         cls_codes=found['cls_codes'],
@@ -51,33 +137,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
         pixels=found['image'],
         labels=found.get('labels'),
         num_codes=int(found['num_codes'][0]),
-    )
-    rows = patterns.evaluate_patterns(codes)
-    heads = [row for row in rows if row.is_head]
-    figures = {'used_codes': heads[0].codes, 'codes': codes.num_codes, 'images': len(captions)}
-    chance = {}
-    for head in heads:
-        values = {key: getattr(head, key) for key in HEAD_FIGURES}
-        figures[f'{head.reading}_semantic'] = int(pattern_verdict.is_semantic(rows, head.reading))
-        figures |= {f'{head.reading}_{k}': x for k, x in values.items() if not math.isnan(x)}
-        if not math.isnan(head.cross_image_chance):
-            chance[f'{head.reading}_cross_image'] = head.cross_image_chance
-    return Report(
-        figures,
-        '\n'.join([pattern_verdict.format_table(rows), '', *pattern_verdict.verdict(rows)]),
-        chance=chance,
-        pictures=_draw(found, captions, data)
-        | {
-            'patterns': draw_clusters(
-                found['image'],
-                found['codes_with_text'],
-                found['scores'],
-                labels=found.get('labels'),
-                concepts=data.concepts,
-                attribution=data.attribution,
-            )
-        },
-        details=pattern_verdict.to_dict(rows),
+        word_codes=found.get('word_codes'),
     )
 
 

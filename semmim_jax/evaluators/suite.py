@@ -68,12 +68,14 @@ def run(names: tuple[str, ...], predict: Any, data: EvalData) -> dict[str, Repor
 
 def format_reports(reports: dict[str, Report]) -> str:
     """One table of all figures with chance beside each where it is known, then the texts."""
-    lines = [f'{"figure":46} {"value":>10} {"chance":>8}']
+    names = [f'{name}/{figure}' for name, report in reports.items() for figure in report.figures]
+    width = max(46, *map(len, names)) if names else 46
+    lines = [f'{"figure":{width}} {"value":>10} {"chance":>8}']
     for name, report in reports.items():
         for figure, value in report.figures.items():
             chance = report.chance.get(figure)
             beside = '' if chance is None else f'{chance:8.3f}'
-            lines.append(f'{name + "/" + figure:46} {value:10.4f} {beside:>8}')
+            lines.append(f'{name + "/" + figure:{width}} {value:10.4f} {beside:>8}')
     texts = [report.text for report in reports.values() if report.text]
     return '\n\n'.join(['\n'.join(lines), *texts])
 

@@ -32,7 +32,7 @@ def greedy_texts(
       special: of the tokenizer.
     """
 
-    def likeliest(logits, position):
+    def likeliest(logits: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
         return logits.argmax(-1), jax.nn.log_softmax(logits).max(-1)
 
     ids, log_p = _write(
@@ -75,7 +75,7 @@ def draw_texts(
     texts = rows * (1 + samples)
     noisy = jnp.arange(texts) % (1 + samples) > 0
 
-    def draw(logits, position):
+    def draw(logits: jax.Array, position: jax.Array) -> tuple[jax.Array, None]:
         logits = logits.at[:, never].set(-jnp.inf)
         noise = jax.random.gumbel(jax.random.fold_in(key, position), logits.shape)
         return (logits + jnp.where(noisy[:, None], noise, 0.0)).argmax(-1), None
@@ -103,7 +103,7 @@ def _write(
       choose: (logits [texts, v] float32, position) -> the token [texts], anything else.
     """
 
-    def step(state, position):
+    def step(state: _State, position: jax.Array) -> tuple[_State, tuple[jax.Array, Any]]:
         last, ended, cache = state
         logits, cache = next_logits(last, position, cache)
         token, beside = choose(logits.astype(jnp.float32), position)
@@ -111,4 +111,5 @@ def _write(
         return (token, ended | (token == special.sep), cache), (token, beside)
 
     start = jnp.full(texts, special.cls, jnp.int32), jnp.zeros(texts, bool), cache
-    return jax.lax.scan(step, start, jnp.arange(length))[1]
+    written: tuple[jax.Array, Any] = jax.lax.scan(step, start, jnp.arange(length))[1]
+    return written

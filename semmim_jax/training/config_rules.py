@@ -34,7 +34,7 @@ TABLE = (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
-        'ops rank rollbacks references no_repeat_ngram',
+        'ops rank rollbacks references no_repeat_ngram pattern_images pattern_set_images',
     ),
     ('a whole number from -1 to 2**31 - 1', lambda x: _whole(x, -1, MOST), 'min_length'),
     # What is unrolled.

@@ -20,6 +20,9 @@ ADDED = {
     'task.tau_teacher_share': 0.0,
     'task.decoding.no_repeat_ngram': 0,
     'eval.rerank': 'log_odds',
+    'eval.pattern_images': 0,
+    'eval.pattern_sets': (),
+    'eval.pattern_set_images': 0,
 }
 _ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
 
