@@ -273,6 +273,19 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return c
 
 
+def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The demo, smaller, with fewer concepts: a row of configs/ablation.py, minutes on one core."""
+    c = demo(c)
+    c.data.emoji_scenes.update(concepts=40, held_out_concepts=8, canvas=48)
+    c.data.image_size = 48
+    c.model.image.update(width=64, mlp_width=256)
+    c.model.text.update(width=64, mlp_width=256)
+    c.model.update(decoder_depth=1)
+    c.model.encoding.update(hidden=128)
+    c.train.update(batch_size=64, steps=500, save_every=100, images_every=0)
+    return c
+
+
 def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Your own pictures with captions, some hundred to some ten thousand: the demo's kind of model.
 
@@ -328,5 +341,6 @@ VARIANTS = {
     'large': large,
     'demo': demo,
     'own': own,
+    'study': study,
     'tiny': lambda c: tiny(demo(c)),
 }
