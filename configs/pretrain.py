@@ -28,7 +28,7 @@ def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
         )
     config = VARIANTS[name](base())
     if form:
-        small = name in ('demo', 'own')  # where masks by similarity find no objects
+        small = name in ('demo', 'study', 'own')  # where masks by similarity find no objects
         literal(config, masking='cross_attention' if small else 'similarity')
     return config
 
