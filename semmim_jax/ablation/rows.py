@@ -46,11 +46,7 @@ class Training(NamedTuple):
         Raises:
           ValueError: a line that names what is wrong with the config or a field.
         """
-        try:
-            found = read_config(self.words)
-        except ValueError as error:
-            raise ValueError(f'{self.name}: {error}') from None
-        return dict(_flat(found.to_dict()))
+        return dict(_flat(read_config(self.words).to_dict()))
 
 
 def read_rows(study: Any, *, given: Sequence[str] = ()) -> dict[str, Row]:
