@@ -223,6 +223,8 @@ def base() -> ml_collections.ConfigDict:
     evaluation.batch_size = 256
     evaluation.k_test = 256  # candidates re-ranked by ITM
     evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
+    evaluation.probe_source = ''  # images with patch labels to fit probes of features on; '': none
+    evaluation.probe_images = 500  # the first of them
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
     c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole
@@ -283,6 +285,7 @@ def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.update(decoder_depth=1)
     c.model.encoding.update(hidden=128)
     c.train.update(batch_size=64, steps=500, save_every=100, images_every=0)
+    c.eval.update(probe_source='emoji_scenes:train')
     return c
 
 

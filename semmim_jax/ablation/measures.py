@@ -57,7 +57,9 @@ def _patterns(reading: str, how: str) -> tuple[Measure, ...]:
             figure('in_image_nmi_gain_other_image'),
             "in-image NMI less that of another image's codes",
         ),
-        Measure('across', figure('cross_image'), 'same code, other image: share with the same label'),
+        Measure(
+            'across', figure('cross_image'), 'same code, other image: share with the same label'
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections.abc import Mapping
 
 from semmim_jax.ablation.measures import MEASURES
 from semmim_jax.ablation.table import Table
@@ -19,16 +20,23 @@ def draw_table(table: Table, folder: pathlib.Path) -> list[pathlib.Path]:
         paths += _draw(table, panels, group, folder / f'{file}.png')
         panels = {m.name: _differences(table, m.figure) for m in measures}
         title = f'{group}: difference to the row of reference at equal steps'
-        paths += _draw(table, panels, title, folder / f'{file}_differences.png')
+        paths += _draw(table, panels, title, folder / f'{file}_differences.png', zero=True)
     return paths
 
 
-def _draw(table: Table, panels, title: str, path: pathlib.Path) -> list[pathlib.Path]:
+def _draw(
+    table: Table,
+    panels: Mapping[str, Mapping[str, Bar]],
+    title: str,
+    path: pathlib.Path,
+    *,
+    zero: bool = False,
+) -> list[pathlib.Path]:
     panels = {name: bars for name, bars in panels.items() if bars}
     rows = [row for row in table.results if any(row in bars for bars in panels.values())]
     if not rows:
         return []
-    return [draw_intervals(panels, rows=rows, title=title, note=_NOTE, path=path)]
+    return [draw_intervals(panels, rows=rows, title=title, note=_NOTE, zero=zero, path=path)]
 
 
 def _means(table: Table, figure: str) -> dict[str, Bar]:

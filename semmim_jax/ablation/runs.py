@@ -85,7 +85,9 @@ def launch(training: Training, lock: Lock, *, cache: pathlib.Path) -> int:
 
 def last_line(folder: pathlib.Path) -> str:
     """The last line of the log, which says why a training failed."""
-    lines = (folder / LOG).read_text(errors='replace').split('\n') if (folder / LOG).exists() else []
+    lines = (
+        (folder / LOG).read_text(errors='replace').split('\n') if (folder / LOG).exists() else []
+    )
     return next((line.strip() for line in reversed(lines) if line.strip()), 'nothing was printed')
 
 

@@ -145,9 +145,7 @@ def write_table(table: Table, out: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def _result(
-    row: Row, ours: Mapping[int, Measured], theirs: Mapping[int, Measured]
-) -> Result:
+def _result(row: Row, ours: Mapping[int, Measured], theirs: Mapping[int, Measured]) -> Result:
     both = [seed for seed in ours if seed in theirs]
     differences = {seed: _less(ours[seed].figures, theirs[seed].figures) for seed in both}
     steps, at_time = {}, {}

@@ -20,6 +20,7 @@ class EvalData:
       settings: `config.eval`.
       make_example: of `data.rows`, for the inputs of `record_batches`.
       labels: what the task chooses from, in the order of its classes.
+      fit: images to fit probes on; None where there are none.
     """
 
     source: Any
@@ -28,6 +29,7 @@ class EvalData:
     settings: Any
     make_example: Any = None
     labels: tuple[str, ...] = ()
+    fit: 'EvalData | None' = None
 
     @property
     def attribution(self) -> str:
@@ -89,7 +91,7 @@ class EvalData:
         source = self.source
         if images is not None:
             records = pipeline.unique_images(source)
-            source = _Records(source, [records[i] for i in images])
+            source = Records(source, [records[i] for i in images])
         image_batches = pipeline.eval_image_batches(source, self.data, batch_size=size)
         for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
             shown = captions[number * size : (number + 1) * size]
@@ -102,7 +104,7 @@ class EvalData:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Records:
+class Records:
     """Some records of a source, as far as `pipeline.eval_image_batches` asks."""
 
     source: Any

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.evaluators import pattern_report, suite, training_losses
-from semmim_jax.evaluators.report import EvalData
+from semmim_jax.evaluators.report import EvalData, Records
 from semmim_jax.inference.predictor import Predictor
 from semmim_jax.run.data_checks import check_evaluation
 from semmim_jax.tasks.registry import find_task
@@ -59,7 +59,14 @@ class Evaluation:
     ):
         self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
         source = sources.make_source(config.data.eval, config.data)
-        self._data = EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
+        fit = None
+        if config.eval.probe_source:
+            known = sources.make_source(config.eval.probe_source, config.data)
+            known = Records(known, range(min(len(known), config.eval.probe_images)))
+            fit = EvalData(known, tokenizer, config.data, config.eval)
+        self._data = EvalData(
+            source, tokenizer, config.data, config.eval, make_example, labels, fit
+        )
         self._predictor = Predictor(task.predict_fns(), None, mesh)
 
     def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:

@@ -18,6 +18,8 @@ ADDED = {
     'task.tau_teacher_share': 0.0,
     'task.decoding.no_repeat_ngram': 0,
     'eval.rerank': 'log_odds',
+    'eval.probe_source': '',
+    'eval.probe_images': 500,
 }
 _ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
 # Fields with another name now.

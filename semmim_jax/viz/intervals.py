@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
 from semmim_jax.viz import figure
 
@@ -30,6 +31,7 @@ def draw_intervals(
     rows: Sequence[str],
     title: str,
     note: str,
+    zero: bool = False,
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
     """A panel a measure, a line a row.
@@ -38,6 +40,7 @@ def draw_intervals(
       panels: measure -> row -> what is drawn; a row that a panel lacks has an empty line.
       rows: names, from the top.
       title, note: of the sheet.
+      zero: marks zero, for differences.
       path: a .png to write.
 
     Returns:
@@ -57,12 +60,14 @@ def draw_intervals(
         left = figure.MARGIN + names + number * (PANEL + GAP)
         sheet.text(measure, left=left, top=sheet.top, color=figure.FAINT)
         axes = sheet.panel(left=left, top=sheet.top + head, width=PANEL, height=height)
-        _draw(axes, [bars.get(row) for row in rows])
+        _draw(axes, [bars.get(row) for row in rows], zero=zero)
     return figure.finish(sheet.figure, path)
 
 
-def _draw(axes, bars: Sequence[Bar | None]) -> None:
+def _draw(axes: Axes, bars: Sequence[Bar | None], *, zero: bool) -> None:
     with matplotlib.rc_context(figure.STYLE):
+        if zero:
+            axes.axvline(0, color=figure.FAINT, linewidth=0.8, zorder=0)
         for place, bar in enumerate(bars):
             axes.axhline(place, color=figure.LINE, linewidth=0.4, zorder=0)
             if bar is None:
