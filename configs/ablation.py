@@ -1,14 +1,14 @@
 """The study: what each part of the method is worth (docs/ablation.md).
 
-Paper:     section 5.3 ablates targets, injection and masks at full size; these rows ask the same and
-           more of a small model.
+Paper:     it ablates targets, injection and masks at full size; these rows ask the same and more of
+           a small model.
 Command:   python -m semmim_jax.ablate --rows=all --seeds=0,1,2 --out=runs/ablation
-Hardware:  any number of cores or machines that share the folder; minutes a row and seed on one core.
+Hardware:  any number of cores or machines that share the folder; minutes a row and seed on a core.
 Expect:    docs/ablation.md
 
-A row is a config, what it changes, the row that it is compared with ('': the row above it), and what
-it is for. NAME-literal configs are the paper's description; without it words are injected, and the
-losses of words and of local agreement are on.
+A row is a config, what it changes, the row that it is compared with ('': the row above it), and
+what it is for. NAME-literal configs are the paper's description; without it words are injected, and
+the losses of words and of local agreement are on.
 """
 
 import ml_collections

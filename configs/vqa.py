@@ -59,8 +59,8 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         _answer(c)
         return c
     raise ValueError(
-        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, study, easy, own or '
-        'tiny'
+        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, study, easy, own '
+        'or tiny'
     )
 
 

@@ -1,8 +1,8 @@
 """A lock file a training: workers of any number of machines share the folder of a study.
 
-The holder writes its machine and processes into the file and touches it while it works. A file whose
-holder died is stale: on the holder's machine that is seen at once, elsewhere once it was not touched
-for `STALE_SECONDS`.
+The holder writes its machine and processes into the file and touches it while it works. A file
+whose holder died is stale: on the holder's machine that is seen at once, elsewhere once it was not
+touched for `STALE_SECONDS`.
 """
 
 import json
