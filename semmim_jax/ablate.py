@@ -34,6 +34,8 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say; a user's mistake ends in one line, not in a traceback."""
     try:
         failed = _run(pathlib.Path(_OUT.value))
+    except KeyboardInterrupt:
+        sys.exit('interrupted: the training is saved, and this command resumes it')
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise

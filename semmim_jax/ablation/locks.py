@@ -47,12 +47,22 @@ class Lock:
         self._draft.replace(self._path)
 
     def touch(self) -> None:
-        """Says that the holder lives."""
+        """Says that the holder lives.
+
+        Raises:
+          OSError: another worker has taken the lock over, as after a long sleep of this machine.
+        """
+        if not self._is_mine():
+            raise OSError(f'{self._path}: another worker has taken this training over')
         os.utime(self._path)
 
     def release(self) -> None:
-        """Gives the lock up."""
-        self._path.unlink(missing_ok=True)
+        """Gives the lock up, if it still is this worker's."""
+        if self._is_mine():
+            self._path.unlink(missing_ok=True)
+
+    def _is_mine(self) -> bool:
+        return (_read(self._path) or {}).get('id') == _me()
 
     def _write_draft(self) -> None:
         holder = {'host': socket.gethostname(), 'processes': self._processes, 'id': _me()}

@@ -90,6 +90,8 @@ class Worker:
         folder = unit[0].folder
         for training, config in zip(unit, configs):
             runs.check_record(training, config)
+            if not config['data.eval']:
+                raise ValueError("data.eval is '': a study is made of evaluations")
         if all(runs.is_finished(training.folder) for training in unit):
             return
         folder.mkdir(parents=True, exist_ok=True)

@@ -72,6 +72,17 @@ def test_a_lock_of_another_machine_counts_while_it_is_touched(tmp_path):
     assert Lock(path).acquire()
 
 
+def test_a_lock_that_was_taken_over_is_neither_touched_nor_removed(tmp_path):
+    path = tmp_path / 'lock'
+    lock = Lock(path)
+    assert lock.acquire()
+    held_by(path, host='elsewhere', process=1)
+    with pytest.raises(OSError, match='another worker has taken'):
+        lock.touch()
+    lock.release()
+    assert json.loads(path.read_text())['host'] == 'elsewhere'
+
+
 def test_a_damaged_lock_is_held_until_it_is_old(tmp_path):
     path = tmp_path / 'lock'
     path.write_text('{')
