@@ -18,32 +18,37 @@ class Measure(NamedTuple):
     Attributes:
       name: for people, in a column.
       figure: EVALUATOR.FIGURE of results.json: results[EVALUATOR]['figures'][FIGURE].
-      about: what it is, for the page.
-      higher_is_better: None where neither direction is.
+      about: what it is.
       stage: folder of the training that has it, '' for the first.
     """
 
     name: str
     figure: str
     about: str
-    higher_is_better: bool | None = True
     stage: str = ''
 
 
-def _retrieval(evaluator: str, kind: str) -> tuple[Measure, ...]:
+SETS = {  # further evaluation sets, by the last part of their source
+    'held-out concepts': 'held_out_concepts/',
+    'held-out combinations': 'held_out_combinations/',
+    'held-out style': 'held_out_style/',
+}
+
+
+def _retrieval(prefix: str = '') -> tuple[Measure, ...]:
     sides = {'TR': ('tr', 'image to text'), 'IR': ('ir', 'text to image')}
     return tuple(
-        Measure(f'{side} {by}', f'{evaluator}.{key}@1_{suffix}', f'{about} R@1, {how}{kind}')
+        Measure(f'{side} {by}', f'retrieval.{prefix}{key}@1_{suffix}', f'{about} R@1, {how}')
         for by, suffix, how in (('ITC', 'itc', 'by ITC'), ('ITM', 'itm', 're-ranked by ITM'))
         for side, (key, about) in sides.items()
     )
 
 
-def _patterns(reading: str, how: str) -> tuple[Measure, ...]:
-    figure = lambda name: f'patterns.{reading}_{name}'
+def _patterns(reading: str, prefix: str = '') -> tuple[Measure, ...]:
+    figure = lambda name: f'patterns.{prefix}{reading}_{name}'
     return (
-        Measure('semantic', figure('semantic'), f'verdict on the codes {how}: 1 or 0'),
-        Measure('modal', figure('modal_share'), 'share of the commonest code of an image', False),
+        Measure('semantic', figure('semantic'), 'verdict on the codes: 1 or 0'),
+        Measure('modal', figure('modal_share'), 'share of the commonest code of an image'),
         Measure(
             'NMI', figure('object_nmi_gain_shuffled'), 'object NMI less that of shuffled patches'
         ),
@@ -65,20 +70,18 @@ def _patterns(reading: str, how: str) -> tuple[Measure, ...]:
 
 # Groups of measures, a table each.
 MEASURES: dict[str, tuple[Measure, ...]] = {
-    'Retrieval': _retrieval('retrieval', ''),
-    'Retrieval, held-out concepts': _retrieval('retrieval@held_out_concepts', ', new concepts'),
-    'Retrieval, held-out combinations': _retrieval(
-        'retrieval@held_out_combinations', ', new combinations'
-    ),
-    'Retrieval, held-out style': _retrieval('retrieval@held_out_style', ', the other style'),
+    'Retrieval': _retrieval(),
+    **{f'Retrieval, {name}': _retrieval(prefix) for name, prefix in SETS.items()},
     'Matching and language': (
         Measure('ITM', 'losses.itm_accuracy', 'accuracy of ITM'),
         Measure('MLM', 'losses.mlm_accuracy', 'accuracy of MLM'),
         Measure('VQA', 'answers.accuracy', 'VQA accuracy after fine-tuning', stage=FINE_TUNED),
-        Measure('guidance', 'losses.guidance', 'share of objects in masks over chance', None),
+        Measure('guidance', 'losses.guidance', 'share of objects in masks over chance'),
     ),
-    'Codes with text': _patterns('told', 'with text'),
-    'Codes without text': _patterns('untold', 'without text'),
+    'Codes with text': _patterns('told'),
+    **{f'Codes with text, {name}': _patterns('told', prefix) for name, prefix in SETS.items()},
+    'Codes without text': _patterns('untold'),
+    **{f'Codes without text, {name}': _patterns('untold', prefix) for name, prefix in SETS.items()},
     'Patch features and grounding': (
         Measure('k-NN', 'probes.knn_accuracy', "k-NN of patch features: the object's concept"),
         Measure('linear', 'probes.linear_accuracy', 'linear probe of the same'),

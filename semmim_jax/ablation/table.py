@@ -107,7 +107,8 @@ def to_json(table: Table) -> dict[str, Any]:
             'steps_at_equal_time': {str(s): x for s, x in result.steps_at_time.items()},
             'seeds': {str(s): dict(m.figures) for s, m in table.measured[name].items()},
         }
-    return {'interval': METHOD, 'commits': list(table.commits), 'rows': rows}
+    measures = {figure: measure.about for figure, measure in ALL.items()}
+    return {'interval': METHOD, 'measures': measures, 'commits': list(table.commits), 'rows': rows}
 
 
 def to_markdown(table: Table) -> str:
@@ -129,7 +130,8 @@ def to_markdown(table: Table) -> str:
         if not known:
             lines += ['', f'**{group}**: -']
             continue
-        lines += ['', f'**{group}**', '', *_figures(table, known, 'means')]
+        legend = '; '.join(f'{m.name}: {m.about}' for m in known)
+        lines += ['', f'**{group}**. {legend}.', '', *_figures(table, known, 'means')]
         for title, which in (('steps', 'differences'), ('time', 'at_time')):
             if any(getattr(r, which) for r in table.results.values()):
                 lines += ['', f'{group}, difference at equal {title}:', '']
