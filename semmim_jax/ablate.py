@@ -65,7 +65,7 @@ def _run(out: pathlib.Path) -> bool:
         from semmim_jax.ablation.plots import draw_table
         from semmim_jax.ablation.table import read_table, to_markdown, write_table
 
-        table = read_table({row.name: row for row in chosen}, seeds, out=out)
+        table = read_table(rows, seeds, out=out, shown=[row.name for row in chosen])
         print(to_markdown(table))
         for path in [*write_table(table, out), *draw_table(table, out / 'plots')]:
             print(f'wrote {path}')

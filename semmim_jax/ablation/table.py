@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from semmim_jax.ablation.intervals import LEVEL, Interval, interval
@@ -61,32 +61,41 @@ class Table(NamedTuple):
     commits: tuple[str, ...]
 
 
-def read_table(rows: Mapping[str, Row], seeds: Sequence[int], *, out: pathlib.Path) -> Table:
+def read_table(
+    rows: Mapping[str, Row],
+    seeds: Sequence[int],
+    *,
+    out: pathlib.Path,
+    shown: Collection[str] | None = None,
+) -> Table:
     """Reads every finished training of some rows and seeds.
 
     Args:
       rows: all rows of the study.
       seeds: of the table.
       out: the study's folder.
+      shown: names of the rows of the table, whose rows of reference are read as well; None: all.
 
     Raises:
       ValueError: no training is finished.
     """
+    shown = rows if shown is None else shown
+    wanted = {*shown, *(rows[name].against for name in shown)}
     measured: dict[str, dict[int, Measured]] = {name: {} for name in rows}
     commits = set()
     for row in rows.values():
-        for seed in seeds:
+        for seed in seeds if row.name in wanted else ():
             folder = training(row, seed, out=out).folder
             if is_finished(folder):
                 measured[row.name][seed] = read_measured(folder)
                 commits.add(read_json(folder / RECORD).get('commit', 'unknown'))
-    if not commits:
-        raise ValueError(f'{out} has no finished training of these rows and seeds')
     results = {
         name: _result(row, measured[name], measured.get(row.against, {}))
         for name, row in rows.items()
-        if measured[name]
+        if name in shown and measured[name]
     }
+    if not results:
+        raise ValueError(f'{out} has no finished training of these rows and seeds')
     return Table(results, measured, tuple(sorted(commits)))
 
 

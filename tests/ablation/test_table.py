@@ -97,6 +97,13 @@ def test_only_seeds_of_both_rows_are_paired(study):
     assert pixel.differences[IR].mean == pytest.approx(0.015)
 
 
+def test_a_row_is_compared_with_its_reference_where_only_the_row_is_shown(study):
+    rows, out = study
+    table = read_table(rows, [0, 1, 2], out=out, shown=['pixel'])
+    assert list(table.results) == ['pixel']
+    assert table.results['pixel'].differences[IR].mean == pytest.approx(0.03)
+
+
 def test_the_page_says_what_is_missing_and_marks_what_excludes_zero(study):
     rows, out = study
     for seed, value in enumerate((0.4, 0.41, 0.42)):
