@@ -53,9 +53,9 @@ def write_record(training: Training, config: dict[str, Any]) -> None:
 
 
 def command(training: Training) -> list[str]:
-    """The command line of a training."""
-    words = ['-m', 'semmim_jax.main', *training.words, f'--workdir={training.folder}']
-    return [sys.executable, *words]
+    """The command line of a training: one process, also where Slurm has started several workers."""
+    words = [*training.words, f'--workdir={training.folder}', '--distributed=off']
+    return [sys.executable, '-m', 'semmim_jax.main', *words]
 
 
 def launch(training: Training, lock: Lock, *, cache: pathlib.Path) -> int:

@@ -146,6 +146,14 @@ def test_parts_are_disjoint_and_whole(tmp_path):
             part_of(of, wrong, environment={})
 
 
+def test_workers_that_slurm_started_together_train_apart(tmp_path):
+    (unit, _) = units(tmp_path)
+    assert runs.command(unit[0]) == [
+        *(sys.executable, '-m', 'semmim_jax.main', *unit[0].words),
+        *(f'--workdir={tmp_path / "out" / "plain" / "0"}', '--distributed=off'),
+    ]
+
+
 def test_a_training_has_the_cache_of_the_study_and_its_own_log(tmp_path, monkeypatch):
     monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
     (unit, _) = units(tmp_path)
