@@ -278,7 +278,9 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The demo, smaller, with fewer concepts: a row of configs/ablation.py, minutes on one core."""
     c = demo(c)
-    c.data.emoji_scenes.update(concepts=40, held_out_concepts=8, max_objects=2, canvas=48)
+    c.data.emoji_scenes.update(
+        concepts=40, held_out_concepts=8, max_objects=2, canvas=48, eval_size=250
+    )
     c.data.image_size = 48
     c.data.max_tokens = 14  # the longest caption has 13
     c.model.image.update(width=64, mlp_width=256)
@@ -286,8 +288,8 @@ def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.update(decoder_depth=1)
     c.model.encoding.update(hidden=128)
     c.task.update(queue_size=48, alpha_ramp_steps=200)
-    c.train.update(batch_size=48, steps=500, save_every=100, images_every=0)
-    c.eval.update(probe_source='emoji_scenes:train')
+    c.train.update(batch_size=48, steps=400, save_every=100, images_every=0)
+    c.eval.update(every=100, k_test=16, probe_source='emoji_scenes:train')
     return c
 
 
