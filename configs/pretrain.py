@@ -28,7 +28,7 @@ def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
         )
     config = VARIANTS[name](base())
     if form:
-        small = name in ('demo', 'own')  # where masks by similarity find no objects
+        small = name in ('demo', 'study', 'own')  # where masks by similarity find no objects
         literal(config, masking='cross_attention' if small else 'similarity')
     return config
 
@@ -226,6 +226,8 @@ def base() -> ml_collections.ConfigDict:
     evaluation.pattern_sets = ()  # further sets for it, each as data.eval names one
     evaluation.pattern_set_images = 1000  # most of each of them; 0: all
     evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
+    evaluation.probe_source = ''  # images with patch labels to fit probes of features on; '': none
+    evaluation.probe_images = 500  # the first of them
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
     c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole
@@ -275,6 +277,24 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.eval.update(batch_size=50, k_test=32)
     held_out = 'concepts', 'combinations', 'style'
     c.eval.pattern_sets = tuple(f'emoji_scenes:held_out_{what}' for what in held_out)
+    return c
+
+
+def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The demo, smaller, with fewer concepts: a row of configs/ablation.py, minutes on one core."""
+    c = demo(c)
+    c.data.emoji_scenes.update(
+        concepts=40, held_out_concepts=8, max_objects=2, canvas=48, eval_size=250
+    )
+    c.data.image_size = 48
+    c.data.max_tokens = 14  # the longest caption has 13
+    c.model.image.update(width=64, mlp_width=256)
+    c.model.text.update(width=64, mlp_width=256)
+    c.model.update(decoder_depth=1)
+    c.model.encoding.update(hidden=128)
+    c.task.update(queue_size=48, alpha_ramp_steps=200)
+    c.train.update(batch_size=48, steps=400, save_every=100, images_every=0)
+    c.eval.update(every=100, k_test=16, probe_source='emoji_scenes:train')
     return c
 
 
@@ -333,5 +353,6 @@ VARIANTS = {
     'large': large,
     'demo': demo,
     'own': own,
+    'study': study,
     'tiny': lambda c: tiny(demo(c)),
 }

@@ -18,7 +18,7 @@ FLOORS = (
     ('tasks',),
     ('planning', 'conversion', 'inference'),
     ('evaluators',),
-    ('run',),
+    ('run', 'ablation'),
     ('',),  # the commands
 )
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}

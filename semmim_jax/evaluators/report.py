@@ -26,6 +26,7 @@ class EvalData:
       rows: of each batch, those whose images this process reads, the others being zeros; None: all.
       whole: arrays with these rows -> the same with all rows, on every process.
       scores: whether this is the process that scores, clusters and draws.
+      fit: images to fit probes on; None where there are none.
     """
 
     source: Any
@@ -37,6 +38,7 @@ class EvalData:
     rows: Collection[int] | None = None
     whole: Callable[[Any], Any] = lambda arrays: arrays
     scores: bool = True
+    fit: 'EvalData | None' = None
 
     @property
     def attribution(self) -> str:
@@ -107,7 +109,7 @@ class EvalData:
         source = self.source
         if images is not None:
             records = pipeline.unique_images(source)
-            source = _Records(source, [records[i] for i in images])
+            source = Records(source, [records[i] for i in images])
         image_batches = pipeline.eval_image_batches(
             source, self.data, batch_size=size, rows=self.rows
         )
@@ -122,7 +124,7 @@ class EvalData:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Records:
+class Records:
     """Some records of a source, as far as `pipeline.eval_image_batches` asks."""
 
     source: Any
@@ -135,6 +137,7 @@ class _Records:
         return self.source[self.positions[index]]
 
     def image_id(self, index: int) -> int:
+        """The image id of record `index`."""
         return self.source.image_id(self.positions[index])
 
 

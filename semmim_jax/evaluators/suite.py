@@ -8,7 +8,7 @@ from typing import Any
 
 import PIL.Image
 
-from semmim_jax.evaluators import losses, pattern_report, retrieval, texts
+from semmim_jax.evaluators import grounding, losses, pattern_report, probes, retrieval, texts
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.viz.curves import draw_curves
 
@@ -16,6 +16,8 @@ EVALUATORS = {
     'losses': losses.evaluate,
     'retrieval': retrieval.evaluate,
     'patterns': pattern_report.evaluate,
+    'grounding': grounding.evaluate,
+    'probes': probes.evaluate,
     'captions': texts.evaluate_captions,
     'answers': texts.evaluate_answers,
     'labels': texts.evaluate_labels,

@@ -1,5 +1,6 @@
 """Evaluation of a run: of its states while it trains, or of a workdir by itself."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -9,9 +10,10 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
+from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.evaluators import pattern_report, suite, training_losses
-from semmim_jax.evaluators.report import EvalData
+from semmim_jax.evaluators.report import EvalData, Records
 from semmim_jax.inference.predictor import Predictor
 from semmim_jax.run.data_checks import open_evaluation
 from semmim_jax.tasks.registry import find_task
@@ -57,17 +59,22 @@ class Evaluation:
     ):
         self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
         self._predictor = Predictor(task.predict_fns(), None, mesh)
-        self._data = EvalData(
-            source,
-            tokenizer,
-            config.data,
-            config.eval,
-            make_example,
-            labels,
+        open_data = functools.partial(
+            EvalData,
+            tokenizer=tokenizer,
+            data=config.data,
+            settings=config.eval,
+            make_example=make_example,
+            labels=labels,
             rows=rows_here(mesh, config.eval.batch_size),
             whole=self._predictor.whole,
             scores=jax.process_index() == 0,
         )
+        fit = None
+        if config.eval.probe_source:
+            known = sources.make_source(config.eval.probe_source, config.data)
+            fit = open_data(Records(known, range(min(len(known), config.eval.probe_images))))
+        self._data = open_data(source, fit=fit)
 
     def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Prints the table of all figures; writes results.json, pictures and scalars.

@@ -28,7 +28,7 @@ TABLE = (
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
         'max_words max_pixels max_masked block_min_patches min_answer_count images beams '
-        'max_length max_skipped_in_a_row samples vocab_min_count',
+        'max_length max_skipped_in_a_row samples vocab_min_count probe_images',
     ),
     (
         'a whole number from 0 to 2**31 - 1',

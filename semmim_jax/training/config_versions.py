@@ -23,6 +23,18 @@ ADDED = {
     'eval.pattern_images': 0,
     'eval.pattern_sets': (),
     'eval.pattern_set_images': 0,
+    'eval.probe_source': '',
+    'eval.probe_images': 500,
+    'data.match_views': False,
+    'data.lexicon': {'captions': 0, 'npmi': 0.8, 'min_count': 5, 'max_tokens': 4},
+    'task.weights.words': 0.0,
+    'task.weights.local': 0.0,
+    'task.mim.word_temperature': 0.05,
+    'task.mim.word_rarity': 1.0,
+    'task.mim.word_scale': 2.0,
+    'task.mim.word_pool': 0.1,
+    'task.mim.word_logit_scale': 20.0,
+    'task.mim.lexicon_size': 0,
 }
 _ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
 

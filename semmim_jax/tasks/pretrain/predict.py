@@ -52,6 +52,16 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     return {name: _applied(fn, model) for name, fn in fns.items()}
 
 
+def patch_fns(model: SemMIM) -> dict[str, Callable[..., Any]]:
+    """Functions for probes.
+
+    Returns:
+      patches: images uint8 [b, s, s, 3] -> features of the image tower float32 [b, n, d].
+    """
+    features = lambda model, images: model.encode_image(images)[:, 1:].astype(jnp.float32)
+    return {'patches': _applied(features, model)}
+
+
 def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     """Functions for the quality of patterns (docs/method.md section 8) and the picture of the mask.
 

@@ -46,12 +46,15 @@ class Pretrain(Task):
         self.model = SemMIM(config.model)
         self.max_tokens = config.data.max_tokens
         self.max_word_tokens = config.data.lexicon.max_tokens
+        self.probes = bool(config.eval.probe_source)
 
     @property
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators that apply."""
         semantic = self.plan.masks and self.plan.config.mim.target.startswith('semantic')
-        return ('losses', 'retrieval', 'patterns') if semantic else ('losses', 'retrieval')
+        by_codes = ('patterns',) if semantic else ()
+        by_words = ('grounding',) if semantic and self.plan.reads_words else ()
+        return ('losses', 'retrieval', *by_codes, *by_words, *(('probes',) * self.probes))
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -132,6 +135,7 @@ class Pretrain(Task):
         fns = {'losses': self._losses}
         fns |= predict.retrieval_fns(self.model, self.plan)
         fns |= predict.caption_fns(self.model, self.plan)
+        fns |= predict.patch_fns(self.model)
         if 'patterns' in self.evaluators:
             fns |= predict.pattern_fns(self.model, self.plan)
         return fns
