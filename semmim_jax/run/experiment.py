@@ -221,8 +221,8 @@ def _run_lexicon(
     config: Any, source: Any, tokenizer: Any, saved: SavedRun | None, *, workdir: pathlib.Path
 ) -> Lexicon | None:
     """The checkpoint's lexicon; where there is none yet, that of the training captions."""
-    if not config.data.lexicon.captions:
-        return None
+    if not config.data.lexicon.captions or 'captions' not in source.entry(0):
+        return None  # without captions `check_source` says what is wrong
     lexicon = lexicon_of_run(saved, workdir=workdir) if saved else None
     return lexicon or make_lexicon(source, tokenizer, data_config=config.data)
 
