@@ -46,6 +46,8 @@ class Pretrain(Task):
         self.model = SemMIM(config.model)
         self.max_tokens = config.data.max_tokens
         self.max_word_tokens = config.data.lexicon.max_tokens
+        self.has_words = config.data.lexicon.captions > 0
+        self.has_matches = config.data.match_views
         self.probes = bool(config.eval.probe_source)
 
     @property
@@ -64,12 +66,12 @@ class Pretrain(Task):
         ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         spec = {'image1': view, 'image2': view, 'ids': ids, 'image_id': number}
-        if self.plan.reads_words:
+        if self.has_words:
             places, tokens = self.max_tokens - 2, self.max_word_tokens
             spec['words'] = jax.ShapeDtypeStruct((places,), jnp.int32)
             spec['word_tokens'] = jax.ShapeDtypeStruct((places, tokens), jnp.int32)
             spec['rarity'] = jax.ShapeDtypeStruct((places,), jnp.float32)
-        if 'local' in self.plan.active:
+        if self.has_matches:
             spec['match'] = jax.ShapeDtypeStruct((self.plan.grid**2,), jnp.int32)
         return spec
 
