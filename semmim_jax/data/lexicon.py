@@ -113,7 +113,7 @@ class Lexicon:
 
 
 def make_lexicon(source: Source, tokenizer: Tokenizer, *, data_config: DataConfig) -> Lexicon:
-    """Counts the captions of a source, once.
+    """Counts the captions of a source, once (docs/method.md section 4).
 
     Args:
       source: of training records with captions.

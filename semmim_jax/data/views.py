@@ -27,7 +27,7 @@ class Geometry:
     """How a view was made from its record, step by step; without steps the view is the record.
 
     The steps' product does not say all: what one step moves out of the image a later one does not
-    bring back.
+    bring back. See docs/method.md section 2.
     """
 
     steps: tuple[Step, ...] = ()

@@ -12,6 +12,8 @@ def words_loss(
 ) -> tuple[Mean, Mean]:
     """InfoNCE, both ways, between images and captions; a caption is as present as its words are.
 
+    See docs/method.md section 4.
+
     Args:
       presence: [b, u], how much each of the batch's words is in each image (`Grounding.presence`).
       number: [b, w] int32, which of the u words stands at each place of each caption.
@@ -39,6 +41,8 @@ def local_loss(
     temperature: float,
 ) -> Mean:
     """CE of what view 2 shows, read without text, against the target of the same place in view 1.
+
+    See docs/method.md section 4.
 
     Only the masked patches of view 1 have targets. A mean over those patches of view 2 that show
     one of them, which may be none.

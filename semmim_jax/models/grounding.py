@@ -60,6 +60,8 @@ class Grounding(nn.Module):
     def presence(self, patches: jax.Array, vectors: jax.Array, *, pool: float) -> jax.Array:
         """How much each word is somewhere in an image: log-mean-exp of its cosine over patches.
 
+        See docs/method.md section 4.
+
         Args:
           patches: [b, n, d] of the image tower.
           vectors: [u, d] of any words.
@@ -82,7 +84,7 @@ class Grounding(nn.Module):
         temperature: float,
         rarity: float,
     ) -> jax.Array:
-        """Which words of its caption each patch reads.
+        """Which words of its caption each patch reads (docs/method.md section 4).
 
         Args:
           patches: [b, n, d] of the image tower.
@@ -103,7 +105,7 @@ class Grounding(nn.Module):
     def inject(
         self, tokens: jax.Array, attention: jax.Array, vectors: jax.Array, *, scale: float
     ) -> jax.Array:
-        """Adds to each patch the words that it reads.
+        """Adds to each patch the words that it reads (docs/method.md section 4).
 
         Word embeddings are short beside image tokens; brought to the length of a normalised token,
         sqrt(d), times `scale`, they show.

@@ -212,7 +212,10 @@ class SemMIM(nn.Module):
         raise ValueError(f"unknown injection {kind!r}: use 'cross_attention', 'global' or 'none'")
 
     def word_vectors(self, tokens: jax.Array) -> jax.Array:
-        """Mean embedding of each word's tokens: ids [..., p], -1 for none -> [..., d] float32."""
+        """Mean embedding of each word's tokens: ids [..., p], -1 for none -> [..., d] float32.
+
+        See docs/method.md section 4.
+        """
         valid = (tokens >= 0)[..., None].astype(jnp.float32)
         embeddings = self.text.words[jnp.maximum(tokens, 0)].astype(jnp.float32)
         return (embeddings * valid).sum(axis=-2) / jnp.maximum(valid.sum(axis=-2), 1)

@@ -19,6 +19,7 @@ def data_of(valid_counts: list[int], size: int):
     return types.SimpleNamespace(
         pair_batches=lambda: iter(batches),
         settings=types.SimpleNamespace(batch_size=size),
+        data=types.SimpleNamespace(match_views=False, image_size=8, patch_size=4),
         tokenizer=types.SimpleNamespace(pad_id=0, cls_id=2),
     )
 
