@@ -16,7 +16,7 @@ from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.evaluators import pattern_controls, pattern_report, pattern_sets, suite
 from semmim_jax.evaluators.report import EvalData, spread
 from semmim_jax.models.heads import EncodingHead
-from semmim_jax.run.data_checks import check_evaluation
+from semmim_jax.run.data_checks import open_evaluation
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 PATCHES, CODES = 16, 32  # of pretrain.py:tiny
@@ -250,6 +250,7 @@ def test_a_list_gives_some_of_its_images_evenly(tmp_path):
 
 
 def test_sets_that_cannot_be_are_named_before_a_run_starts():
+    reading = lambda *evaluators: types.SimpleNamespace(evaluators=evaluators, images=1)
     for specs, message in (
         (('emoji_scenes:nowhere',), "emoji_scenes.split='nowhere'"),
         (('captions:a/val.json', 'captions:b/val.json'), "named 'val'"),
@@ -257,8 +258,8 @@ def test_sets_that_cannot_be_are_named_before_a_run_starts():
         config = get_config('tiny')
         config.eval.pattern_sets = specs
         with pytest.raises(ValueError, match=f'eval.pattern_sets.*{message}'):
-            check_evaluation(config, ('losses', 'patterns'))
-        check_evaluation(config, ('retrieval',))  # where nothing reads them
+            open_evaluation(config, reading('losses', 'patterns'))
+        assert open_evaluation(config, reading('retrieval'))  # where nothing reads them
 
 
 def test_without_labels_nothing_is_clustered_and_their_figures_are_left_out(monkeypatch):
