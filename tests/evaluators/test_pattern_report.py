@@ -249,12 +249,8 @@ def test_a_list_gives_some_of_its_images_evenly(tmp_path):
         assert (found.images, found.data.source) == (positions, data.source)
 
 
-def task_with(*evaluators):
-    """As much of a task as `open_evaluation` asks for."""
-    return types.SimpleNamespace(evaluators=evaluators, images=1)
-
-
 def test_sets_that_cannot_be_are_named_before_a_run_starts():
+    reading = lambda *evaluators: types.SimpleNamespace(evaluators=evaluators, images=1)
     for specs, message in (
         (('emoji_scenes:nowhere',), "emoji_scenes.split='nowhere'"),
         (('captions:a/val.json', 'captions:b/val.json'), "named 'val'"),
@@ -262,8 +258,8 @@ def test_sets_that_cannot_be_are_named_before_a_run_starts():
         config = get_config('tiny')
         config.eval.pattern_sets = specs
         with pytest.raises(ValueError, match=f'eval.pattern_sets.*{message}'):
-            open_evaluation(config, task_with('losses', 'patterns'))
-        open_evaluation(config, task_with('retrieval'))  # where nothing reads them
+            open_evaluation(config, reading('losses', 'patterns'))
+        assert open_evaluation(config, reading('retrieval'))  # where nothing reads them
 
 
 def test_without_labels_nothing_is_clustered_and_their_figures_are_left_out(monkeypatch):
