@@ -1,4 +1,4 @@
-"""A disk that takes nothing more while a run saves: what there is stays, and the run says so.
+"""A full disk while a run saves: older checkpoints stay, and the run reports the failure.
 
 No disk is filled. The processes are forbidden to let a file grow past a few bytes (RLIMIT_FSIZE,
 Linux), so that every write to a file fails as on a full disk.
@@ -18,7 +18,7 @@ _BYTES = 16
 
 
 def drill(ground: Ground) -> Iterator[Outcome]:
-    """Full for some saves in the middle of a run; full until its end."""
+    """A disk that is full for some saves of a run; one that is full until its end."""
     yield _for_a_while(ground)
     yield _to_the_end(ground)
 
@@ -58,7 +58,7 @@ def _to_the_end(ground: Ground) -> Outcome:
 
 
 def _start_and_fill(job: Job) -> tuple[Running, int]:
-    """Starts a job and takes its disk away half way through; returns after which step that was."""
+    """Starts a job and fills its disk half way; returns the step after which it was full."""
     running = job.start()
     running.wait_for_step(job.steps // 2)
     running.wait_for(lambda: not job.saving())

@@ -1,4 +1,4 @@
-"""kill -9 at random times: every start goes on, and the end is that of the uninterrupted run."""
+"""kill -9 at random times: every start resumes, and the result is that of the uninterrupted run."""
 
 import time
 from collections.abc import Iterator

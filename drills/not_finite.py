@@ -1,4 +1,4 @@
-"""NaN in the pixels, a loss or the gradient of some batches: as if they had never been there."""
+"""NaN in the pixels, a loss or the gradient: the run ends as if it never had those batches."""
 
 import contextlib
 import time

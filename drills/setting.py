@@ -1,4 +1,4 @@
-"""Where drills take place: one shrunk experiment, and runs of it that nothing happened to."""
+"""The experiment of the drills, shrunk, and its undisturbed runs."""
 
 import dataclasses
 import functools

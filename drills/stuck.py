@@ -1,4 +1,4 @@
-"""Processes that live and do nothing: the watchdog of each ends the job, with stacks."""
+"""Stopped processes: the watchdog of every waiting process prints stacks and ends it."""
 
 import os
 import pathlib
@@ -11,13 +11,13 @@ from drills.job import Running
 from drills.outcome import Outcome
 from drills.setting import Ground
 
-_SECONDS = 10.0  # train.watchdog.seconds of the drills: a minute is long to look at
+_SECONDS = 10.0  # train.watchdog.seconds of the drills, shorter than the default minute
 _SLACK = 5.0  # past the bound, until the stacks are written and the process is gone
 _SAID = r'watchdog: process {}: (\w+) of step \d+ has taken \d+ s, bound (\d+) s'
 
 
 def drill(ground: Ground) -> Iterator[Outcome]:
-    """The input falls asleep; then each of several processes does."""
+    """Stops the input workers, then each of several processes in turn."""
     yield _asleep(ground)
     for victim in (0, 1):
         yield _stopped(ground, victim)

@@ -1,4 +1,4 @@
-"""How the commands read their flags: before anything heavy is imported, mistakes in one line."""
+"""How the commands read their flags: before slow imports, with mistakes in one line."""
 
 import difflib
 import itertools

@@ -1,4 +1,4 @@
-"""What evaluators read and what they give."""
+"""Inputs and results of evaluators."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class EvalData:
 
     @property
     def attribution(self) -> str:
-        """Whose work the images show, for pictures of them; '' if that need not be said."""
+        """The attribution that pictures of the images must carry; '' if none."""
         return self.source.attribution
 
     @property

@@ -17,7 +17,7 @@ PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
 def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
-    """Everything that is known of a run before renting the machine.
+    """All figures of a run that are known before renting the machine.
 
     Args:
       config: the experiment.

@@ -1,4 +1,4 @@
-"""What would stop a run when it reads its data or evaluates: found before its first step."""
+"""Checks before the first step for what would stop a run when it reads data or evaluates."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
 
-_LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation all are
+_LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation records all
 
 
 def check_data(config: Any, source: Any, evaluators: Sequence[str]) -> None:

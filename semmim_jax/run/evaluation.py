@@ -1,4 +1,4 @@
-"""Evaluation of a run: of its states while it trains, or of a workdir by itself."""
+"""Evaluation of a run: of the states of a training run, or of a workdir alone."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Everything that a run is made of, built from its config in one place."""
+"""All parts of a run, built from its config in one place."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Starting a run from weights that are there already, as `config.init` says."""
+"""Starting a run from existing weights, as `config.init` says."""
 
 import pathlib
 from typing import Any
@@ -143,7 +143,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
 
 
 def _placed(value: np.ndarray, fresh: jax.Array) -> jax.Array:
-    """The value on the devices of a fresh parameter, which keeps the rows that the value lacks."""
+    """A loaded value on the devices of the fresh parameter; words that it lacks stay fresh."""
     if value.shape != fresh.shape:
         fill = lambda fresh, value: fresh.at[: len(value)].set(value)
         return jax.jit(fill, out_shardings=fresh.sharding)(fresh, value)

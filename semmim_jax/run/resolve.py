@@ -1,7 +1,7 @@
-"""Values of a config that the weights a run starts from, and its data, have to give.
+"""Open fields of a config, filled from the initial weights and the data.
 
-A field that is left open has a value that says so: 0, or init.sizes='weights'. configs/pretrain.py
-and configs/finetune.py say so beside the field. Whatever comes after `resolve` sees numbers.
+An open field has the value 0, or init.sizes='weights'. configs/pretrain.py and configs/finetune.py
+say so beside the field. After `resolve` every field has its final value.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Generation trained on the measure that it is judged by: self-critical sequence training.
+"""Generation trained on its own evaluation metric: self-critical sequence training.
 
 A text that is drawn is made likelier by how much more CIDEr-D it has than a baseline, which is the
 model's own too: its greedy text of the same image (SCST, Rennie et al., arXiv 1612.00563), or the

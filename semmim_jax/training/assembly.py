@@ -1,6 +1,6 @@
-"""Task, optimizer and the shapes of the state, from a config that is known to be good.
+"""Task, optimizer and the shapes of the state, from a checked config.
 
-Training, evaluation and preflight all come through here, so that none refuses what another takes.
+Training, evaluation and preflight all use it, so that each refuses the same configs.
 """
 
 from collections.abc import Callable

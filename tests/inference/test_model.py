@@ -13,7 +13,7 @@ WORDS = ('a dog', 'yes', 'no')
 
 
 class Knowing:
-    """A predictor of the functions `names`, all of which give `output` for a batch of two examples."""
+    """A predictor of the functions `names`; each gives `output` for a batch of two examples."""
 
     def __init__(self, names, output):
         self.names, self.output, self.inputs = names, output, None
