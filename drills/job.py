@@ -128,7 +128,7 @@ class Job:
         return {jax.tree_util.keystr(k): np.asarray(x) for k, x in jax.tree.leaves_with_path(state)}
 
     def differences(self, other: 'Job') -> list[str]:
-        """How this run's result differs from that of `other`; [] if all bits and lines are equal."""
+        """How this result differs from that of `other`; [] if all bits and lines are equal."""
         differences = []
         ours, theirs = self.final_state(), other.final_state()
         names = sorted(ours.keys() | theirs.keys())
