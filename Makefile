@@ -1,5 +1,6 @@
 # make demo: trains a small model with all losses on emoji scenes, evaluates it, draws it.
-# make test: the tests that take seconds each. make test-slow: those that take minutes.
+# make test: style, types, and the tests that take seconds each.
+# make test-slow: the tests that take minutes.
 # make docs: the pages and a reference from docstrings, as build/site/index.html.
 # All make their own virtual environment; PYTHON=python3.12 picks the interpreter.
 # make locked: one for training and the demo from files with the hashes in requirements.lock only;
@@ -29,6 +30,7 @@ docs: $(VENV)/ready-docs
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

@@ -4,7 +4,8 @@
     python -m benchmarks.loss_sequence --write=FILE     # stores the sequence of this checkout
 
 The stored sequence is that of configs/pretrain.py:tiny at commit e475ad3, before the package was
-rearranged. Other processors round otherwise: there the largest relative difference tells.
+rearranged; its form is tiny-literal now. Other processors round otherwise: there the largest
+relative difference tells.
 """
 
 import argparse
@@ -20,7 +21,12 @@ STORED = pathlib.Path(__file__).parent.parent / 'tests' / 'goldens' / 'loss_sequ
 def losses() -> list[dict[str, float]]:
     """The losses that each of the 20 steps logs, from a run of the command itself."""
     with tempfile.TemporaryDirectory() as workdir:
-        command = [sys.executable, '-m', 'semmim_jax.main', '--config=configs/pretrain.py:tiny']
+        command = [
+            sys.executable,
+            '-m',
+            'semmim_jax.main',
+            '--config=configs/pretrain.py:tiny-literal',
+        ]
         command += [f'--workdir={workdir}', '--config.data.eval=']
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()

@@ -20,10 +20,12 @@ from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
 
-OPTIONS = {
-    'SemMIM': {},
-    'without PrefixLM': {'prefix': 0.0},
-    "ALBEF's step": {'prefix': 0.0, 'agreement': 0.0, 'mim': 0.0},
+_ALBEF = {'prefix': 0.0, 'agreement': 0.0, 'mim': 0.0}
+OPTIONS = {  # variant of configs/pretrain.py, and weights that are other than its own
+    'SemMIM': ('base', {}),
+    'SemMIM, literal form': ('base-literal', {}),
+    'literal, without PrefixLM': ('base-literal', {'prefix': 0.0}),
+    "ALBEF's step": ('base-literal', _ALBEF),
 }
 # Part of the model -> the named scopes that its matrix products run under.
 SCOPES = {
@@ -38,6 +40,7 @@ SCOPES = {
     'decoder': ('decode',),
     'other': ('', 'project_image', 'project_text', 'match', 'bne,be->bn', 'to_fusion'),
 }
+BATCH = 2  # pairs of the lowered step; the words loss alone costs more a sample in a larger batch
 SPECIAL = program.special_tokens(get_config('base'))
 # Of a product in the lowered step; what is computed again (the queue's similarities) has jvp twice.
 _PATH = r'jit\(step\)/(?P<back>transpose\()?jvp\((?:jvp\(\))?(?:SemMIM\.)?(?P<scope>[^)]*)'
@@ -208,7 +211,7 @@ def training_total(passes: list[Pass]) -> float:
     return sum(3 * row.student + row.teacher for row in passes)
 
 
-def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]:
+def count(config: Any) -> dict[str, tuple[float, float]]:
     """FLOPs per sample that the lowered step holds: part -> (forward, backward).
 
     Raises:
@@ -216,7 +219,7 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
     """
     parts = {scope: part for part, scopes in SCOPES.items() for scope in scopes}
     by_part = collections.defaultdict(lambda: [0.0, 0.0])
-    config = changed(config, {'train.batch_size': batch_size})
+    batch_size = config.train.batch_size
     mesh = sharding.make_mesh(config.mesh)
     lowered, _, _ = program.lower_step(config, Pretrain, mesh)
     for path, cost in flops.matmul_flops(lowered).items():
@@ -227,9 +230,10 @@ def count(config: Any, *, batch_size: int = 2) -> dict[str, tuple[float, float]]
     return {part: tuple(by_part[part]) for part in SCOPES if part in by_part}
 
 
-def report(name: str, weights: dict[str, float]) -> str:
+def report(name: str, variant: str, weights: dict[str, float]) -> str:
     """The two tables of one option."""
-    config = full_size(weights)
+    config = full_size(weights, variant=variant)
+    config = changed(config, {'train.batch_size': BATCH})
     passes, counted = arithmetic(config), count(config)
     giga = lambda *values: ''.join(f'{value / 1e9:12.2f}' for value in values)
     lines = [f'{name}, GFLOP per sample', f'{"pass (forward)":32}{"student":>12}{"teacher":>12}']
@@ -248,8 +252,10 @@ def report(name: str, weights: dict[str, float]) -> str:
 
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    for name, weights in OPTIONS.items():
-        print(report(name, weights), flush=True)
+    for name, option in OPTIONS.items():
+        print(report(name, *option), flush=True)
+    total = training_total(arithmetic(full_size({}))) / 1e9
+    print(f'SemMIM, {get_config().train.batch_size} pairs a batch: {total:.2f}')
 
 
 if __name__ == '__main__':

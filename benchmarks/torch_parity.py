@@ -28,12 +28,15 @@ import torch
 from semmim_jax.conversion.from_torch import from_torch
 from semmim_jax.conversion.to_torch import to_torch
 from semmim_jax.conversion.torch_model import SemMIM
+from semmim_jax.data.lexicon import Lexicon
 from semmim_jax.data.readers.sources import make_source
-from semmim_jax.data.run_files import tokenizer_of_run
+from semmim_jax.data.run_files import lexicon_of_run, tokenizer_of_run
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.inference.model import load
+from semmim_jax.models.grounding import WORD_FIELDS, Words
+from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 
@@ -41,18 +44,18 @@ Answers = dict[str, np.ndarray]
 
 
 def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
-    """(images [b, s, s, 3], ids [b, t]) -> every output by name, jitted."""
+    """(images [b, s, s, 3], ids [b, t], their `Words` or None) -> every output by name, jitted."""
     plan, mim = task.plan, task.plan.config.mim
     patterned, has_words = 'encoding_head' in params, 'mlm_head' in params  # else: retrieval
     separate = mim.target == 'semantic_separate_head'
 
-    def answers(model, images, ids):
+    def answers(model, images, ids, words=None):
         valid = ids != plan.special.pad
         tokens, text = model.encode_image(images), model.encode_text(ids, valid)
         fused = model.fuse(text, valid, model.image_context(tokens))
-        all_patches = jnp.broadcast_to(jnp.arange(plan.grid**2), (len(ids), plan.grid**2))
-        inject = lambda kind: model.inject(
-            kind, tokens, text, valid, positions=all_patches, layers=mim.injection_layers
+        caption = dict(text=text, valid=valid, words=words)
+        inject = lambda kind: inject_text(
+            model, mim, kind, tokens, **caption, positions=all_patches(tokens)
         )
         patches = lambda kind: model.encode_patches(inject(kind), separate=separate)
         share = lambda cosines: jax.nn.softmax(cosines / plan.config.tau_student)
@@ -73,6 +76,14 @@ def jax_answers(task: Any, params: Any) -> Callable[..., Answers]:
     return lambda *inputs: {name: np.asarray(x) for name, x in jitted(*inputs).items()}
 
 
+def words_of(lexicon: Lexicon | None, ids: np.ndarray) -> Words | None:
+    """The words of captions [b, t]; None where the run has no lexicon."""
+    if lexicon is None:
+        return None
+    rows = [lexicon.words_of(row) for row in ids]
+    return Words(*(np.stack([row[name] for row in rows]) for name in WORD_FIELDS))
+
+
 def jax_captions(
     task: Any, params: Any, tokenizer: Tokenizer, *, max_tokens: int
 ) -> Callable[..., list[str]]:
@@ -83,7 +94,7 @@ def jax_captions(
     def captions(images, prompt=''):
         words = tokenizer.encode(prompt, max_tokens)  # [t]
         words[words == tokenizer.sep_id] = tokenizer.pad_id
-        rows = jitted(images, np.tile(words, (len(images), 1)))
+        rows = jitted(images, np.tile(words, (len(images), 1))).ids
         return [tokenizer.decode([*words, *row]) for row in np.asarray(rows)]
 
     return captions
@@ -155,11 +166,20 @@ def main() -> None:
         else None,
         model,
         EvalData(source, t, config.data, config.eval),
+        lexicon_of_run(saved, workdir=flags.workdir),
         images=flags.images,
     )
 
 
-def compare(answer: Any, write: Any, model: SemMIM, data: EvalData, *, images: int) -> None:
+def compare(
+    answer: Any,
+    write: Any,
+    model: SemMIM,
+    data: EvalData,
+    lexicon: Lexicon | None,
+    *,
+    images: int,
+) -> None:
     """Prints the table; `answer` and `write` are JAX's, the latter None if nothing is written."""
     errors_of, equal, done, shown = {}, {'': 0, 'a': 0} if write else {}, 0, []
     exact = copy.deepcopy(model).double()
@@ -169,7 +189,7 @@ def compare(answer: Any, write: Any, model: SemMIM, data: EvalData, *, images: i
             break
         pixels, ids, texts = batch['image'][:count], batch['ids'][:count], texts[:count]
         answers = [torch_answers(m, pixels, texts) for m in (model, exact)]
-        for name, expected in answer(pixels, ids).items():
+        for name, expected in answer(pixels, ids, words_of(lexicon, ids)).items():
             errors = [np.abs(values[name] - expected).max() for values in answers]
             errors_of[name] = np.maximum(errors_of.get(name, 0), [*errors, np.abs(expected).max()])
         for prompt in equal:

@@ -11,7 +11,8 @@ Hardware:  base, large: a TPU slice or a GPU node, docs/scaling.md says which (V
 Expect:    demo: the table in the README. base, large: not run.
 
 Variants (`configs/pretrain.py:NAME`): base, large (ViT-L/16), demo, own (your own pictures, small),
-tiny (for tests: seconds).
+tiny (for tests: seconds). NAME-literal is the paper's description and no more: the caption reaches
+the patches by cross-attention, and there are no losses of words and of local agreement.
 """
 
 import ml_collections
@@ -19,20 +20,17 @@ import ml_collections
 
 def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
     """The experiment; every field is here with its value."""
-    config = base()
-    if variant == 'base':
-        return config
-    if variant == 'large':
-        return large(config)
-    if variant == 'demo':
-        return demo(config)
-    if variant == 'own':
-        return own(config)
-    if variant == 'tiny':
-        return tiny(demo(config))
-    raise ValueError(
-        f'no variant {variant!r} of configs/pretrain.py: use base, large, demo, own or tiny'
-    )
+    name, _, form = variant.partition('-')
+    if name not in VARIANTS or form not in ('', 'literal'):
+        raise ValueError(
+            f'no variant {variant!r} of configs/pretrain.py: use {", ".join(VARIANTS)}, '
+            'each with -literal behind it or without'
+        )
+    config = VARIANTS[name](base())
+    if form:
+        small = name in ('demo', 'study', 'own')  # where masks by similarity find no objects
+        literal(config, masking='cross_attention' if small else 'similarity')
+    return config
 
 
 def base() -> ml_collections.ConfigDict:
@@ -59,8 +57,13 @@ def base() -> ml_collections.ConfigDict:
     data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init_from
     data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
-    data.match_views = False  # True: which patch of view 1 each patch of view 2 shows
-    data.lexicon = dict(captions=100_000, min_count=5, npmi=0.8, max_tokens=4)
+    data.match_views = True  # which patch of view 1 each patch of view 2 shows, for `local`
+    data.lexicon = dict(  # the words of the captions, for grounding (semmim_jax/data/lexicon.py)
+        captions=100_000,  # most that are counted; 0: there is no lexicon
+        npmi=0.8,  # of neighbours that are one name, from here on
+        min_count=5,  # captions with a name
+        max_tokens=4,  # of a name
+    )
     data.decoder = 'opencv'  # or 'pillow'
     data.max_pixels = 50_000_000  # larger images are refused before decoding
     data.max_replaced = 0.01  # share of unreadable records, or empty captions, that stops the run
@@ -141,7 +144,7 @@ def base() -> ml_collections.ConfigDict:
     c.task = task = ml_collections.ConfigDict()
     task.name = 'pretrain'
     task.weights = dict(
-        itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=0.0, local=0.0
+        itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=1.0, local=1.0
     )
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
@@ -162,13 +165,13 @@ def base() -> ml_collections.ConfigDict:
     task.itm_negatives = 'global'  # or 'local': of one's own device, whose image tokens stay there
     task.mim = mim = ml_collections.ConfigDict()
     mim.target = 'semantic'  # semantic_separate_head, feature, pixel, none
-    mim.masking = 'similarity'  # words, cross_attention, random, block, similarity_inverse
+    mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block
     mim.ratio = 0.4
     mim.mask_temperature = 0.05
     mim.block_min_patches = 16
     mim.attention_layer = 2  # of the fusion encoder, for cross_attention masking
-    mim.inject_student = 'cross_attention'  # words, global, none
-    mim.inject_teacher = 'cross_attention'
+    mim.inject_student = 'words'  # cross_attention, global, none
+    mim.inject_teacher = 'words'
     mim.injection_layers = 3  # of the fusion encoder, for cross_attention
     mim.word_temperature = 0.05  # of a patch's choice among the words of its caption
     mim.word_rarity = 1.0  # weight of -log(share of captions that have a word) in that choice
@@ -219,7 +222,12 @@ def base() -> ml_collections.ConfigDict:
     evaluation.params = 'ema'  # or 'online'
     evaluation.batch_size = 256
     evaluation.k_test = 256  # candidates re-ranked by ITM
+    evaluation.pattern_images = 4000  # most of data.eval for the pattern table; 0: all
+    evaluation.pattern_sets = ()  # further sets for it, each as data.eval names one
+    evaluation.pattern_set_images = 1000  # most of each of them; 0: all
     evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
+    evaluation.probe_source = ''  # images with patch labels to fit probes of features on; '': none
+    evaluation.probe_images = 500  # the first of them
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
     c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole
@@ -248,6 +256,7 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.patch_size = 8
     c.data.workers = 0
     c.data.max_tokens = 18
+    c.data.lexicon.captions = 5000
     c.data.emoji_scenes.update(min_objects=1, max_objects=3)
     c.data.augment.update(crop_scale=(0.7, 1.0), prob=0.25)
     c.model.image.update(width=96, depth=3, heads=4, mlp_width=384)
@@ -259,17 +268,33 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     # by telling the batch from the queue. One batch of old keys is the least that the queue holds.
     c.task.update(queue_size=64, alpha_ramp_steps=300, tau_teacher_end=0.04)
     c.task.mim.update(
-        masking='cross_attention',
-        mask_temperature=0.05,
-        attention_layer=0,
-        injection_layers=1,
-        block_min_patches=4,
+        mask_temperature=0.05, attention_layer=0, injection_layers=1, block_min_patches=4
     )
     c.optim.update(
         lr=2e-3, text_lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.985, ema_end=0.985
     )
     c.train.update(batch_size=64, steps=750, log_every=10, save_every=100, images_every=100)
     c.eval.update(batch_size=50, k_test=32)
+    held_out = 'concepts', 'combinations', 'style'
+    c.eval.pattern_sets = tuple(f'emoji_scenes:held_out_{what}' for what in held_out)
+    return c
+
+
+def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The demo, smaller, with fewer concepts: a row of configs/ablation.py, minutes on one core."""
+    c = demo(c)
+    c.data.emoji_scenes.update(
+        concepts=40, held_out_concepts=8, max_objects=2, canvas=48, eval_size=250
+    )
+    c.data.image_size = 48
+    c.data.max_tokens = 14  # the longest caption has 13
+    c.model.image.update(width=64, mlp_width=256)
+    c.model.text.update(width=64, mlp_width=256)
+    c.model.update(decoder_depth=1)
+    c.model.encoding.update(hidden=128)
+    c.task.update(queue_size=48, alpha_ramp_steps=200)
+    c.train.update(batch_size=48, steps=400, save_every=100, images_every=0)
+    c.eval.update(every=100, k_test=16, probe_source='emoji_scenes:train')
     return c
 
 
@@ -294,7 +319,7 @@ def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.task.update(queue_size=32, alpha_ramp_share=0.4, tau_teacher_share=0.4)
     c.optim.update(lr=1e-3, text_lr=1e-3, image_lr=1e-3, warmup_share=0.1)
     c.train.update(batch_size=32, steps=0, epochs=60.0, images_every=0)
-    c.eval.update(batch_size=16, k_test=16)
+    c.eval.update(batch_size=16, k_test=16, pattern_sets=())
     return c
 
 
@@ -307,9 +332,27 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.update(embed_dim=16)
     c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
     c.task.update(queue_size=32)
-    c.task.mim.update(
-        masking='similarity', mask_temperature=0.05, attention_layer=1, injection_layers=2
-    )
+    c.task.mim.update(mask_temperature=0.05, attention_layer=1, injection_layers=2)
     c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)
-    c.eval.update(batch_size=8, k_test=4)
+    c.eval.update(batch_size=8, k_test=4, pattern_images=0, pattern_sets=())
     return c
+
+
+def literal(c: ml_collections.ConfigDict, *, masking: str) -> ml_collections.ConfigDict:
+    """SemMIM as the paper describes it: text by cross-attention, no losses of words or places."""
+    c.data.match_views = False
+    c.data.lexicon.captions = 0
+    c.task.weights.update(words=0.0, local=0.0)
+    kind = 'cross_attention'
+    c.task.mim.update(masking=masking, inject_student=kind, inject_teacher=kind)
+    return c
+
+
+VARIANTS = {
+    'base': lambda c: c,
+    'large': large,
+    'demo': demo,
+    'own': own,
+    'study': study,
+    'tiny': lambda c: tiny(demo(c)),
+}

@@ -4,10 +4,10 @@ Paper:     mPLUG's form (arXiv 2205.12005): the decoder reads image and question
            answers; 'classifier' is SCL's (arXiv 2211.13437): 3,129 answers to choose from.
 Command:   python -m semmim_jax.main --config=configs/vqa.py:vqa2 --workdir=RUN
            --config.init_from=PRETRAINED
-Hardware:  vqa2, classifier: a TPU or GPU node; emoji, easy, own: a laptop.
+Hardware:  vqa2, classifier: a TPU or GPU node; emoji, study, easy, own: a laptop.
 Expect:    docs/downstream.md. vqa2, classifier: not run.
 
-Variants (`configs/vqa.py:NAME`): vqa2, classifier, emoji, easy, own, tiny.
+Variants (`configs/vqa.py:NAME`): vqa2, classifier, emoji, study, easy, own, tiny.
 """
 
 import ml_collections
@@ -37,6 +37,11 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         # met often enough in minutes.
         c.data.emoji_scenes.update(concepts=30, eval_size=1000)
         return c
+    if variant == 'study':  # the second stage of configs/ablation.py
+        c = _emoji('emoji_questions:train', 'emoji_questions:val', steps=500, variant='study')
+        c.data.emoji_scenes.update(concepts=20)
+        c.init.sizes = 'weights'  # those of a row
+        return c
     if variant == 'easy':
         c = _emoji('easy_vqa:train', 'easy_vqa:test', steps=2000)
         # Colours it knows; what tells a circle from a rectangle, the image tower has to learn.
@@ -54,7 +59,8 @@ def get_config(variant: str = 'vqa2') -> ml_collections.ConfigDict:
         _answer(c)
         return c
     raise ValueError(
-        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, easy, own or tiny'
+        f'no variant {variant!r} of configs/vqa.py: use vqa2, classifier, emoji, study, easy, own '
+        'or tiny'
     )
 
 
@@ -71,8 +77,10 @@ def _vqa2() -> ml_collections.ConfigDict:
     return c
 
 
-def _emoji(train: str, evaluation: str, *, steps: int) -> ml_collections.ConfigDict:
-    c = finetune.emoji('demo', encoder_lr=2e-4)
+def _emoji(
+    train: str, evaluation: str, *, steps: int, variant: str = 'demo'
+) -> ml_collections.ConfigDict:
+    c = finetune.emoji(variant, encoder_lr=2e-4)
     c.data.train, c.data.eval = train, evaluation
     c.train.update(steps=steps)
     _answer(c)

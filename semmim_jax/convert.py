@@ -64,15 +64,17 @@ def convert_from_torch(source: str, out: str) -> None:
 
 
 def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """The experiment of --config, and the shapes of its model's parameters."""
+    """The experiment of --config, resolved, and the shapes of its model's parameters."""
     import flax
     import jax
+    import ml_collections
     from flax.core import meta
 
     from semmim_jax.ops.special_tokens import SpecialTokens
+    from semmim_jax.run.resolve import resolve
     from semmim_jax.tasks.registry import find_task
 
-    config = _CONFIG.value
+    config = ml_collections.ConfigDict(resolve(_CONFIG.value, None).to_dict())
     special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing
     task = find_task(config)(config, special)
     params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))

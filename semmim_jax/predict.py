@@ -13,7 +13,7 @@ of each text, embed an array [i, e] and the names of its images beside it (image
 
 The score in a line is, of a label, its probability; of an answer ranked in a list, its
 log-probability; of a text that is written, its log-probability over
-(words + 1) ** task.decoding.length_penalty. Captions of a pre-trained model have none.
+(words + 1) ** task.decoding.length_penalty; of a pre-trained model's caption, over words + 1.
 """
 
 import functools

@@ -4,7 +4,8 @@
         --config.mesh.fsdp=8 --json=v5e.json
 
 Compiles the real training step for the machine, which need not be here: TPUs by libtpu, GPUs by the
-CUDA plugin (pip install 'semmim_jax[preflight]'). Reads no data. docs/scaling.md explains the
+CUDA plugin (pip install 'semmim_jax[preflight]'). Of the training data it reads the texts where the
+config leaves sizes to them, as `:own` variants do, and else nothing. docs/scaling.md explains the
 figures.
 """
 
@@ -39,9 +40,12 @@ def main(argv: list[str]) -> None:
         # Seconds of imports: what the user typed is known to be right before they begin.
         from semmim_jax.planning import report
         from semmim_jax.planning.topologies import open_machine
+        from semmim_jax.run.resolve import resolve
         from semmim_jax.tasks.registry import find_task
 
-        figures = report.preflight(config, find_task(config), open_machine(_TOPOLOGY.value))
+        machine = open_machine(_TOPOLOGY.value)
+        config = resolve(config, None)
+        figures = report.preflight(config, find_task(config), machine)
         if _JSON.value:
             command = {'command': ' '.join(sys.argv[1:])}
             pathlib.Path(_JSON.value).write_text(json.dumps(command | figures, indent=1) + '\n')

@@ -18,7 +18,7 @@ FLOORS = (
     ('tasks',),
     ('planning', 'conversion', 'inference'),
     ('evaluators',),
-    ('run',),
+    ('run', 'ablation'),
     ('',),  # the commands
 )
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
@@ -46,7 +46,7 @@ NEVER_PASSED = {
     'shell': True,
 }
 # Files of conversion/ that are copied out and run without this project.
-PLAIN_TORCH = ('torch_model', 'torch_towers', 'torch_inputs')
+PLAIN_TORCH = ('torch_model', 'torch_towers', 'torch_inputs', 'torch_words')
 
 
 def imports(path: pathlib.Path, *, functions: bool = True) -> set[str]:

@@ -54,29 +54,56 @@ def shortened(command: str) -> str:
     return command + FEWER_STEPS + SMALLER * ('configs/pretrain.py' in command)
 
 
-@pytest.mark.slow
-def test_every_command_of_the_page_runs(tmp_path):
-    write_own_folder(tmp_path / 'my_data', images=IMAGES)
-    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> pathlib.Path:
+    """Where the page's commands run: own pictures in my_data/, as yet no run."""
+    folder = tmp_path_factory.mktemp('page')
+    write_own_folder(folder / 'my_data', images=IMAGES)
+    (folder / 'configs').symlink_to(ROOT / 'configs')
+    return folder
+
+
+def run(command: str, *, folder: pathlib.Path) -> str:
+    """What the command prints."""
     place = {
         'PATH': f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
         'PYTHONPATH': str(ROOT),
     }
-    said = {}
-    for command in commands():
-        result = subprocess.run(
-            ['bash', '-e', '-c', shortened(command)],
-            cwd=tmp_path,
-            env={**os.environ, **place},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert result.returncode == 0, f'{command}\n{result.stdout[-500:]}\n{result.stderr[-2000:]}'
-        said[command] = result.stdout
-    _check_runs(tmp_path, said)
-    _check_predictions(tmp_path)
-    assert 0 <= float(re.search(r'tensor\(\[([\d.]+)', [*said.values()][-1]).group(1)) <= 1
+    result = subprocess.run(
+        ['bash', '-e', '-c', shortened(command)],
+        cwd=folder,
+        env={**os.environ, **place},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, f'{command}\n{result.stdout[-500:]}\n{result.stderr[-2000:]}'
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_runs(folder):
+    said = {command: run(command, folder=folder) for command in commands()[:-1]}
+    _check_runs(folder, said)
+    _check_predictions(folder)
+
+
+@pytest.mark.slow
+def test_the_export_runs_in_pytorch(folder):
+    """The last command, in the folder that the others left.
+
+    It prints a picture and the probability of its text, which JAX wrote before.
+    """
+    pytest.importorskip('torch')
+    if not (folder / 'runs' / 'own_torch').exists():
+        pytest.skip('the page stopped before its last command')
+    *_, last = commands()
+    assert 'semmim_torch' in last
+    said = run(last, folder=folder)
+    picture, score = re.search(r'pictures/(\S+) tensor\(\[([\d.e-]+)', said).groups()
+    matches = map(json.loads, (folder / 'my_data' / 'matches.jsonl').read_text().splitlines())
+    of_jax = {line['image']: line['match']['a blue background'] for line in matches}
+    assert float(score) == pytest.approx(of_jax[picture], abs=1e-3)
 
 
 def _check_runs(folder: pathlib.Path, said: dict[str, str]) -> None:
@@ -108,6 +135,29 @@ def _check_predictions(folder: pathlib.Path) -> None:
         assert len(read(f'{name}.jsonl')) == IMAGES, name
     assert {line['answer'] for line in read('predicted_classes.jsonl')} <= set(COLOURS)
     assert all(isinstance(line['answer'], str) for line in read('predicted_answers.jsonl'))
+
+
+@pytest.mark.parametrize('lines', [False, True])
+def test_the_same_pictures_are_held_out_of_all_lists(tmp_path, lines):
+    """Whether captions.json is an array or has one object a line, as section 1 allows."""
+    folder = tmp_path / 'my_data'
+    write_own_folder(folder, images=20)
+    if lines:
+        entries = json.loads((folder / 'captions.json').read_text())
+        text = ''.join(json.dumps(entry) + '\n' for entry in entries)
+        (folder / 'captions.json').write_text(text)
+    said = run(commands()[0], folder=tmp_path)
+    names = [
+        f'{name}_{part}.jsonl'
+        for name in ('captions', 'questions', 'labels')
+        for part in ('train', 'val')
+    ]
+    assert said.splitlines() == [f'{n}: {4 if "val" in n else 16} entries' for n in names]
+    read = lambda n: [json.loads(line)['image'] for line in (folder / n).read_text().splitlines()]
+    train, val = (read(f'captions_{part}.jsonl') for part in ('train', 'val'))
+    assert not set(train) & set(val) and len({*train, *val}) == 20
+    for name in ('questions', 'labels'):
+        assert read(f'{name}_train.jsonl') == train and read(f'{name}_val.jsonl') == val
 
 
 def test_scenes_are_exported_as_such_a_folder(tmp_path):

@@ -3,6 +3,7 @@
 import configparser
 import pathlib
 import re
+import tomllib
 
 import yaml
 
@@ -31,7 +32,21 @@ def test_the_changelog_has_the_version():
 def test_hooks_use_the_pinned_ruff():
     pinned = re.search(r'^ruff==.+$', (ROOT / 'constraints.txt').read_text(), re.MULTILINE)[0]
     hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos'][0]['hooks']
-    assert [hook['additional_dependencies'] for hook in hooks] == [[pinned]] * 2
+    ruff = [hook for hook in hooks if hook['id'].startswith('ruff-')]
+    assert [hook['additional_dependencies'] for hook in ruff] == [[pinned]] * 2
+
+
+def test_make_lint_and_a_hook_check_types():
+    lint = re.search(r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(), re.MULTILINE)[1]
+    assert '$(BIN)/mypy' in lint.split()
+    hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos'][0]['hooks']
+    assert [hook['entry'] for hook in hooks if hook['id'] == 'mypy'] == ['.venv/bin/mypy']
+    settings = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['mypy']['overrides']
+    strict = {
+        name for part in settings if part.get('disallow_untyped_defs') for name in part['module']
+    }
+    folders = ('conversion', 'data', 'losses', 'models', 'ops')
+    assert strict == {f'semmim_jax.{folder}.*' for folder in folders}
 
 
 def test_the_workflow_runs_targets_that_exist_on_both_pythons():

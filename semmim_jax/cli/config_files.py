@@ -3,6 +3,13 @@
 import pathlib
 from typing import NamedTuple
 
+# Fields of configs that have another name now: the command line is answered with it, and a config
+# of an earlier version (`training.config_versions`) gets it.
+RENAMED = {
+    'data.image_root': 'data.captions.image_root',
+    'train.microbatches': 'train.accumulate',
+    'init.weights': 'init_from',
+}
 _PACKAGE = pathlib.Path(__file__).parent.parent
 
 

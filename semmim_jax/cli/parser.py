@@ -8,11 +8,12 @@ import textwrap
 import traceback
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from semmim_jax.cli.config_files import find_config, known_configs
+from semmim_jax.cli.config_files import RENAMED, find_config, known_configs
 
 flags.disclaim_key_flags()  # what `define_config` defines is the command's own flag
 
@@ -67,6 +68,28 @@ def parse(argv: list[str], *, words: Mapping[str, Sequence[str]] = _NO_WORDS) ->
         sys.exit(f'error: {_line(error, given)}')
 
 
+def read_config(given: Sequence[str]) -> Any:
+    """The config of a command line: --config=FILE:VARIANT, and --config.FIELD=VALUE for others.
+
+    Nothing is printed, and no flag of the running command changes.
+
+    Raises:
+      ValueError: a line that names the flag or field which is wrong.
+    """
+    values = flags.FlagValues()
+    try:
+        words = [_located(w, say=False) for w in _values('config', given)]
+        words = [f'--config={words[0]}', *(w for w in given if not w.startswith('--config='))]
+        command = ['config', *words]
+        config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=command)
+        values(command)
+        return values.config
+    except _TOO_NESTED:
+        raise ValueError('a key or value of --config is nested too deeply to be read') from None
+    except Exception as error:  # see parse
+        raise ValueError(_line(error, given)) from None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of the known names, '' if none is near."""
     matches = difflib.get_close_matches(name, list(known), n=1)
@@ -100,7 +123,7 @@ def _with_located_configs(given: Sequence[str]) -> list[str]:
     return located
 
 
-def _located(value: str) -> str:
+def _located(value: str, *, say: bool = True) -> str:
     """FILE[:VARIANT] with the file that it means; prints which one if it is a shipped one.
 
     Config files import each other as `configs.NAME`: that package is made to hold the files of the
@@ -115,7 +138,7 @@ def _located(value: str) -> str:
     if 'configs' not in sys.modules:
         sys.modules['configs'] = package = types.ModuleType('configs')
         package.__path__ = config.imports
-    if config.is_shipped:
+    if config.is_shipped and say:
         print(f'config: {config.path}, shipped with semmim_jax', flush=True)
     return f'{config.path}{colon}{variant}'
 
@@ -183,7 +206,11 @@ def _line(error: Exception, given: Sequence[str]) -> str:
 
 def _no_field(wrong: str, said: str, given: Sequence[str]) -> str:
     """A line about a field that the config does not have, as it was typed."""
-    names = (word.partition('=')[0] for word in given if word.lstrip('-').startswith('config.'))
+    names = [word.partition('=')[0] for word in given if word.lstrip('-').startswith('config.')]
+    for name in names:
+        old = name.lstrip('-').removeprefix('config.')
+        if old in RENAMED and wrong == old.split('.')[-1]:
+            return f'{name}: this field is {RENAMED[old]} now; write --config.{RENAMED[old]}=VALUE'
     name = next((name for name in names if wrong in name.split('.')), f'--config...{wrong}')
     near = re.search(r'Did you mean "(\w+)"', said)
     more = f'; did you mean {near[1]}?' if near else ''

@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     'predict': Subcommand('predict', (), 'captions, answers, matches or embeds images'),
     'convert': Subcommand('convert', (), 'weights from and to Hugging Face and PyTorch'),
     'preflight': Subcommand('preflight', (), 'memory, FLOPs and time of a run on a machine'),
+    'ablate': Subcommand('ablate', (), 'runs the study, rows by seeds, and writes its table'),
 }
 
 

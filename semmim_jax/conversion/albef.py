@@ -73,6 +73,9 @@ LINEAR = {  # ours: theirs; the first three are ALBEF's
     'itm_head': 'itm_head',
     'bridge': 'bridge',
     'text_injection': 'text_injection',
+    'grounding/patch_projection': 'grounding.patch_projection',
+    'grounding/word_projection': 'grounding.word_projection',
+    'grounding/injection': 'grounding.injection',
     'pixel_head': 'pixel_head',
     'feature_head': 'feature_head',
 }

@@ -123,7 +123,8 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
     strange = [name for name in shards if pathlib.Path(name).name != name]
     if strange:
         raise ConversionError(f'{index}: shards outside the folder: {", ".join(strange)}')
-    found, problems = {}, []
+    found: dict[str, np.ndarray] = {}
+    problems: list[str] = []
     for shard in shards:
         tensors = _read_safetensors(index.parent / shard)
         here = {name for name, place in places.items() if place == shard}

@@ -22,7 +22,7 @@ from semmim_jax.conversion.table import ConversionError, Entry, Shape, placed, t
 def from_hf(
     folder: str | pathlib.Path,
     *,
-    model: Any,
+    model: Mapping[str, Any],
     shapes: Mapping[str, Shape],
     part: str = '',
     fusion: bool = True,
@@ -65,9 +65,11 @@ def from_hf(
         rest = (f'{prefix}encoder.layer.{i}.*' for i in range(taken, layers))
         ignore = (*family.ignore, *rest, *(entry.theirs for entry in family.table if not heads))
     foreign, fitted = fit_positions(table, foreign=foreign, shapes=shapes)
-    known = dict(foreign=foreign, shapes=shapes)
-    params = to_ours(table, ignore=ignore, tied=family.tied, origin=str(folder), **known)
-    return Loaded(params, unused(table, ignore=(*ignore, *family.tied), **known), notes + fitted)
+    params = to_ours(
+        table, foreign=foreign, shapes=shapes, ignore=ignore, tied=family.tied, origin=str(folder)
+    )
+    spare = unused(table, foreign=foreign, shapes=shapes, ignore=(*ignore, *family.tied))
+    return Loaded(params, spare, notes + fitted)
 
 
 def _today(name: str) -> str:
@@ -77,7 +79,7 @@ def _today(name: str) -> str:
 
 
 def _stacks(
-    folder: pathlib.Path, *, layers: int, model: Any, parts: set[str]
+    folder: pathlib.Path, *, layers: int, model: Mapping[str, Any], parts: set[str]
 ) -> dict[str, tuple[int, int]]:
     """First layer and number of layers of a text checkpoint that go to each part."""
     text, fusion, decoder = model['text']['depth'], model['fusion_depth'], model['decoder_depth']

@@ -9,7 +9,7 @@ from semmim_jax.conversion.files import read_json, read_tensors
 from semmim_jax.conversion.hf_families import check_pixels
 from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded
-from semmim_jax.conversion.table import ConversionError, Shape, expected, to_ours, unused
+from semmim_jax.conversion.table import ConversionError, Entry, Shape, expected, to_ours, unused
 
 # Momentum copies, buffers, ITC's queues.
 IGNORE = ('*_m.*', '*.position_ids', 'image_queue', 'text_queue', 'queue_ptr', 'idx_queue')
@@ -28,7 +28,9 @@ ALBEF = {
 }
 
 
-def from_torch(path: str | pathlib.Path, *, model: Any, shapes: Mapping[str, Shape]) -> Loaded:
+def from_torch(
+    path: str | pathlib.Path, *, model: Mapping[str, Any], shapes: Mapping[str, Shape]
+) -> Loaded:
     """Our parameters from an ALBEF checkpoint or from a folder of `to_torch`.
 
     Parts of our model of which the file holds no tensor stay fresh; the two towers must be there.
@@ -47,13 +49,14 @@ def from_torch(path: str | pathlib.Path, *, model: Any, shapes: Mapping[str, Sha
     notes = _check_settings(path, model=model)
     check_pixels(path, model=model)
     table = albef_table(shapes, text_depth=model['text']['depth'])
-    part = lambda entry: entry.paths[0].split('/')[0]
-    there = {part(r) for r in table if not foreign.keys().isdisjoint(expected([r], shapes=shapes))}
-    table = [entry for entry in table if part(entry) in there | {'image', 'text'}]
+    names = foreign.keys()
+    there = {_part(r) for r in table if not names.isdisjoint(expected([r], shapes=shapes))}
+    table = [entry for entry in table if _part(entry) in there | {'image', 'text'}]
     foreign, resized = fit_positions(table, foreign=foreign, shapes=shapes)
-    known = dict(foreign=foreign, shapes=shapes)
-    params = to_ours(table, ignore=IGNORE, tied=TIED, origin=str(path), **known)
-    spare = unused(table, ignore=(*IGNORE, *TIED), **known)
+    params = to_ours(
+        table, foreign=foreign, shapes=shapes, ignore=IGNORE, tied=TIED, origin=str(path)
+    )
+    spare = unused(table, foreign=foreign, shapes=shapes, ignore=(*IGNORE, *TIED))
     return Loaded(params, spare, [*notes, *resized])
 
 
@@ -61,6 +64,10 @@ def end_token(path: str | pathlib.Path) -> bool:
     """Whether captions ended with [SEP] where the weights were trained; ALBEF's did not."""
     settings = _own_settings(pathlib.Path(path))
     return settings['tokens']['end_token'] if settings else False
+
+
+def _part(entry: Entry) -> str:
+    return entry.paths[0].split('/')[0]
 
 
 def _of_pretraining(name: str) -> str:
@@ -79,7 +86,7 @@ def _own_settings(path: pathlib.Path) -> dict[str, Any] | None:
     return settings if settings.get('model_type') == 'semmim' else None
 
 
-def _check_settings(path: pathlib.Path, *, model: Any) -> list[str]:
+def _check_settings(path: pathlib.Path, *, model: Mapping[str, Any]) -> list[str]:
     """Raises ConversionError for all that contradicts `config.model`; returns notes."""
     settings = _own_settings(path)
     wrong = [

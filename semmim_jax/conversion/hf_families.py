@@ -122,7 +122,7 @@ def read_settings(folder: pathlib.Path) -> tuple[Family, dict[str, Any]]:
 
 
 def check_settings(
-    folder: pathlib.Path, *, family: Family, settings: Mapping[str, Any], model: Any
+    folder: pathlib.Path, *, family: Family, settings: Mapping[str, Any], model: Mapping[str, Any]
 ) -> None:
     """Raises ConversionError for all settings of a folder that contradict `config.model`."""
     ours = model[family.part]
@@ -146,7 +146,7 @@ def check_settings(
         raise ConversionError(f'{path} contradicts the config: {"; ".join(wrong)}')
 
 
-def check_pixels(folder: pathlib.Path, *, model: Any) -> list[str]:
+def check_pixels(folder: pathlib.Path, *, model: Mapping[str, Any]) -> list[str]:
     """Compares a folder's preprocessor_config.json, if any, with how `config.model` reads pixels.
 
     Returns:
@@ -178,7 +178,7 @@ def check_pixels(folder: pathlib.Path, *, model: Any) -> list[str]:
     return [] if side in (None, ours) else [f'image: from {side} pixels a side to {ours}']
 
 
-def _are_three_numbers(value: Any) -> bool:
+def _are_three_numbers(value: object) -> bool:
     return isinstance(value, list) and [isinstance(x, int | float) for x in value] == [True] * 3
 
 

@@ -24,7 +24,7 @@ class Loaded(NamedTuple):
 
     def with_others(self, other: 'Loaded') -> 'Loaded':
         """Both; ConversionError if they fill the same parameters."""
-        both = sorted({path.split('/')[0] for path in self.params.keys() & other.params.keys()})
+        both = sorted({_part(path) for path in self.params.keys() & other.params.keys()})
         if both:
             raise ConversionError(f'{", ".join(both)}: filled by two checkpoints at once')
         unused = {k: [*self.unused.get(k, ()), *names] for k, names in other.unused.items()}
@@ -58,17 +58,16 @@ class Report:
         )
 
     def __str__(self) -> str:
-        part = lambda path: path.split('/')[0]
         groups = self.loaded, self.fresh
         lines = [f'{"part":20} {"loaded":>7} {"values":>13} {"fresh":>7} {"values":>13}']
-        for name in [*dict.fromkeys(map(part, sorted([*self.loaded, *self.fresh]))), 'all']:
+        for name in [*dict.fromkeys(map(_part, sorted([*self.loaded, *self.fresh]))), 'all']:
             line = f'{name:20}'
             for group in groups:
-                sizes = [n for path, n in group.items() if name in ('all', part(path))]
+                sizes = [n for path, n in group.items() if name in ('all', _part(path))]
                 line += f' {len(sizes):7} {sum(sizes):13,}'
             lines.append(line)
-        partly = {part(path) for path in self.loaded}
-        below = {self._whole(path) for path in self.fresh if part(path) in partly}
+        partly = {_part(path) for path in self.loaded}
+        below = {self._whole(path) for path in self.fresh if _part(path) in partly}
         lines += [f'fresh in a loaded part: {path}' for path in sorted(below)]
         lines += [f'unused: {pattern} ({len(names)})' for pattern, names in self.unused.items()]
         return '\n'.join([*lines, *self.notes])
@@ -79,3 +78,7 @@ class Report:
         branches = ('/'.join(steps[:k]) for k in range(1, len(steps)))
         fresh = (b for b in branches if not any(p.startswith(f'{b}/') for p in self.loaded))
         return next(fresh, path)
+
+
+def _part(path: str) -> str:
+    return path.split('/')[0]

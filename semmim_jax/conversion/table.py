@@ -8,7 +8,7 @@ are handled here, and every tensor that has no place is an error.
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,7 +118,10 @@ def norm(ours: str, theirs: str) -> list[Entry]:
 
 def placed(table: Table, *, ours: str = '', theirs: str = '', first: int = 0) -> list[Entry]:
     """A table below prefixes of both sides, its layers counted from `first`."""
-    join = lambda path: ours + path if isinstance(path, str) else tuple(ours + x for x in path)
+
+    def join(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return ours + path if isinstance(path, str) else tuple(ours + x for x in path)
+
     return [
         Entry(join(entry.ours), theirs + entry.theirs, entry.layout, entry.first + first)
         for entry in table
@@ -132,7 +135,7 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
       table: of one family.
       shapes: of our parameters; all that the table names must be there.
     """
-    tensors = {}
+    tensors: dict[str, Shape] = {}
     for entry in table:
         parts = [entry.layout.shape(leaf) for leaf in entry.leaves(shapes)]
         shape = parts[0] if len(parts) == 1 else (sum(p[0] for p in parts), *parts[0][1:])
@@ -141,13 +144,18 @@ def expected(table: Table, *, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def unused(
-    table: Table, *, foreign: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], ignore
+    table: Table,
+    *,
+    foreign: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Shape],
+    ignore: Collection[str],
 ) -> dict[str, list[str]]:
     """Their tensors that the table does not ask for, by the pattern of `ignore` that knows them.
 
     What no pattern knows stands under ''. Arguments as in `to_ours`.
     """
-    wanted, by_pattern = expected(table, shapes=shapes), {}
+    wanted = expected(table, shapes=shapes)
+    by_pattern: dict[str, list[str]] = {}
     for name in foreign:
         if name not in wanted:
             known = (pattern for pattern in ignore if fnmatch.fnmatchcase(name, pattern))
@@ -202,16 +210,17 @@ def to_ours(
             'differs from what it should repeat': [
                 f'{name} ({other})'
                 for name, other in tied.items()
-                if name in foreign and not np.array_equal(foreign[name], foreign.get(other))
+                if name in foreign
+                and (other not in foreign or not np.array_equal(foreign[name], foreign[other]))
             ],
         },
     )
     params = {}
     for entry in table:
         leaves = entry.leaves(shapes)
-        sizes = [entry.layout.shape(leaf)[:1] for leaf in leaves]
-        ends = np.cumsum([size[0] for size in sizes[:-1]])  # none for a single tensor
-        parts = {path: [] for path in entry.paths}
+        rows = [entry.layout.shape(leaf)[:1] for leaf in leaves]
+        ends = np.cumsum([r[0] for r in rows[:-1]])  # none for a single tensor
+        parts: dict[str, list[np.ndarray]] = {path: [] for path in entry.paths}
         for name in entry.names(shapes):
             pieces = np.split(foreign[name], ends) if len(leaves) > 1 else [foreign[name]]
             for path, piece, leaf in zip(entry.paths, pieces, leaves, strict=True):

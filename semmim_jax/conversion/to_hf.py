@@ -14,7 +14,7 @@ from semmim_jax.data.tokenizer import Tokenizer
 
 
 def write_image_tower(
-    folder: pathlib.Path, *, params: Mapping[str, np.ndarray], model: Any
+    folder: pathlib.Path, *, params: Mapping[str, np.ndarray], model: Mapping[str, Any]
 ) -> None:
     """Writes CLIPVisionModel, ViTModel or DeiTModel, with the settings of its preprocessor.
 
@@ -44,7 +44,7 @@ def write_image_tower(
     write_image_processor(folder, model=model)
 
 
-def write_image_processor(folder: pathlib.Path, *, model: Any) -> None:
+def write_image_processor(folder: pathlib.Path, *, model: Mapping[str, Any]) -> None:
     """Writes preprocessor_config.json, which AutoImageProcessor reads."""
     image = model['image']
     clip = image['variant'] == 'clip'
@@ -64,7 +64,9 @@ def write_image_processor(folder: pathlib.Path, *, model: Any) -> None:
     _write_json(folder / 'preprocessor_config.json', pixels)
 
 
-def write_processor(folder: pathlib.Path, *, tokenizer: Tokenizer, model: Any) -> None:
+def write_processor(
+    folder: pathlib.Path, *, tokenizer: Tokenizer, model: Mapping[str, Any]
+) -> None:
     """Writes what AutoProcessor reads as one processor of images and texts.
 
     Args:
@@ -82,7 +84,7 @@ def write_text_tower(
     folder: pathlib.Path,
     *,
     params: Mapping[str, np.ndarray],
-    model: Any,
+    model: Mapping[str, Any],
     pad_id: int,
 ) -> None:
     """Writes BertModel, or RobertaModel where the positions start as RoBERTa's.
@@ -118,7 +120,7 @@ def _part(params: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     return {path: x for path, x in params.items() if path.startswith(f'{part}/')}
 
 
-def _pooler(tower: Any) -> dict[str, np.ndarray]:
+def _pooler(tower: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """An identity: these classes have a pooler, ours none. Its output is then tanh of CLS."""
     width = tower['width']
     return {
@@ -127,7 +129,9 @@ def _pooler(tower: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _settings(name: str, model_type: str, tower: Any, *, activation: str) -> dict[str, Any]:
+def _settings(
+    name: str, model_type: str, tower: Mapping[str, Any], *, activation: str
+) -> dict[str, Any]:
     return {
         'architectures': [name],
         'model_type': model_type,
@@ -141,5 +145,5 @@ def _settings(name: str, model_type: str, tower: Any, *, activation: str) -> dic
     }
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def _write_json(path: pathlib.Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1) + '\n')

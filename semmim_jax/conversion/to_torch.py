@@ -12,7 +12,12 @@ from semmim_jax.conversion.files import new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
-from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
+from semmim_jax.data.run_files import (
+    LEXICON,
+    labels_of_run,
+    lexicon_of_run,
+    tokenizer_of_run,
+)
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.training.checkpoint import load_params
 
@@ -21,12 +26,14 @@ MODULE = {
     'torch_model': 'semmim_torch',
     'torch_towers': 'semmim_torch_towers',
     'torch_inputs': 'semmim_torch_inputs',
+    'torch_words': 'semmim_torch_words',
 }
 
 
 def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: str = 'ema') -> None:
     """Writes model.safetensors, config.json, tokeniser, preprocessor_config.json, a model card, and
-    the PyTorch module, semmim_torch.py and the two files that it imports.
+    the PyTorch module, semmim_torch.py and the files that it imports; and lexicon.json where
+    patches read words.
 
     Args:
       workdir: of a run of any task; its newest checkpoint is taken.
@@ -48,6 +55,7 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     needs_labels = 'classes' in config['task'] or config['task'].get('rank', 0) > 0
     labels = labels_of_run(saved, workdir=workdir) if needs_labels else ()
     settings = torch_config(config, tensors, tokens=tokens, labels=labels)
+    lexicon = lexicon_of_run(saved, workdir=workdir)
     results = workdir / 'results.json'
     card = model_card(
         config,
@@ -60,6 +68,8 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     with new_folder(out) as folder:
         tokenizer.save(folder)
         write_tensors(folder / 'model.safetensors', tensors)
+        if lexicon:
+            (folder / LEXICON).write_text(lexicon.text(), encoding='utf-8')
         _write_json(folder / 'config.json', settings)
         _write_json(folder / 'preprocessor_config.json', preprocessor_config(config['model']))
         (folder / 'README.md').write_text(card, encoding='utf-8')
@@ -126,10 +136,15 @@ def _pattern_settings(task: Mapping[str, Any], parts: Collection[str]) -> dict[s
     if 'encoding_head' not in parts:
         return None
     mim = task['mim']
-    semantic = task['weights']['mim'] > 0 and mim['target'].startswith('semantic')
+    weights = task['weights']
+    masks = weights['mim'] > 0 or weights.get('local', 0) > 0
+    inject = mim['inject_teacher'] if masks and mim['target'].startswith('semantic') else 'none'
+    names = ('temperature', 'rarity', 'scale')
+    words = {'words': {name: mim[f'word_{name}'] for name in names}} if inject == 'words' else {}
     separate = 'patch_encoding_head' in parts
     return {
-        'inject': mim['inject_teacher'] if semantic else 'none',
+        'inject': inject,
+        **words,
         'layers': mim['injection_layers'],
         'head': ENCODING_HEADS[separate],
         'temperature': task['tau_student'],
@@ -184,5 +199,5 @@ def _copy_module(folder: pathlib.Path) -> None:
         (folder / f'{copied}.py').write_text(source, encoding='utf-8')
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def _write_json(path: pathlib.Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')

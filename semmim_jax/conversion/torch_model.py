@@ -1,5 +1,5 @@
-"""SemMIM in PyTorch. Copy this file, `semmim_torch_towers.py` (image tower, BERT) and
-`semmim_torch_inputs.py` (tokeniser, images); they need torch alone.
+"""SemMIM in PyTorch. Copy this file, `semmim_torch_towers.py` (image tower, BERT),
+`semmim_torch_inputs.py` (tokeniser, images) and `semmim_torch_words.py`; they need torch alone.
 
     model = SemMIM.load('folder')                        # of `semmim_jax.convert to-torch`
     images = ['dog.jpg', 'cat.jpg']                      # or PIL images, uint8 [h, w, 3], ...
@@ -38,6 +38,7 @@ from semmim_jax.conversion.torch_inputs import (
     resize,
 )
 from semmim_jax.conversion.torch_towers import Bert, EncodingHead, VisionTransformer, unit
+from semmim_jax.conversion.torch_words import Grounding, Lexicon, word_vectors
 
 FILES = ('config.json', 'preprocessor_config.json', 'vocab.txt')
 NOTHING = 'nothing to do: no images, or no texts'
@@ -49,6 +50,7 @@ class Encoded(NamedTuple):
     feature: Tensor  # [b, e], unit length: for similarity
     tokens: Tensor  # [b, n + 1, d] or [b, t, d], CLS first, as the fusion encoder reads them
     mask: Tensor | None = None  # [b, t] bool, False at padding; None for images
+    source: Tensor | None = None  # ids [b, t] of a text; an image's tokens in its tower's width
 
 
 class SemMIM(nn.Module):
@@ -95,12 +97,15 @@ class SemMIM(nn.Module):
             self.patch_encoding_head = EncodingHead(width, **config['encoding'])
         if 'text_injection' in self.parts:
             self.text_injection = nn.Linear(width, width)
+        if 'grounding' in self.parts:
+            self.grounding = Grounding(image_width, width, embed_dim)
         if 'pixel_head' in self.parts:
             self.pixel_head = nn.Linear(width, 3 * image['patch_size'] ** 2)
         if 'feature_head' in self.parts:
             self.feature_head = nn.Linear(width, image_width)
         self.mask_token = nn.Parameter(torch.zeros(image_width))  # for masked patches, in training
         self.temp = nn.Parameter(torch.zeros(()))
+        self.lexicon: Lexicon | None = None  # of `load`, where patches read words
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> 'SemMIM':
@@ -115,6 +120,8 @@ class SemMIM(nn.Module):
         with torch.device('meta'):  # shapes only: the weights come from the file
             model = cls(config, WordPiece(vocab, **config['tokens']))
         model.load_state_dict(read_safetensors(f'{folder}/model.safetensors'), assign=True)
+        if 'words' in (config['patterns'] or {}):
+            model.lexicon = Lexicon(pathlib.Path(folder, 'lexicon.json'))
         return model.train(False)
 
     # Images and texts, apart.
@@ -140,7 +147,8 @@ class SemMIM(nn.Module):
         if isinstance(images, Encoded):
             return images
         tokens = self.visual_encoder(self.pixels(images))
-        return Encoded(unit(self.vision_proj(tokens[:, 0])), self._in_text_width(tokens))
+        feature = unit(self.vision_proj(tokens[:, 0]))
+        return Encoded(feature, self._in_text_width(tokens), source=tokens)
 
     def encode_text(self, texts: str | list[str] | Tensor | Encoded) -> Encoded:
         """Encodes a text, several, or their ids [b, t]; a text needs words."""
@@ -158,7 +166,7 @@ class SemMIM(nn.Module):
                     raise ValueError(f'text {number} is {text!r:.60}, which has no words')
             ids = self.tokenizer(texts)
         tokens, mask = self._read(ids)
-        return Encoded(unit(self.text_proj(tokens[:, 0])), tokens, mask)
+        return Encoded(unit(self.text_proj(tokens[:, 0])), tokens, mask, ids)
 
     def _in_text_width(self, image_tokens: Tensor) -> Tensor:
         """Image tokens [b, n + 1, d] in the width of the text side."""
@@ -174,7 +182,7 @@ class SemMIM(nn.Module):
         depth = self.config['text']['depth']
         return self.text_encoder.bert.encoder(embedded, mask=mask, stop=depth), mask
 
-    def _fuse(self, text_tokens: Tensor, mask: Tensor, image_tokens: Tensor) -> Tensor:
+    def _fuse(self, text_tokens: Tensor, mask: Tensor | None, image_tokens: Tensor) -> Tensor:
         """Text tokens [b, t, d] after the fusion encoder, where they read the image's."""
         depth = self.config['text']['depth']
         return self.text_encoder.bert.encoder(
@@ -199,14 +207,18 @@ class SemMIM(nn.Module):
         self._need('text_encoder.cls' in self.parts, tasks='pretrain')
         return self.text_encoder.predict(self.fuse(images, ids))
 
-    def patterns(self, images: Any, texts=None) -> tuple[Tensor, Tensor]:
+    def patterns(
+        self, images: Any, texts: str | list[str] | Tensor | Encoded | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Distributions over the encoding space: of CLS [b, k], and of patches [b, n, k], which
         have read the texts, if there are any, as they did in training."""
         settings = self.config['patterns']
         self._need(settings is not None, tasks='pretrain')
-        tokens = self.encode_image(images).tokens
-        inject = 'none' if texts is None else settings['inject']
-        if inject == 'cross_attention':  # the first fusion layers, image reads text
+        image = self.encode_image(images)
+        tokens = image.tokens
+        inject = settings['inject']
+        if texts is not None and inject == 'cross_attention':
+            # The first fusion layers; the image reads the text.
             text, depth = self.encode_text(texts), self.config['text']['depth']
             patches = self.text_encoder.bert.encoder(
                 tokens,
@@ -215,14 +227,33 @@ class SemMIM(nn.Module):
                 start=depth,
                 stop=depth + settings['layers'],
             )
-        elif inject == 'global':
+        elif texts is not None and inject == 'global':
             patches = tokens + self.text_injection(self.encode_text(texts).tokens[:, :1])
+        elif texts is not None and inject == 'words':
+            patches = self._with_words(image, self.encode_text(texts))
         else:
             patches = tokens
         patch_head = getattr(self, settings['head'])
         cls_cosines, patch_cosines = self.encoding_head(tokens[:, 0]), patch_head(patches[:, 1:])
         temperature = settings['temperature']
         return (cls_cosines / temperature).softmax(-1), (patch_cosines / temperature).softmax(-1)
+
+    def _with_words(self, image: Encoded, text: Encoded) -> Tensor:
+        """Tokens of images with the words of the texts in those patches that resemble them."""
+        settings = self.config['patterns']['words']
+        if self.lexicon is None or image.source is None or text.source is None:
+            raise ValueError('patches read words by the lexicon of `SemMIM.load`')
+        tokens, rarity = self.lexicon(text.source)
+        vectors = word_vectors(self.text_encoder.bert.embeddings.word_embeddings.weight, tokens)
+        attention = self.grounding.attention(
+            image.source,
+            vectors,
+            tokens[..., 0] >= 0,
+            rarity,
+            temperature=settings['temperature'],
+            rarity_weight=settings['rarity'],
+        )
+        return self.grounding(image.tokens, attention, vectors, settings['scale'])
 
     # Texts about images: captions and answers.
 
@@ -246,8 +277,8 @@ class SemMIM(nn.Module):
         """The answer to question i about image i, as the run's task says: written, the likeliest of
         its list of answers, or the likeliest label."""
         if 'cls_head' in self.parts:
-            shares = self.classify(images, questions)
-            return [max(labels, key=labels.get) for labels in shares]
+            found = self.classify(images, questions)
+            return [max(labels, key=labels.__getitem__) for labels in found]
         self._need('decoding' in self.task, tasks='generate, self_critical, classify')
         if self.task['rank']:
             index, _ = self.rank(images, questions)

@@ -77,7 +77,7 @@ def fit_weights(
     params: Mapping[str, np.ndarray],
     config: Mapping[str, Any],
     *,
-    model: Any,
+    model: Mapping[str, Any],
     shapes: Mapping[str, Shape],
     origin: str,
     more_words: bool,
@@ -117,8 +117,9 @@ def fit_weights(
         if path in shapes and path in params and len(params[path]) < shapes[path][0]:
             notes.append(f'{path}: {len(params[path])} of {shapes[path][0]} rows')
             shapes = {**shapes, path: params[path].shape}
-    known = dict(foreign=foreign, shapes=shapes, ignore=ignore)
-    return Loaded(to_ours(table, origin=origin, **known), unused(table, **known), notes)
+    fitted = to_ours(table, foreign=foreign, shapes=shapes, ignore=ignore, origin=origin)
+    spare = unused(table, foreign=foreign, shapes=shapes, ignore=ignore)
+    return Loaded(fitted, spare, notes)
 
 
 def _meaning(model: Mapping[str, Any]) -> dict[str, Any]:

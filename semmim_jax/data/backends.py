@@ -91,7 +91,7 @@ def words_of(text: str, backend: tokenizers.Tokenizer) -> list[str]:
 
 
 def _first(rule: str) -> list[normalizers.Normalizer]:
-    unseen = [normalizers.Replace(Regex(_INVISIBLE), '')]
+    unseen: list[normalizers.Normalizer] = [normalizers.Replace(Regex(_INVISIBLE), '')]
     if rule == 'keep_accents':
         return unseen
     return [*unseen, normalizers.NFD(), normalizers.Replace(Regex(_ACCENTS), '')]

@@ -7,59 +7,80 @@ then read from source.entry(index). A task names its maker (training/task.py).
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
 from semmim_jax.data import transforms
 from semmim_jax.data.answers import normalise_answer, soft_label
+from semmim_jax.data.config import DataConfig
+from semmim_jax.data.lexicon import Lexicon
+from semmim_jax.data.records import Entry, Fields, Record, Source, TruthSource
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
+from semmim_jax.data.transforms import Augment
+from semmim_jax.data.views import View, match_patches
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Augment:
-    """A plain, picklable copy of config.data.augment."""
-
-    crop_scale: tuple[float, float]
-    flip: bool
-    ops: int
-    level: float
-    prob: float
-    fill: int
+_See = Callable[[np.ndarray], np.ndarray]  # a picture of a record, any size -> [s, s, 3]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleMaker:
     """What all makers have; fields of the config's `data` section by the same names."""
 
+    kind: ClassVar[str]  # of task, for messages; of makers that need captions
     tokenizer: Tokenizer
     image_size: int
     max_words: int
     augment: Augment
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, data_config, *, labels: tuple[str, ...] = ()):
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        data_config: DataConfig,
+        *,
+        labels: tuple[str, ...] = (),
+        lexicon: Lexicon | None = None,
+    ) -> Self:
         """The maker of a run.
 
         Args:
           tokenizer: of the run.
           data_config: `config.data`; the fields of the maker are read.
           labels: what the task chooses from, () for others.
+          lexicon: of the captions, where words are read.
         """
-        given = {'tokenizer': tokenizer, 'labels': labels}
-        given['augment'] = Augment(
-            **{**data_config.augment, 'crop_scale': tuple(data_config.augment.crop_scale)}
+        least, most = data_config.augment.crop_scale
+        augment = Augment(
+            crop_scale=(least, most),
+            flip=data_config.augment.flip,
+            ops=data_config.augment.ops,
+            level=data_config.augment.level,
+            prob=data_config.augment.prob,
+            fill=data_config.augment.fill,
+        )
+        # Any: which fields there are depends on the subclass.
+        given: dict[str, Any] = dict(
+            tokenizer=tokenizer, labels=labels, lexicon=lexicon, augment=augment
         )
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: given[name] if name in given else data_config[name] for name in names})
 
-    def check_source(self, source) -> None:
+    def check_source(self, source: Source) -> None:
         """Raises ValueError if examples cannot be made of the records of a training source."""
         if 'captions' not in source.entry(0):
             raise ValueError(f'{self.kind} needs captions; the training source has none')
 
-    def view(self, image, rng, *, text: str, labels=None):
+    def view(
+        self,
+        image: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        text: str,
+        labels: np.ndarray | None = None,
+    ) -> View:
         """transforms.augmented_view; never mirrored if the text speaks of left or right."""
         return transforms.augmented_view(
             image,
@@ -70,54 +91,67 @@ class ExampleMaker:
             augment=self.augment,
         )
 
-    def caption(self, record: dict, rng: np.random.Generator) -> str:
+    def caption(self, record: Record, rng: np.random.Generator) -> str:
         """One of the record's captions, as it is."""
         return record['captions'][rng.integers(len(record['captions']))]
 
     def clean(self, text: str) -> str:
+        """The caption as text.clean_caption has it, cut to `max_words`."""
         return clean_caption(text, max_words=self.max_words)
 
-    def pictures(self, record: dict, see) -> dict[str, np.ndarray]:
+    def pictures(self, record: Record, see: _See) -> Fields:
         """image uint8 [s, s, 3], or images [2, s, s, 3] of a record with two; `see` makes one."""
         if 'images' in record:
             return {'images': np.stack([see(image) for image in record['images']])}
         return {'image': see(record['image'])}
 
-    def plain_pictures(self, record: dict) -> dict[str, np.ndarray]:
+    def plain_pictures(self, record: Record) -> Fields:
         """The pictures as in evaluation."""
-        see = lambda image: transforms.eval_view(image, None, size=self.image_size)[0]
+        see: _See = lambda image: transforms.eval_view(image, None, size=self.image_size)[0]
         return self.pictures(record, see)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainExamples(ExampleMaker):
     """image1, image2 uint8 [s, s, 3], two views; ids int32 [t] of a caption; image_id; labels1
-    int32 [n], labels of view 1's patches, if the record has labels."""
+    int32 [n], labels of view 1's patches, if the record has labels; with a lexicon the fields of
+    `Lexicon.words_of`; with `match_views` match int32 [n], which patch of view 1 each patch of view
+    2 shows, -1: none."""
 
     kind: ClassVar[str] = 'pretrain'
     patch_size: int
     max_tokens: int
+    lexicon: Lexicon | None
+    match_views: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
             raise ValueError(
                 f'data.patch_size={self.patch_size} does not divide '
                 f'data.image_size={self.image_size}'
             )
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """Two augmented views and one of the captions."""
         caption = self.caption(record, rng)
         labels = record.get('labels')
-        image1, labels1 = self.view(record['image'], rng, text=caption, labels=labels)
-        image2, _ = self.view(record['image'], rng, text=caption)
-        row = dict(
-            image1=image1,
-            image2=image2,
-            ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
+        view1 = self.view(record['image'], rng, text=caption, labels=labels)
+        view2 = self.view(record['image'], rng, text=caption)
+        ids = self.tokenizer.encode(self.clean(caption), self.max_tokens)
+        row: Fields = dict(
+            image1=view1.image,
+            image2=view2.image,
+            ids=ids,
             image_id=np.int32(record['image_id']),
         )
-        if labels is not None:
-            row['labels1'] = transforms.patch_labels(labels1, self.patch_size)
+        if view1.labels is not None:
+            row['labels1'] = transforms.patch_labels(view1.labels, self.patch_size)
+        if self.lexicon:
+            row |= self.lexicon.words_of(ids)
+        if self.match_views:
+            row['match'] = match_patches(
+                view1.geometry, view2.geometry, size=self.image_size, patch_size=self.patch_size
+            )
         return row
 
 
@@ -128,11 +162,11 @@ class RetrievalExamples(ExampleMaker):
     kind: ClassVar[str] = 'retrieval'
     max_tokens: int
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """One augmented view and one of the captions."""
         caption = self.caption(record, rng)
-        image, _ = self.view(record['image'], rng, text=caption)
         return dict(
-            image=image,
+            image=self.view(record['image'], rng, text=caption).image,
             ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
             image_id=np.int32(record['image_id']),
         )
@@ -155,18 +189,19 @@ class GenerateExamples(ExampleMaker):
     max_prompt_tokens: int
     max_target_tokens: int
 
-    def check_source(self, source) -> None:
+    def check_source(self, source: Source) -> None:
         """As in `ExampleMaker`: every record has a target, and all targets fit."""
         if 'captions' in source.entry(0):
             return
-        checked = set()
-        for targets, where in source.truths():
+        checked: set[str] = set()
+        for targets, where in cast(TruthSource, source).truths():
             _check_targets(targets, where)
             for target in set(targets) - checked:
                 _check_length(target, self.tokenizer, self.max_target_tokens, where)
             checked.update(targets)
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """An augmented view, the prompt, and a target drawn by weight; ValueError if too long."""
         prompt = record.get('prompt', '')
         if 'captions' in record:
             target, weight = self.clean(self.caption(record, rng)), 1.0
@@ -176,7 +211,7 @@ class GenerateExamples(ExampleMaker):
             target = targets[rng.choice(len(targets), p=weights / weights.sum())]
             weight = weights.sum()
             _check_length(target, self.tokenizer, self.max_target_tokens, f'{prompt!r}')
-        see = lambda image: self.view(image, rng, text=f'{prompt} {target}')[0]
+        see: _See = lambda image: self.view(image, rng, text=f'{prompt} {target}').image
         return dict(
             **self.pictures(record, see),
             prompt=self.encode_prompt(prompt),
@@ -185,7 +220,7 @@ class GenerateExamples(ExampleMaker):
             image_id=np.int32(record['image_id']),
         )
 
-    def evaluation(self, record: dict) -> dict[str, np.ndarray]:
+    def evaluation(self, record: Record) -> Fields:
         """image or images, prompt and image_id."""
         return dict(
             **self.plain_pictures(record),
@@ -194,6 +229,7 @@ class GenerateExamples(ExampleMaker):
         )
 
     def encode_prompt(self, prompt: str) -> np.ndarray:
+        """int32 [p] of a prompt, cleaned; where it is too long its end is kept."""
         text = clean_caption(prompt, max_words=None)
         return self.tokenizer.encode(text, self.max_prompt_tokens, keep_end=True)  # [p]
 
@@ -208,10 +244,11 @@ class SelfCriticalExamples(GenerateExamples):
 
     references: int
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """An augmented view, the prompt, and all references."""
         prompt = record.get('prompt', '')
         texts = ' '.join(self._right(record))
-        see = lambda image: self.view(image, rng, text=f'{prompt} {texts}')[0]
+        see: _See = lambda image: self.view(image, rng, text=f'{prompt} {texts}').image
         return dict(
             **self.pictures(record, see),
             prompt=self.encode_prompt(prompt),
@@ -219,14 +256,14 @@ class SelfCriticalExamples(GenerateExamples):
             image_id=np.int32(record['image_id']),
         )
 
-    def references_of(self, record: dict) -> np.ndarray:
+    def references_of(self, record: Entry) -> np.ndarray:
         """int32 [r, t] of a record or an entry."""
         found = np.full((self.references, self.max_target_tokens), self.tokenizer.pad_id, np.int32)
         for row, text in zip(found, self._right(record)):
             row[:] = self.tokenizer.encode(text, self.max_target_tokens, ended=True)
         return found
 
-    def _right(self, record: dict) -> list[str]:
+    def _right(self, record: Entry) -> list[str]:
         if 'captions' in record:
             return [self.clean(caption) for caption in record['captions']]
         return list(record.get('targets') or [record['label']])
@@ -244,28 +281,30 @@ class ClassifyExamples(ExampleMaker):
     labels: tuple[str, ...]
     max_tokens: int
 
-    def check_source(self, source) -> None:
+    def check_source(self, source: Source) -> None:
         """As in `ExampleMaker`: every record has a label or targets, and the labels are known."""
         if 'captions' in source.entry(0):
             raise ValueError('classify needs labels or targets; the training source has captions')
         if not self.labels:
             raise ValueError('classify needs labels or answers; the training source has free text')
-        for targets, where in source.truths():
+        for targets, where in cast(TruthSource, source).truths():
             _check_targets(targets, where)
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        see = lambda image: self.view(image, rng, text=record['prompt'])[0]
+    def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """An augmented view, the prompt, and the label or scores."""
+        see: _See = lambda image: self.view(image, rng, text=record['prompt']).image
         return {
             **self.pictures(record, see),
             **self._inputs(record),
             'label': self.label(record),
         }
 
-    def evaluation(self, record: dict) -> dict[str, np.ndarray]:
+    def evaluation(self, record: Record) -> Fields:
         """image or images, ids and image_id."""
         return {**self.plain_pictures(record), **self._inputs(record)}
 
-    def label(self, record: dict) -> np.ndarray:
+    def label(self, record: Entry) -> np.ndarray | np.generic:
+        """int32 [] of a record with a label, float32 [c] of one with targets; see the class."""
         if 'label' in record:
             return np.int32(self._numbers[record['label']])
         if 'annotators' in record:
@@ -281,7 +320,7 @@ class ClassifyExamples(ExampleMaker):
     def _numbers(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.labels)}
 
-    def _inputs(self, record: dict) -> dict[str, np.ndarray]:
+    def _inputs(self, record: Entry) -> Fields:
         text = clean_caption(record['prompt'], max_words=None)
         return dict(
             ids=self.tokenizer.encode(text, self.max_tokens, keep_end=True),

@@ -59,7 +59,7 @@ def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
         raise UnreadableRecord(f'{width} x {height} pixels, more than max_pixels={max_pixels}')
     if width * height == 0:
         raise UnreadableRecord('no pixels')
-    complete = _ENDINGS.get(header.format, b'') in data[-1024:]
+    complete = _ENDINGS.get(header.format or '', b'') in data[-1024:]
     # 16-bit grey is scaled by OpenCV and clipped by Pillow: the former is right.
     if (decoder == 'opencv' and complete) or header.mode.startswith('I;16'):
         return _decode_opencv(data)

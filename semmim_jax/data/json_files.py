@@ -3,7 +3,10 @@
 import json
 import pathlib
 import re
+from typing import TypeVar, cast, overload
 
+_Kind = TypeVar('_Kind')
+_Other = TypeVar('_Other')
 _HALF = re.compile(r'\\u[dD][89a-fA-F]')  # an escape of half a character, often one of a pair
 
 
@@ -21,7 +24,9 @@ def read_entries(path: str | pathlib.Path) -> list[tuple[object, str]]:
     text = _read(path)
     if text.lstrip().startswith('['):
         parsed = _parse(text, path, first_line=1)
-        entries = [(entry, f'{path}, entry {i}') for i, entry in enumerate(parsed)]
+        entries = [
+            (entry, f'{path}, entry {i}') for i, entry in enumerate(cast(list[object], parsed))
+        ]
     else:
         entries = [
             (_parse(line, path, first_line=number), f'{path}, line {number}')
@@ -33,16 +38,29 @@ def read_entries(path: str | pathlib.Path) -> list[tuple[object, str]]:
     return entries
 
 
-def field(entry: object, key: str, kind: type | tuple[type, ...], where: str):
-    """entry[key], which must be of `kind`. Raises ValueError beginning with `where`."""
+def as_object(entry: object, where: str) -> dict[str, object]:
+    """The entry, which must be a JSON object. Raises ValueError beginning with `where`."""
     if not isinstance(entry, dict):
         raise ValueError(f'{where}: an object is needed, not {type(entry).__name__}')
+    return entry
+
+
+@overload
+def field(entry: object, key: str, kind: type[_Kind], where: str) -> _Kind: ...
+@overload
+def field(
+    entry: object, key: str, kind: tuple[type[_Kind], type[_Other]], where: str
+) -> _Kind | _Other: ...
+def field(entry: object, key: str, kind: type | tuple[type, ...], where: str) -> object:
+    """entry[key], which must be of `kind`. Raises ValueError beginning with `where`."""
+    entry = as_object(entry, where)
     if key not in entry:
         has = ', '.join(sorted(map(repr, entry))) or 'none'
         raise ValueError(f'{where}: needs the key "{key}"; has {has:.100}')
-    if not isinstance(entry[key], kind) or isinstance(entry[key], bool) and kind is int:
-        raise ValueError(f'{where}: "{key}" cannot be {entry[key]!r:.60}')
-    return entry[key]
+    value = entry[key]
+    if not isinstance(value, kind) or isinstance(value, bool) and kind is int:
+        raise ValueError(f'{where}: "{key}" cannot be {value!r:.60}')
+    return value
 
 
 def shown(text: str) -> str:

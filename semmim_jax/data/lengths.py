@@ -1,16 +1,15 @@
 """How long the texts of a run usually are, for decoding that is to write such texts."""
 
-from typing import Any
-
 import numpy as np
 
+from semmim_jax.data.records import Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 
 RECORDS = 5000  # that are looked at, evenly spread
 
 
-def usual_minimum(source: Any, tokenizer: Tokenizer, *, max_words: int) -> int:
+def usual_minimum(source: Source, tokenizer: Tokenizer, *, max_words: int) -> int:
     """The 1st percentile of the lengths of captions or targets: hardly a text is shorter.
 
     Args:

@@ -12,13 +12,16 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, Self
 
 import grain
 import numpy as np
 from absl import flags
 
 from semmim_jax.data import transforms
+from semmim_jax.data.config import DataConfig
+from semmim_jax.data.records import CaptionSource, Fields, PlacedRecord, Record, Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.unreadable import Replacing, TooManyUnreadable
@@ -35,13 +38,35 @@ class Batch:
     info: dict[str, np.ndarray]
 
 
+class ExampleMaker(Protocol):
+    """Makes the fields of a training example, see data/examples.py; picklable."""
+
+    def __call__(self, record: Record, rng: np.random.Generator, /) -> Fields:
+        """The fields, arrays of fixed shapes; `rng` makes every random choice."""
+
+
+class EvaluationMaker(Protocol):
+    """Makes the fields of an example of evaluation, see data/examples.py."""
+
+    def evaluation(self, record: Record, /) -> Fields:
+        """The inputs alone, not augmented."""
+
+
+class _GrainIterator(Protocol):
+    """What is used of Grain's iterators, which have no types."""
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
 class TrainBatches(Iterator[Batch]):
     """Endless training batches of one host; counts examples and replaced records as they pass.
 
     Close it (or use it in `with`) to stop workers at once; dropping it stops them too.
     """
 
-    def __init__(self, iterator, *, max_replaced: float):
+    def __init__(self, iterator: _GrainIterator, *, max_replaced: float):
         self._iterator = [iterator]  # held here alone, so that closing also lets go of it
         # At exit too: Grain's iterators cannot close once the interpreter takes modules apart.
         self._close = weakref.finalize(self, _close, self._iterator)
@@ -66,16 +91,17 @@ class TrainBatches(Iterator[Batch]):
         return Batch(fields, info)
 
     def close(self) -> None:
+        """Stops the workers; iteration then ends. A second call does nothing."""
         self._close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-def _close(held: list) -> None:
+def _close(held: list[_GrainIterator]) -> None:
     while held:
         held.pop().close()
 
@@ -84,9 +110,9 @@ def _close(held: list) -> None:
 class _Placed:
     """An example maker whose examples also say where they come from."""
 
-    make_example: Callable[[dict, np.random.Generator], dict[str, np.ndarray]]
+    make_example: ExampleMaker
 
-    def __call__(self, record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, record: PlacedRecord, rng: np.random.Generator) -> Fields:
         return {
             **self.make_example(record, rng),
             'index': np.int64(record['index']),
@@ -95,9 +121,9 @@ class _Placed:
 
 
 def train_batches(
-    source,
-    make_example: Callable[[dict, np.random.Generator], dict[str, np.ndarray]],
-    data_config,
+    source: Source,
+    make_example: ExampleMaker,
+    data_config: DataConfig,
     *,
     batch_size: int,
     seed: int,
@@ -146,54 +172,64 @@ def train_batches(
 
 
 def eval_image_batches(
-    source, data_config, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    data_config: DataConfig,
+    *,
+    batch_size: int,
+    rows: Collection[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every distinct image of a source once, in order of first appearance, not augmented.
 
-    Global batch j holds images j * batch_size and on; each host yields its contiguous part.
-    The last batch is filled with zeros, so all hosts yield the same number of full batches.
+    Batch j holds images j * batch_size and on. The last batch is filled with zeros. Threads of this
+    process read `data.prefetch` batches ahead.
 
-    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b]; labels int32
-    [b, n] if the source has labels.
+    Args:
+      source: see data/readers/sources.py.
+      data_config: config.data.
+      batch_size: rows of a batch, whatever `rows`.
+      rows: of each batch, those that this process reads, the others being zeros; None: all.
 
-    Raises ValueError if batch_size does not divide by process_count; UnreadableRecord for an
-    unreadable image: a score over other images than the named ones would be wrong.
+    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b], of all rows; labels
+    int32 [b, n] if the source has labels.
+
+    Raises UnreadableRecord for an unreadable image: a score over other images than the named ones
+    would be wrong.
     """
-    make = lambda record: _eval_example(record, data_config)
-    yield from _padded(
-        source, unique_images(source), make, batch_size, process_index, process_count
-    )
+    make: Callable[[Record], Fields] = lambda record: _eval_row(record, data_config)
+    batches = _EvalBatches(source, unique_images(source), make, batch_size, rows)
+    yield from _read_ahead(batches, prefetch=data_config.prefetch)
 
 
 def eval_batches(
-    source, make_example, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    make_example: EvaluationMaker,
+    data_config: DataConfig,
+    *,
+    batch_size: int,
+    rows: Collection[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
     Args:
-      source: see data/readers/sources.py. Example r of global batch j is record j * batch_size + r.
+      source: see data/readers/sources.py. Row r of batch j is record j * batch_size + r.
       make_example: with `evaluation`, see data/examples.py.
-      batch_size, process_index, process_count: as in train_batches.
+      data_config, batch_size, rows: as in eval_image_batches.
 
     Yields a dict: the fields of make_example.evaluation, stacked, and valid bool [b].
     """
-    yield from _padded(
-        source,
-        range(len(source)),
-        make_example.evaluation,
-        batch_size,
-        process_index,
-        process_count,
-    )
+    make, positions = make_example.evaluation, range(len(source))
+    batches = _EvalBatches(source, positions, make, batch_size, rows)
+    yield from _read_ahead(batches, prefetch=data_config.prefetch)
 
 
-def eval_texts(source, data_config) -> tuple[list[str], np.ndarray]:
+def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str], np.ndarray]:
     """Every caption of a source, cleaned, and which image it belongs to.
 
     Returns texts and image_of_text int32 [texts]: a position in the order of eval_image_batches.
     """
     order = {source.image_id(i): n for n, i in enumerate(unique_images(source))}
-    texts, image_of_text = [], []
+    texts: list[str] = []
+    image_of_text: list[int] = []
     for i in range(len(source)):
         for caption in source.captions(i):
             texts.append(clean_caption(caption, max_words=data_config.max_words))
@@ -213,40 +249,57 @@ def eval_text_batches(
         yield dict(ids=ids, valid=np.arange(batch_size) < len(chunk))
 
 
-def unique_images(source) -> list[int]:
+def unique_images(source: Source) -> list[int]:
     """Positions of the first record of each image id, in order."""
-    first = {}
+    first: dict[int, int] = {}
     for i in range(len(source)):
         first.setdefault(source.image_id(i), i)
     return list(first.values())
 
 
-def _padded(
-    source, positions, make, batch_size: int, process_index: int, process_count: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """This host's examples of the records at `positions`, and `valid`, in full batches."""
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f'batch_size={batch_size} does not divide among {process_count} hosts')
-    share = batch_size // process_count
-    for first in range(0, len(positions), batch_size):
-        begin = first + process_index * share
-        examples = [make(source[i]) for i in positions[begin : begin + share]]
-        # A host with no example of the last batch still yields one of the same fields.
-        first_example = examples[0] if examples else make(source[positions[0]])
-        batch = {}
-        for name, value in first_example.items():
-            batch[name] = np.zeros((share, *value.shape), value.dtype)
-            for r, example in enumerate(examples):
-                batch[name][r] = example[name]
-        batch['valid'] = np.arange(share) < len(examples)
-        yield batch
+@dataclasses.dataclass(frozen=True)
+class _EvalBatches:
+    """Batch j of the records at `positions`, full but for zeros; see eval_image_batches."""
+
+    source: Source
+    positions: Sequence[int]
+    make: Callable[[Record], Fields]
+    batch_size: int
+    rows: Collection[int] | None
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self.batch_size)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        positions = self.positions[number * self.batch_size :][: self.batch_size]
+        mine = [r for r in range(len(positions)) if self.rows is None or r in self.rows]
+        made = [self.make(self.source[positions[r]]) for r in mine]
+        # A process with no row of the last batch still gives all fields.
+        example = made[0] if made else self.make(self.source[positions[0]])
+        batch: dict[str, np.ndarray] = {}
+        for name, value in example.items():
+            batch[name] = np.zeros((self.batch_size, *value.shape), value.dtype)
+            for r, row in zip(mine, made, strict=True):
+                batch[name][r] = row[name]
+        batch['valid'] = np.arange(self.batch_size) < len(positions)
+        return batch
 
 
-def _eval_example(record: dict, data_config) -> dict[str, np.ndarray]:
+def _read_ahead(batches: _EvalBatches, *, prefetch: int) -> Iterator[dict[str, np.ndarray]]:
+    """The batches in order, read while the device is at work with earlier ones."""
+    dataset = grain.MapDataset.source(batches)
+    iterator = iter(_prefetched(dataset, workers=0, prefetch=prefetch))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _eval_row(record: Record, data_config: DataConfig) -> Fields:
     image, labels = transforms.eval_view(
         record['image'], record.get('labels'), size=data_config.image_size
     )
-    example = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
+    example: Fields = dict(image=image, image_id=np.asarray(record['image_id'], np.int32))
     if labels is not None:
         example['labels'] = transforms.patch_labels(labels, data_config.patch_size)
     return example
@@ -285,5 +338,7 @@ def _start_worker(worker: int, workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker process
+    parent.join()
     os._exit(1)

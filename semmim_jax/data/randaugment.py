@@ -9,8 +9,12 @@ same name (Sharpness but for the border, which stays as it is in both). Geometry
 map: nearest pixel, outside 0.
 """
 
+import dataclasses
+
 import cv2
 import numpy as np
+
+from semmim_jax.data.views import View
 
 OPS = (
     'identity',
@@ -28,52 +32,43 @@ _MAX_LEVEL = 10
 
 
 def rand_augment(
-    image: np.ndarray,
-    labels: np.ndarray | None,
+    view: View,
     rng: np.random.Generator,
     *,
     ops: int,
     level: float,
     prob: float,
     fill: int,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Augments uint8 [h, w, 3] and, alongside, integer labels [h, w] or None.
-
-    See docs/method.md section 7.
-    """
+) -> View:
+    """Augments the image; labels and geometry follow what moves. See docs/method.md section 7."""
     chosen = rng.integers(len(OPS), size=ops)
     applied = rng.random(ops) < prob
     signs = rng.choice((-1.0, 1.0), ops)
     for op, apply, sign in zip(chosen, applied, signs, strict=True):
         if apply:
-            image, labels = apply_op(OPS[op], image, labels, level=level, sign=sign, fill=fill)
-    return image, labels
+            view = apply_op(OPS[op], view, level=level, sign=sign, fill=fill)
+    return view
 
 
-def apply_op(
-    name: str,
-    image: np.ndarray,
-    labels: np.ndarray | None,
-    *,
-    level: float,
-    sign: float,
-    fill: int,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """One operation of OPS on uint8 [h, w, 3] and labels [h, w] or None."""
+def apply_op(name: str, view: View, *, level: float, sign: float, fill: int) -> View:
+    """One operation of OPS."""
     share = level / _MAX_LEVEL
     if name == 'identity':
-        return image, labels
+        return view
     if name == 'auto_contrast':
-        return auto_contrast(image), labels
+        return dataclasses.replace(view, image=auto_contrast(view.image))
     if name == 'equalize':
-        return equalize(image), labels
+        return dataclasses.replace(view, image=equalize(view.image))
     if name == 'brightness':
-        return brightness(image, 0.1 + 1.8 * share), labels
+        return dataclasses.replace(view, image=brightness(view.image, 0.1 + 1.8 * share))
     if name == 'sharpness':
-        return sharpness(image, 0.1 + 1.8 * share), labels
-    matrix = _matrix(name, sign * share, image.shape[:2])
-    return _warp(image, matrix, cv2.INTER_LINEAR, (fill,) * 3), (
-        None if labels is None else _warp(labels, matrix, cv2.INTER_NEAREST, 0)
+        return dataclasses.replace(view, image=sharpness(view.image, 0.1 + 1.8 * share))
+    height, width = view.image.shape[:2]
+    matrix = _matrix(name, sign * share, (height, width))
+    return View(
+        _warp(view.image, matrix, cv2.INTER_LINEAR, (fill,) * 3),
+        None if view.labels is None else _warp(view.labels, matrix, cv2.INTER_NEAREST, 0),
+        view.geometry.then(_to_source(matrix), (0, 0, width, height)),
     )
 
 
@@ -140,7 +135,20 @@ def _matrix(name: str, amount: float, shape: tuple[int, int]) -> np.ndarray:
     return matrix
 
 
-def _warp(array: np.ndarray, matrix: np.ndarray, interpolation: int, outside) -> np.ndarray:
+def _to_source(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a matrix for cv2.warpAffine, whose whole numbers are centres of pixels, as
+    `views.Step` has it, where they are corners."""
+    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    inverse[:, 2] += 0.5 - inverse[:, :2].sum(axis=1) / 2
+    return inverse
+
+
+def _warp(
+    array: np.ndarray,
+    matrix: np.ndarray,
+    interpolation: int,
+    outside: int | tuple[int, int, int],
+) -> np.ndarray:
     height, width = array.shape[:2]
     return cv2.warpAffine(
         array,

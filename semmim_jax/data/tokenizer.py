@@ -8,7 +8,8 @@ import collections
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -54,19 +55,20 @@ class Tokenizer:
     ):
         backend.no_truncation()
         backend.no_padding()
-        ids = {}
+        ids: dict[str, int] = {}
+        self._special: dict[str, str] = {}
         for role in ROLES:
             token = special.get(role)
-            ids[role] = backend.token_to_id(token) if isinstance(token, str) else None
-            if ids[role] is None:
+            number = backend.token_to_id(token) if isinstance(token, str) else None
+            if token is None or number is None:
                 raise ValueError(f'vocabulary {origin}: no {token or f"token for {role}"}')
+            ids[role], self._special[role] = number, token
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
         self.vocab_size = backend.get_vocab_size()
         if sorted(backend.get_vocab().values()) != list(range(self.vocab_size)):
             raise ValueError(f'vocabulary {origin}: ids are not 0 to {self.vocab_size - 1}')
-        self._special = {role: special[role] for role in ROLES}
         self._end = [self.sep_id] if end_token else []
-        cls, sep = special['cls'], special['sep']
+        cls, sep = self._special['cls'], self._special['sep']
         end = f' {sep}' if end_token else ''
         backend.post_processor = processors.TemplateProcessing(  # for whoever reads `save`'s files
             single=f'{cls} $A{end}',
@@ -118,7 +120,8 @@ class Tokenizer:
 
     def tokens(self) -> list[str]:
         """Every token, in the order of ids."""
-        return [self._backend.id_to_token(i) for i in range(self.vocab_size)]
+        vocab = self._backend.get_vocab()
+        return sorted(vocab, key=vocab.__getitem__)
 
     def files(self) -> dict[str, str]:
         """What make_tokenizer and transformers read back: text by file name.
@@ -126,8 +129,11 @@ class Tokenizer:
         tokenizer.json and tokenizer_config.json; for WordPiece vocab.txt too, a token a line, which
         alone does not say whether accents are kept: whoever reads it as BERT's drops them.
         """
-        config = {f'{role}_token': token for role, token in self._special.items()}
-        config = {'tokenizer_class': _GENERIC, **config, 'clean_up_tokenization_spaces': False}
+        config = {
+            'tokenizer_class': _GENERIC,
+            **{f'{role}_token': token for role, token in self._special.items()},
+            'clean_up_tokenization_spaces': False,
+        }
         files = {
             'tokenizer.json': self._backend.to_str(pretty=True),
             'tokenizer_config.json': json.dumps(config, indent=1) + '\n',
@@ -183,14 +189,13 @@ def make_tokenizer(
             fill=True,
             end_token=end_token,
         )
-    options = dict(origin=vocab, end_token=end_token)
     path = pathlib.Path(vocab)
     if path.is_file():
-        return _word_piece(_read_vocab(path), **options)
+        return _word_piece(_read_vocab(path), origin=vocab, end_token=end_token)
     if not path.is_dir():
         raise ValueError(f'vocab={vocab!r}: no such file or folder (hub names are not looked up)')
     if has_tokenizer(path):
-        return _from_folder(path, **options)
+        return _from_folder(path, origin=vocab, end_token=end_token)
     raise ValueError(f'vocab={vocab!r}: neither tokenizer.json nor vocab.txt in this folder')
 
 
@@ -224,10 +229,10 @@ def train_tokenizer(
     if kind not in KINDS:
         raise ValueError(f'data.vocab_kind={kind!r} is none of {", ".join(KINDS)}')
     rule = 'bert' if kind == 'words' else 'strip_accents' if strip_accents else 'keep_accents'
-    limits = dict(size=size, min_count=min_count)
+    make: Callable[[Sequence[str]], tokenizers.Tokenizer]
     if kind == 'bpe':
         counts = count_words(texts, byte_pairs((), (), rule=rule))
-        vocab, merges = train_byte_pairs(counts, **limits)
+        vocab, merges = train_byte_pairs(counts, size=size, min_count=min_count)
         make = lambda vocab: byte_pairs(vocab, merges, rule=rule)
     else:
         make = lambda vocab: word_piece(vocab, rule=rule)
@@ -235,7 +240,7 @@ def train_tokenizer(
         if kind == 'words':
             vocab = list(dict.fromkeys([*SPECIAL, *word_list(counts, min_count=min_count)]))
         else:
-            vocab = train_pieces(counts, make(SPECIAL), **limits)
+            vocab = train_pieces(counts, make(SPECIAL), size=size, min_count=min_count)
     if len(vocab) > size:
         raise ValueError(
             f'{too_small(size, "the words of the texts", len(vocab))}, or pieces of words by '
@@ -308,10 +313,10 @@ def _unused(numbers: Iterable[int]) -> list[str]:
 
 
 def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokenizer:
-    options = dict(origin=origin, end_token=end_token)
     whole, about = path / 'tokenizer.json', path / 'tokenizer_config.json'
     if not whole.is_file() and not about.is_file():
-        return _word_piece(_read_vocab(path / 'vocab.txt'), **options)
+        vocab = _read_vocab(path / 'vocab.txt')
+        return _word_piece(vocab, origin=origin, end_token=end_token)
     try:
         config = json.loads(about.read_text(encoding='utf-8')) if about.is_file() else {}
     except (ValueError, RecursionError) as error:
@@ -323,7 +328,8 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
             backend = tokenizers.Tokenizer.from_file(str(whole))
         except Exception as error:  # the library's errors have no type of their own
             raise ValueError(f'{whole}: {error}') from None
-        return Tokenizer(backend, special=_roles(config.get), **options)
+        special = _roles(config.get)
+        return Tokenizer(backend, special=special, origin=origin, end_token=end_token)
     import transformers
 
     try:
@@ -338,10 +344,11 @@ def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokeniz
     if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):
         raise ValueError(f'vocab={origin!r}: a tokeniser without its vocabulary in this folder')
     special = _roles(lambda name: getattr(loaded, name, None))
-    return Tokenizer(loaded.backend_tokenizer, special=special, **options)
+    backend = loaded.backend_tokenizer
+    return Tokenizer(backend, special=special, origin=origin, end_token=end_token)
 
 
-def _roles(get) -> dict[str, str | None]:
+def _roles(get: Callable[[str], Any]) -> dict[str, str | None]:
     """Token of each role, where get('cls_token') may also be None and 'bos_token' say it."""
     tokens = {r: get(f'{r}_token') or get(f'{_OTHER_NAME.get(r)}_token') for r in ROLES}
     return {r: t.get('content') if isinstance(t, dict) else t for r, t in tokens.items()}

@@ -1,5 +1,6 @@
 """Augmented training views, the plain evaluation view, and labels of patches."""
 
+import dataclasses
 import math
 import re
 
@@ -7,11 +8,24 @@ import cv2
 import numpy as np
 
 from semmim_jax.data.randaugment import rand_augment
+from semmim_jax.data.views import Geometry, View
 
 # Sides in English, German and French.
 _MIRRORED = re.compile(r'\b(left|right|links|rechts|gauche|droite)\b', re.IGNORECASE)
 _ASPECT = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """A plain, picklable copy of config.data.augment."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
 
 
 def augmented_view(
@@ -21,8 +35,8 @@ def augmented_view(
     *,
     size: int,
     may_flip: bool,
-    augment,
-) -> tuple[np.ndarray, np.ndarray | None]:
+    augment: Augment,
+) -> View:
     """One training view: random resized crop, flip with probability 1/2, RandAugment.
 
     Args:
@@ -31,27 +45,30 @@ def augmented_view(
       rng: all randomness of the view.
       size: side of the view in pixels.
       may_flip: False if the caption says left or right (`mentions_side`).
-      augment: attributes crop_scale, flip, ops, level, prob, fill (config.data.augment).
+      augment: how strongly.
 
-    Returns uint8 [size, size, 3] and labels [size, size] or None.
+    Returns a view of [size, size] pixels.
     """
     box = random_box(rng, height=image.shape[0], width=image.shape[1], scale=augment.crop_scale)
     image = resize_crop(image, box, size)
     labels = None if labels is None else _crop_labels(labels, box, size)
+    x0, y0, x1, y1 = box
+    resized = np.array([[(x1 - x0) / size, 0, x0], [0, (y1 - y0) / size, y0]])
+    geometry = Geometry().then(resized, box)
     # The coin is tossed in any case, so that a caption's words do not change the later draws.
     if (rng.random() < 0.5) and augment.flip and may_flip:
         image = image[:, ::-1]
         labels = None if labels is None else labels[:, ::-1]
-    image, labels = rand_augment(
-        np.ascontiguousarray(image),
-        None if labels is None else np.ascontiguousarray(labels),
+        geometry = geometry.then(np.array([[-1.0, 0, size], [0, 1, 0]]), (0, 0, size, size))
+    labels = None if labels is None else np.ascontiguousarray(labels)
+    return rand_augment(
+        View(np.ascontiguousarray(image), labels, geometry),
         rng,
         ops=augment.ops,
         level=augment.level,
         prob=augment.prob,
         fill=augment.fill,
     )
-    return image, labels
 
 
 def eval_view(
@@ -133,7 +150,8 @@ def patch_labels(labels: np.ndarray, patch_size: int) -> np.ndarray:
         (patches + kinds * np.arange(len(patches))[:, None]).ravel(),
         minlength=kinds * len(patches),
     )
-    return counts.reshape(-1, kinds).argmax(1).astype(np.int32)  # [n]
+    commonest: np.ndarray = counts.reshape(-1, kinds).argmax(1)  # [n]
+    return commonest.astype(np.int32)
 
 
 def _crop_labels(labels: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:

@@ -5,6 +5,10 @@ replaced by the next readable one and counted. The pipeline stops the run when t
 """
 
 import logging
+from collections.abc import Sized
+from typing import Protocol
+
+from semmim_jax.data.records import PlacedRecord, Record
 
 
 class UnreadableRecord(ValueError):
@@ -13,6 +17,10 @@ class UnreadableRecord(ValueError):
 
 class TooManyUnreadable(ValueError):
     """Unreadable records beyond what the config allows. The message names the last one."""
+
+
+class _Records(Sized, Protocol):
+    def __getitem__(self, index: int) -> Record: ...
 
 
 class Replacing:
@@ -24,15 +32,15 @@ class Replacing:
     Raises TooManyUnreadable after `limit` consecutive unreadable records.
     """
 
-    def __init__(self, source, *, limit: int = 100):
+    def __init__(self, source: _Records, *, limit: int = 100):
         self._source = source
         self._limit = limit
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> dict:
-        last = None
+    def __getitem__(self, index: int) -> PlacedRecord:
+        last: UnreadableRecord | None = None
         for skipped in range(min(self._limit, len(self))):
             position = (index + skipped) % len(self)
             try:
@@ -41,7 +49,7 @@ class Replacing:
                 logging.getLogger(__name__).warning('replaced by the next record: %s', e)
                 last = e
             else:
-                return dict(record, index=position, replaced=skipped)
+                return {**record, 'index': position, 'replaced': skipped}
         raise TooManyUnreadable(
             f'{min(self._limit, len(self))} consecutive records from {index} on are unreadable, '
             f'the last: {last}'

@@ -8,7 +8,7 @@ import collections
 import itertools
 import json
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
@@ -22,7 +22,7 @@ Counts = collections.Counter[str]
 
 def count_words(texts: Iterable[str], backend: tokenizers.Tokenizer) -> Counts:
     """How often each word that the backend would look up stands in the texts."""
-    counts = collections.Counter()
+    counts: Counts = collections.Counter()
     for text in texts:
         counts.update(words_of(clean_caption(text, max_words=None), backend))
     return counts
@@ -54,14 +54,17 @@ def train_pieces(
       ValueError: if not even the characters fit; it names the least size.
     """
     basic = string.ascii_lowercase + string.digits + string.punctuation
-    frequency = collections.Counter()
+    seen: Counts = collections.Counter()  # of characters
     for word, count in counts.items():
         for character in word:
-            frequency[character] += count
-    others = sorted(frequency.keys() - set(basic), key=lambda c: (-frequency[c], c))
-    common = [*basic, *(c for c in others if frequency[c] >= min_count)]
-    alone = lambda character: len(words_of(f'a{character}a', backend)) > 1
-    forms = lambda character: [character] + [f'##{character}'] * (not alone(character))
+            seen[character] += count
+    others = sorted(seen.keys() - set(basic), key=lambda c: (-seen[c], c))
+    common = [*basic, *(c for c in others if seen[c] >= min_count)]
+
+    def forms(character: str) -> list[str]:
+        alone = len(words_of(f'a{character}a', backend)) > 1
+        return [character] if alone else [character, f'##{character}']
+
     start = [*SPECIAL, *(form for character in common for form in forms(character))]
     if len(start) > size:
         raise ValueError(too_small(size, 'characters', len(start)))
@@ -115,14 +118,16 @@ def too_small(size: int, what: str, need: int) -> str:
     )
 
 
-def _trained(model: models.Model, trainer: trainers.Trainer, counts: Counts):
+def _trained(
+    model: models.Model, trainer: trainers.Trainer, counts: Mapping[str, int]
+) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.train_from_iterator(_repeated(counts), trainer)
     return backend
 
 
-def _repeated(counts: Counts) -> Iterator[str]:
+def _repeated(counts: Mapping[str, int]) -> Iterator[str]:
     """Every word as often as it is counted, up to a thousand times in one text."""
     for word, count in sorted(counts.items()):
         whole, rest = divmod(count, 1000)
@@ -132,4 +137,4 @@ def _repeated(counts: Counts) -> Iterator[str]:
 
 def _tokens(backend: tokenizers.Tokenizer) -> list[str]:
     vocab = backend.get_vocab()
-    return sorted(vocab, key=vocab.get)
+    return sorted(vocab, key=vocab.__getitem__)

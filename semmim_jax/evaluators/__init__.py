@@ -1,0 +1,1 @@
+"""Metrics from what a predict function gives; no model class is known here."""

@@ -14,6 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+_SMALL = 2**16  # values below index tables as they are
+_DENSE = 16  # most table entries an item, to count pairs in a table of all
+
 
 def nmi(codes: np.ndarray, labels: np.ndarray) -> float:
     """Normalised mutual information of two labellings, both int [m], m >= 1.
@@ -24,7 +27,15 @@ def nmi(codes: np.ndarray, labels: np.ndarray) -> float:
     (0.0).
     """
     codes, labels = _paired(codes, labels)
-    return float(nmi_per_group(np.zeros(codes.size, np.int64), codes, labels)[0])
+    code, label, counts = _count_pairs(codes, labels)
+    of_codes, of_labels = np.bincount(code, counts), np.bincount(label, counts)
+    return float(_normalised(_entropy(of_codes), _entropy(of_labels), _entropy(counts)))
+
+
+def table_nmi(table: np.ndarray) -> float:
+    """`nmi` of the items that a table counts, int [codes, labels], at least one in all."""
+    of_codes, of_labels = table.sum(axis=1), table.sum(axis=0)
+    return float(_normalised(_entropy(of_codes), _entropy(of_labels), _entropy(table)))
 
 
 def purity(codes: np.ndarray, labels: np.ndarray) -> float:
@@ -41,38 +52,30 @@ def purity(codes: np.ndarray, labels: np.ndarray) -> float:
     return float(best.sum() / codes.size)
 
 
-def nmi_per_group(groups: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """NMI inside each group of items; all int [m]. Returns float [g], groups in ascending order."""
-    num_groups = np.unique(groups).size
-    code_group, _, code_counts = _count_pairs(groups, codes)
-    label_group, _, label_counts = _count_pairs(groups, labels)
-    label_ids = _indices(labels)
-    pairs = _indices(codes) * (int(label_ids.max()) + 1) + label_ids  # [m]
-    joint_group, _, joint_counts = _count_pairs(groups, pairs)
-    code_entropy = _entropies(code_group, code_counts, num_groups)  # [g]
-    label_entropy = _entropies(label_group, label_counts, num_groups)  # [g]
-    joint_entropy = _entropies(joint_group, joint_counts, num_groups)  # [g]
-    mean_entropy = (code_entropy + label_entropy) / 2
-    constant = mean_entropy == 0
-    information = np.maximum(code_entropy + label_entropy - joint_entropy, 0.0)
-    information[(code_entropy == 0) | (label_entropy == 0)] = 0.0
-    return np.where(constant, 1.0, information / np.where(constant, 1.0, mean_entropy))
-
-
-def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
+def in_image_nmis(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """NMI of code and label (background is a label) inside each image, both int [i, n].
 
     See docs/method.md section 8.
 
-    The mean over images with at least two labels; NaN if there is none. Codes that never change
-    inside an image give 0, however well they name the image.
+    Codes that never change inside an image give 0, however well they name the image.
+
+    Returns:
+      float [i]; NaN for images with one label only.
     """
-    varied = (labels != labels[:, :1]).any(axis=1)
-    if not varied.any():
-        return float('nan')
-    codes, labels = codes[varied], labels[varied]
-    images = np.repeat(np.arange(codes.shape[0]), codes.shape[1])
-    return float(nmi_per_group(images, codes.ravel(), labels.ravel()).mean())
+    codes, labels = _indices(codes), _indices(labels)
+    pairs = _indices(codes * (int(labels.max()) + 1) + labels)
+    values = _normalised(*map(_row_entropies, (codes, labels, pairs)))
+    return np.where((labels != labels[:, :1]).any(axis=1), values, np.nan)
+
+
+def in_image_nmi(codes: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `in_image_nmis` over images with at least two labels; NaN if there is none.
+
+    See docs/method.md section 8.
+    """
+    values = in_image_nmis(codes, labels)
+    known = ~np.isnan(values)
+    return float(values[known].mean()) if known.any() else float('nan')
 
 
 def modal_share(codes: np.ndarray) -> float:
@@ -148,7 +151,7 @@ def other_image_mean(
         return float('nan')
     rng = np.random.default_rng(seed)
     return float(
-        np.mean([measure(codes[_derangement(rng, len(codes))], labels) for _ in range(rounds)])
+        np.mean([measure(codes[derangement(rng, len(codes))], labels) for _ in range(rounds)])
     )
 
 
@@ -177,19 +180,19 @@ def cross_image_agreement(codes: np.ndarray, labels: np.ndarray, images: np.ndar
     return agreeing / pairs if pairs else float('nan')
 
 
-def _pairs_across(groups: np.ndarray, images: np.ndarray) -> int:
-    """Twice the number of pairs of items of one group that come from different images."""
-    owner, _, counts = _count_pairs(groups, images)
-    sizes = np.bincount(owner, counts).astype(np.int64)
-    return int((sizes**2).sum() - (counts.astype(np.int64) ** 2).sum())
-
-
-def _derangement(rng: np.random.Generator, count: int) -> np.ndarray:
+def derangement(rng: np.random.Generator, count: int) -> np.ndarray:
     """A random cyclic permutation of `count` >= 2 items, int [count]: none stays in its place."""
     order = rng.permutation(count)
     source = np.empty(count, np.int64)
     source[order] = np.roll(order, 1)
     return source
+
+
+def _pairs_across(groups: np.ndarray, images: np.ndarray) -> int:
+    """Twice the number of pairs of items of one group that come from different images."""
+    owner, _, counts = _count_pairs(groups, images)
+    sizes = np.bincount(owner, counts).astype(np.int64)
+    return int((sizes**2).sum() - (counts.astype(np.int64) ** 2).sum())
 
 
 def _paired(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,21 +205,51 @@ def _paired(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _count_pairs(
     first: np.ndarray, second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The occurring pairs, as indices of each side's sorted values, and how often each occurs."""
+    """The pairs that occur, as `_indices` of each side, and how often each does."""
     first, second = _indices(first), _indices(second)
     width = int(second.max()) + 1
-    keys, counts = np.unique(first * width + second, return_counts=True)
+    keys = first * width + second
+    if int(keys.max()) < _DENSE * keys.size:
+        table = np.bincount(keys)
+        keys = np.flatnonzero(table)
+        counts = table[keys]
+    else:
+        keys, counts = np.unique(keys, return_counts=True)
     return keys // width, keys % width, counts
 
 
 def _indices(values: np.ndarray) -> np.ndarray:
-    """Each value's place among the sorted different values."""
-    return np.unique(values, return_inverse=True)[1].ravel().astype(np.int64)
+    """Each value as an index of a table, int64: itself where that is small, its rank otherwise."""
+    values = np.asarray(values)
+    if values.dtype.kind in 'iu' and 0 <= values.min() <= values.max() < _SMALL:
+        return values.astype(np.int64)
+    return np.unique(values, return_inverse=True)[1].reshape(values.shape).astype(np.int64)
 
 
-def _entropies(owner: np.ndarray, counts: np.ndarray, num_groups: int) -> np.ndarray:
-    """Entropy of the counts of each group, float [g]; exactly 0 for a single count."""
-    total = np.bincount(owner, counts, num_groups)
-    weighted = np.bincount(owner, counts * np.log(counts), num_groups)
-    single = np.bincount(owner, minlength=num_groups) == 1
-    return np.where(single, 0.0, np.log(total) - weighted / total)
+def _normalised(code_entropy, label_entropy, joint_entropy):
+    """Mutual information over the mean entropy, of floats or arrays of one shape."""
+    mean_entropy = (code_entropy + label_entropy) / 2
+    constant = mean_entropy == 0
+    information = np.maximum(code_entropy + label_entropy - joint_entropy, 0.0)
+    information = np.where((code_entropy == 0) | (label_entropy == 0), 0.0, information)
+    return np.where(constant, 1.0, information / np.where(constant, 1.0, mean_entropy))
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """Entropy of counts; exactly 0 for a single one."""
+    counts = counts[counts > 0]
+    total = counts.sum()
+    return np.log(total) - (counts * np.log(counts)).sum() / total if counts.size > 1 else 0.0
+
+
+def _row_entropies(values: np.ndarray) -> np.ndarray:
+    """Entropy of the values of each row, int [i, n] -> float [i]; exactly 0 for a single value."""
+    rows, size = values.shape
+    ordered = np.sort(values, axis=1)
+    starts = np.ones(values.shape, bool)  # of runs of one value
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    places = np.flatnonzero(starts)
+    counts = np.diff(places, append=values.size)
+    owner = places // size
+    weighted = np.bincount(owner, counts * np.log(counts), rows)
+    return np.where(starts.sum(axis=1) == 1, 0.0, np.log(size) - weighted / size)

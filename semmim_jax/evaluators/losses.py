@@ -8,6 +8,7 @@ import numpy as np
 
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.inference.predictor import to_host
+from semmim_jax.models.grounding import WORD_FIELDS
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
@@ -16,8 +17,8 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     A set smaller than one batch gives no figures and a line that says so, not
     an error: a run that has trained for days must not fail here.
 
-    Chance is the answer "no match" for ITM, the commonest token for MLM, and random masks for the
-    guidance.
+    Both views are the whole image. Chance is the answer "no match" for ITM, the commonest token for
+    MLM, and random masks for the guidance.
 
     Args:
       predict: `predict('losses', batch, key)` -> dict of (total, count).
@@ -25,10 +26,12 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     """
     sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
     pairs, words = 0, collections.Counter()
+    patches = (data.data.image_size // data.data.patch_size) ** 2
     for number, (batch, _) in enumerate(data.pair_batches()):
         if not batch['valid'].all():
             continue
-        pairs += len(batch['valid'])
+        rows = len(batch['valid'])
+        pairs += rows
         words.update(batch['ids'].ravel().tolist())
         inputs = {
             'image1': batch['image'],
@@ -38,6 +41,9 @@ def evaluate(predict: Any, data: EvalData) -> Report:
         }
         if 'labels' in batch:
             inputs['labels1'] = batch['labels']
+        inputs |= {name: batch[name] for name in WORD_FIELDS if name in batch}
+        if data.data.match_views:  # both views are the whole image
+            inputs['match'] = np.broadcast_to(np.arange(patches, dtype=np.int32), (rows, patches))
         means = to_host(predict('losses', inputs, jax.random.key(number)))
         for name, (total, count) in means.items():
             sums[name] += float(total), float(count)

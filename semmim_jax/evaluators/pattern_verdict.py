@@ -6,16 +6,15 @@ docs/method.md section 8.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from semmim_jax.evaluators.patterns import CONTROLS, PatternRow
 
 DECIDING_CONTROLS = ('cls_broadcast', 'feature_kmeans')
-DECIDING_FIGURES = {
+DECIDING_FIGURES = {  # those of `pattern_bootstrap.GAINS`
+    'object_nmi_gain_shuffled': 'object NMI minus shuffled',
     'object_nmi_gain_other_image': "object NMI minus other image's",
-    'in_image_nmi': 'in-image NMI',
     'in_image_nmi_gain_shuffled': 'in-image NMI minus shuffled',
-    'in_image_nmi_gain_other_image': "in-image NMI minus other image's",
-    'cross_image_gain': 'same label across images minus chance',
 }
 COLUMNS = (  # of the table: heading, and what of a row stands beneath
     ('obj NMI', 'object_nmi'),
@@ -39,51 +38,44 @@ cross: of two object patches of different images with the same code, how often t
 label; -chance: minus the same for any two. modal: share of an image with its commonest code."""
 UNMATCHED_NOTE = """\
 * not the number of used codes of the head above, so NMI and purity do not compare well. That of a
-  random head cannot be matched: its weights decide which codes are the highest for any patch."""
+  random head cannot be matched: its weights decide which codes are the highest for any patch; that
+  of the nearest word neither: it is as many as the captions have words."""
+ERROR_NOTE = """\
+Standard errors: over images, drawn with replacement; of k-means over its seeds as well. A control
+is beaten where the difference is above 0; below two errors another set may say otherwise."""
 
 
-def unbeaten(
-    rows: list[PatternRow], reading: str, *, margin: float = 0.0
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """Which figures of which controls a head does not beat by more than `margin`.
-
-    A tie is not a win. A control's figure that is unknown, because no two of its patches in
-    different images have the same code, is taken to be at chance: a gain of 0.
+def unbeaten(rows: Sequence[PatternRow], reading: str) -> dict[str, list[str]]:
+    """Which figures of which controls a head does not beat. A tie is not a win.
 
     Returns:
-      Coding -> key of `DECIDING_FIGURES` -> (the head's figure, the control's).
+      Coding -> keys of `DECIDING_FIGURES`.
     """
     head = next(row for row in rows if row.reading == reading and row.is_head)
     found = {}
     for row in rows:
         if row.reading != reading or row.is_head:
             continue
-        pairs = {key: (getattr(head, key), getattr(row, key)) for key in DECIDING_FIGURES}
-        lost = {
-            key: (own, other)
-            for key, (own, other) in pairs.items()
-            if not own > (0.0 if math.isnan(other) else other) + margin
-        }
+        lost = [key for key in DECIDING_FIGURES if not getattr(head, key) > getattr(row, key)]
         if lost:
             found[row.coding] = lost
     return found
 
 
-def is_semantic(rows: list[PatternRow], reading: str, *, margin: float = 0.0) -> bool:
+def is_semantic(rows: Sequence[PatternRow], reading: str) -> bool:
     """Whether a head's patterns may be called semantic.
 
     See docs/method.md section 8.
 
-    Semantic means: above the CLS broadcast and above k-means on the encoder's own features, by more
-    than `margin`, on every figure of `DECIDING_FIGURES`. Object NMI minus shuffled patches is none
-    of them: a random code per image has as much of it as the CLS broadcast.
+    Semantic means: above the CLS broadcast and above k-means on the encoder's own features, on
+    every figure of `DECIDING_FIGURES`. By how many standard errors, `verdict` says.
     """
     present = {row.coding for row in rows if row.reading == reading}
-    lost = unbeaten(rows, reading, margin=margin)
+    lost = unbeaten(rows, reading)
     return all(name in present and name not in lost for name in DECIDING_CONTROLS)
 
 
-def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
+def verdict(rows: Sequence[PatternRow]) -> list[str]:
     """Says for each head whether its patterns may be called semantic, and what they do not beat.
 
     See docs/method.md section 8.
@@ -91,7 +83,8 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
     See `is_semantic`. The controls that do not decide are named where they are not beaten.
 
     Returns:
-      One sentence a head, then one for each control that it does not beat.
+      One sentence a head; one more where a deciding control is beaten by less than two standard
+      errors; then one for each control that is not beaten.
     """
     sentences = []
     for head in (row for row in rows if row.is_head):
@@ -103,9 +96,9 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
         if unknown:
             sentences.append(f'{refused}: not known here: {", ".join(unknown)}.')
             continue
-        present = {row.coding for row in rows if row.reading == head.reading}
-        missing = [CONTROLS[name] for name in DECIDING_CONTROLS if name not in present]
-        lost = unbeaten(rows, head.reading, margin=margin)
+        controls = {r.coding: r for r in rows if r.reading == head.reading and not r.is_head}
+        missing = [CONTROLS[name] for name in DECIDING_CONTROLS if name not in controls]
+        lost = unbeaten(rows, head.reading)
         deciding = ' and '.join(CONTROLS[name] for name in DECIDING_CONTROLS if name in lost)
         if missing:
             sentences.append(f'{refused}: {" and ".join(missing)} not measured.')
@@ -114,17 +107,41 @@ def verdict(rows: list[PatternRow], *, margin: float = 0.0) -> list[str]:
         else:
             beaten = ' and '.join(CONTROLS[name] for name in DECIDING_CONTROLS)
             sentences.append(f'{head.name}: semantic: beats {beaten}.')
-        for name, figures in lost.items():
-            listed = ', '.join(
-                f'{DECIDING_FIGURES[key]} ({own:.3f} against {other:.3f})'
-                for key, (own, other) in figures.items()
-            )
+            for name in DECIDING_CONTROLS:
+                row = controls[name]
+                close = [key for key in DECIDING_FIGURES if _is_close(head, row, key)]
+                if close:
+                    sentences.append(
+                        f'{head.name}: {CONTROLS[name]} is beaten by less than two standard errors '
+                        f'on {_listed(head, row, close)}.'
+                    )
+        for name, keys in lost.items():
+            listed = _listed(head, controls[name], keys)
             sentences.append(f'{head.name}: {CONTROLS[name]} is not beaten on {listed}.')
     return sentences
 
 
-def format_table(rows: list[PatternRow]) -> str:
-    """A plain-text table, each head above its controls, with what the columns mean beneath.
+def _is_close(head: PatternRow, control: PatternRow, key: str) -> bool:
+    error = control.errors.get(key, math.nan)
+    return getattr(head, key) - getattr(control, key) < 2 * error  # never if it is not known
+
+
+def _listed(head: PatternRow, control: PatternRow, keys: Sequence[str]) -> str:
+    named = (f'{DECIDING_FIGURES[key]} ({_difference(head, control, key)})' for key in keys)
+    return ', '.join(named)
+
+
+def _difference(head: PatternRow, control: PatternRow, key: str) -> str:
+    """What the head is above the control by, and the standard error of that."""
+    difference, error = getattr(head, key) - getattr(control, key), control.errors.get(key)
+    if math.isnan(difference):
+        return '-'
+    unknown = error is None or math.isnan(error)
+    return f'{difference:+.3f}' + (' ± unknown' if unknown else f' ± {error:.3f}')
+
+
+def format_table(rows: Sequence[PatternRow], *, notes: bool = True) -> str:
+    """A plain-text table, each head above its controls; with `notes` what the columns mean beneath.
 
     Figures that are unknown for all codings have no column.
     """
@@ -136,44 +153,86 @@ def format_table(rows: list[PatternRow]) -> str:
     header = ['coding', 'codes', *(heading for heading, _ in known)]
     lines = []
     for row in rows:
-        name = row.name if row.is_head else f'  {row.name}'
-        codes = f'{row.codes}' if row.is_matched else f'{row.codes}*'
+        codes = f'{row.codes:.0f}' if row.is_matched else f'{row.codes:.0f}*'
         values = [getattr(row, key) for _, key in known]
-        lines.append([name, codes, *('-' if math.isnan(x) else f'{x:.3f}' for x in values)])
-    widths = [max(len(line[c]) for line in [header, *lines]) for c in range(len(header))]
-
-    def join(cells):
-        padded = [x.rjust(w) for x, w in zip(cells[1:], widths[1:], strict=True)]
-        return ' '.join([cells[0].ljust(widths[0]), *padded])
-
-    table = [join(header), '-' * (sum(widths) + len(widths) - 1)]
-    for row, line in zip(rows, lines, strict=True):
-        if row.is_head and len(table) > 2:
-            table.append('')
-        table.append(join(line))
-    table += ['', NOTE] if len(known) > 1 else []
-    if not all(row.is_matched for row in rows):
+        lines.append([codes, *('-' if math.isnan(x) else f'{x:.3f}' for x in values)])
+    table = _aligned(header, rows, lines)
+    table += ['', NOTE] if notes and len(known) > 1 else []
+    if notes and not all(row.is_matched for row in rows):
         table.append(UNMATCHED_NOTE)
     return '\n'.join(table)
 
 
-def to_dict(rows: list[PatternRow], *, margin: float = 0.0) -> dict:
+def format_differences(rows: Sequence[PatternRow], *, notes: bool = True) -> str:
+    """A plain-text table of what each head has more than its controls, with standard errors.
+
+    With `notes` it says beneath of what. '' where nothing is compared, without labelled objects.
+    """
+    heads = {row.reading: row for row in rows if row.is_head}
+    if all(math.isnan(getattr(head, key)) for head in heads.values() for key in DECIDING_FIGURES):
+        return ''
+    header = ['head minus control', *DECIDING_FIGURES.values()]
+    lines = [
+        [
+            '' if row.is_head else _difference(heads[row.reading], row, key)
+            for key in DECIDING_FIGURES
+        ]
+        for row in rows
+    ]
+    return '\n'.join([*_aligned(header, rows, lines), *(['', ERROR_NOTE] if notes else [])])
+
+
+def _aligned(header: Sequence[str], rows: Sequence[PatternRow], lines: Sequence[Sequence[str]]):
+    """Lines of a table: names of the rows at the left, cells to the right, a gap above heads."""
+    names = [row.name if row.is_head else f'  {row.name}' for row in rows]
+    lines = [header, *([name, *line] for name, line in zip(names, lines, strict=True))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def join(cells):
+        padded = [x.rjust(w) for x, w in zip(cells[1:], widths[1:], strict=True)]
+        return ' '.join([cells[0].ljust(widths[0]), *padded]).rstrip()
+
+    table = [join(header), '-' * (sum(widths) + len(widths) - 1)]
+    for row, line in zip(rows, lines[1:], strict=True):
+        if row.is_head and len(table) > 2:
+            table.append('')
+        table.append(join(line))
+    return table
+
+
+def to_dict(rows: Sequence[PatternRow]) -> dict:
     """Rows and verdict as plain values for JSON.
 
     Returns:
       codings: 'READING/CODING' -> every field and gain of that `PatternRow`, None where it is
-        unknown. READING is 'told' or 'untold'; CODING is 'head', 'random_head', 'pixel_kmeans',
-        'feature_kmeans', 'told_feature_kmeans' (told only), 'cls_broadcast' or 'image_random'.
-        The k-means are missing where there are no labels.
+        unknown. READING is 'told' or 'untold'; CODING is 'head' or a key of `patterns.CONTROLS`,
+        those that read text for 'told' only. The k-means are missing where there are no labels, the
+        nearest word where the model grounds none.
+      differences: 'READING/CODING' -> a key of `DECIDING_FIGURES` -> 'mean', the head's figure
+        minus this control's, and 'error', the standard error of that.
       verdict: its sentences.
     """
-    codings = {}
+    heads = {row.reading: row for row in rows if row.is_head}
+    codings, differences = {}, {}
     for row in rows:
+        key = f'{row.reading}/{row.coding}'
         values = dataclasses.asdict(row)
-        gains = [key for key in vars(PatternRow) if '_gain' in key]
-        values |= {key: getattr(row, key) for key in ('name', *gains, 'is_matched')}
-        codings[f'{row.reading}/{row.coding}'] = {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in values.items()
-        }
-    return {'codings': codings, 'verdict': verdict(rows, margin=margin)}
+        gains = [name for name in vars(PatternRow) if '_gain' in name]
+        codings[key] = values | {n: getattr(row, n) for n in ('name', *gains, 'is_matched')}
+        if not row.is_head:
+            head = heads[row.reading]
+            differences[key] = {
+                figure: {
+                    'mean': getattr(head, figure) - getattr(row, figure),
+                    'error': row.errors.get(figure, math.nan),
+                }
+                for figure in DECIDING_FIGURES
+            }
+    return _plain({'codings': codings, 'differences': differences, 'verdict': verdict(rows)})
+
+
+def _plain(value):
+    """NaN, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,7 +1,7 @@
 """Inputs and results of evaluators."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from semmim_jax.data import pipeline
 
 @dataclasses.dataclass(frozen=True)
 class EvalData:
-    """An evaluation set.
+    """An evaluation set, and what this process does of its evaluation.
+
+    Where there are several processes, all run the evaluators, since the devices compute together;
+    each reads its share of the images, and one scores, clusters and draws.
 
     Attributes:
       source: of `data.sources.make_source`.
@@ -20,6 +23,10 @@ class EvalData:
       settings: `config.eval`.
       make_example: makes an example of a record, for `record_batches`.
       labels: what the task chooses from, in the order of its classes.
+      rows: of each batch, those whose images this process reads, the others being zeros; None: all.
+      whole: arrays with these rows -> the same with all rows, on every process.
+      scores: whether this is the process that scores, clusters and draws.
+      fit: images to fit probes on; None where there are none.
     """
 
     source: Any
@@ -28,6 +35,10 @@ class EvalData:
     settings: Any
     make_example: Any = None
     labels: tuple[str, ...] = ()
+    rows: Collection[int] | None = None
+    whole: Callable[[Any], Any] = lambda arrays: arrays
+    scores: bool = True
+    fit: 'EvalData | None' = None
 
     @property
     def attribution(self) -> str:
@@ -47,14 +58,23 @@ class EvalData:
     def image_batches(self):
         """See `pipeline.eval_image_batches`."""
         return pipeline.eval_image_batches(
-            self.source, self.data, batch_size=self.settings.batch_size
+            self.source, self.data, batch_size=self.settings.batch_size, rows=self.rows
         )
 
     def record_batches(self):
         """Every record's inputs, see `pipeline.eval_batches`."""
         return pipeline.eval_batches(
-            self.source, self.make_example, batch_size=self.settings.batch_size
+            self.source,
+            self.make_example,
+            self.data,
+            batch_size=self.settings.batch_size,
+            rows=self.rows,
         )
+
+    def record_pixels(self, index: int) -> np.ndarray:
+        """The images of one record, uint8 [i, s, s, 3]."""
+        example = self.make_example.evaluation(self.source[index])
+        return example['images'] if 'images' in example else example['image'][None]
 
     def texts(self) -> tuple[list[str], np.ndarray]:
         """All captions, and the image of each."""
@@ -72,6 +92,8 @@ class EvalData:
     def pair_batches(self, *, images: Sequence[int] | None = None):
         """Each image with one of its captions: image batches with `ids` added, and the captions.
 
+        Where the run has a lexicon, the fields of its words are added as well.
+
         The first image gets its first caption, the second its second, and so on round: a source
         may give its captions in an order of kinds.
 
@@ -87,15 +109,22 @@ class EvalData:
         source = self.source
         if images is not None:
             records = pipeline.unique_images(source)
-            source = _Records(source, [records[i] for i in images])
-        image_batches = pipeline.eval_image_batches(source, self.data, batch_size=size)
+            source = Records(source, [records[i] for i in images])
+        image_batches = pipeline.eval_image_batches(
+            source, self.data, batch_size=size, rows=self.rows
+        )
         for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
             shown = captions[number * size : (number + 1) * size]
-            yield {**batch, 'ids': ids['ids']}, shown
+            batch = {**batch, 'ids': ids['ids']}
+            lexicon = getattr(self.make_example, 'lexicon', None)
+            if lexicon:
+                words = [lexicon.words_of(row) for row in batch['ids']]
+                batch |= {name: np.stack([w[name] for w in words]) for name in words[0]}
+            yield batch, shown
 
 
 @dataclasses.dataclass(frozen=True)
-class _Records:
+class Records:
     """Some records of a source, as far as `pipeline.eval_image_batches` asks."""
 
     source: Any
@@ -108,6 +137,7 @@ class _Records:
         return self.source[self.positions[index]]
 
     def image_id(self, index: int) -> int:
+        """The image id of record `index`."""
         return self.source.image_id(self.positions[index])
 
 

@@ -38,10 +38,14 @@ def evaluate(predict: Any, data: EvalData) -> Report:
         [to_host(predict('image', b['image']))[b['valid']] for b in data.image_batches()]
     )  # [i, e]
     similarity = images @ text['feature'].T  # [i, t]
-    figures = recalls(similarity, similarity, image_of_text, suffix='itc')
+    scores = {'itc': (similarity, similarity)}
     if 'match' in predict:
-        matched = _rerank(predict, data, similarity, text)
-        figures |= recalls(*matched, image_of_text, suffix='itm')
+        scores['itm'] = _rerank(predict, data, similarity, text)
+    if not data.scores:
+        return Report({})
+    figures = {}
+    for suffix, pair in scores.items():
+        figures |= recalls(*pair, image_of_text, suffix=suffix)
     gallery = {'tr': len(texts) / len(images), 'ir': 1.0}  # right answers a query
     sizes = {'tr': len(texts), 'ir': len(images)}
     chance = {}

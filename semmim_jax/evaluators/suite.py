@@ -3,11 +3,12 @@
 import json
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
 
-from semmim_jax.evaluators import losses, pattern_report, retrieval, texts
+from semmim_jax.evaluators import grounding, losses, pattern_report, probes, retrieval, texts
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.viz.curves import draw_curves
 
@@ -15,10 +16,51 @@ EVALUATORS = {
     'losses': losses.evaluate,
     'retrieval': retrieval.evaluate,
     'patterns': pattern_report.evaluate,
+    'grounding': grounding.evaluate,
+    'probes': probes.evaluate,
     'captions': texts.evaluate_captions,
     'answers': texts.evaluate_answers,
     'labels': texts.evaluate_labels,
 }
+# What a record has to have, or may not have without a label, for an evaluator to read it.
+_NEEDED = {'losses': 'captions', 'retrieval': 'captions', 'patterns': 'captions'}
+_NOT_READ = {'answers': ('captions',), 'labels': ('captions', 'targets')}
+
+
+def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
+    """Refuses records that an evaluator would stop at, perhaps days later.
+
+    Args:
+      source: of evaluation records.
+      names: of the evaluators.
+      images: of a record, as the task has it.
+
+    Raises:
+      ValueError: naming the first such record, and what is wrong with it.
+    """
+    if not len(source):
+        raise ValueError('data.eval has no records')
+    # A list may mix kinds; the records of a corpus, which has no files, are all alike.
+    is_list = hasattr(source, 'files')
+    for number in range(len(source)) if is_list else [0]:
+        entry = source.entry(number)
+        for name in names:
+            if (needed := _NEEDED.get(name)) and not entry.get(needed):
+                raise ValueError(
+                    f'data.eval: record {number} has no {needed}, which the evaluator {name!r} '
+                    'of this task reads'
+                )
+            for other in _NOT_READ.get(name, ()):
+                if entry.get(other) and 'label' not in entry:
+                    raise ValueError(
+                        f'data.eval: record {number} has {other}, which the evaluator {name!r} of '
+                        'this task cannot score'
+                    )
+        count = len(source.files(number) if is_list else source[number].get('images', (None,)))
+        if count != images:
+            raise ValueError(
+                f'data.eval: record {number} has images: {count}, and this task reads {images}'
+            )
 
 
 def run(names: tuple[str, ...], predict: Any, data: EvalData) -> dict[str, Report]:
@@ -28,12 +70,14 @@ def run(names: tuple[str, ...], predict: Any, data: EvalData) -> dict[str, Repor
 
 def format_reports(reports: dict[str, Report]) -> str:
     """One table of all figures with chance beside each where it is known, then the texts."""
-    lines = [f'{"figure":46} {"value":>10} {"chance":>8}']
+    names = [f'{name}/{figure}' for name, report in reports.items() for figure in report.figures]
+    width = max(46, *map(len, names)) if names else 46
+    lines = [f'{"figure":{width}} {"value":>10} {"chance":>8}']
     for name, report in reports.items():
         for figure, value in report.figures.items():
             chance = report.chance.get(figure)
             beside = '' if chance is None else f'{chance:8.3f}'
-            lines.append(f'{name + "/" + figure:46} {value:10.4f} {beside:>8}')
+            lines.append(f'{name + "/" + figure:{width}} {value:10.4f} {beside:>8}')
     texts = [report.text for report in reports.values() if report.text]
     return '\n\n'.join(['\n'.join(lines), *texts])
 

@@ -22,7 +22,9 @@ _DRAWN = 24  # records in the picture
 
 def evaluate_captions(predict: Any, data: EvalData) -> Report:
     """Texts against several references; records of one image, or of one question, count as one."""
-    entries, texts, images = _written(predict, data)
+    entries, texts = _written(predict, data)
+    if not data.scores:
+        return Report({})
     given, references = {}, {}
     for entry, text in zip(entries, texts, strict=True):
         key = entry.get('question_id', entry['image_id'])
@@ -36,7 +38,7 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
             references = {key: [plain(t) for t in group] for key, group in references.items()}
         report = captions.score_captions(given, references)
     report.files |= _listed(entries, texts)
-    report.pictures |= _drawn(entries, texts, images, data, right=lambda text, entry: None)
+    report.pictures |= _drawn(entries, texts, data, right=lambda text, entry: None)
     if 'question_id' not in entries[0]:
         report.files['captions.json'] = functools.partial(
             captions.write_coco_results, captions=given
@@ -46,14 +48,16 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
 
 def evaluate_answers(predict: Any, data: EvalData) -> Report:
     """Answers by the official VQA accuracy, beside each question type's majority answer."""
-    entries, texts, images = _written(predict, data)
+    entries, texts = _written(predict, data)
+    if not data.scores:
+        return Report({})
     if all('targets' in entry for entry in entries):
         report = answers.score_answers(texts, entries)
     else:
         report = Report({}, 'answers: no true answers to compare with')
     report.files |= _listed(entries, texts)
     right = lambda text, entry: answers.answer_score(text, entry) > 0
-    report.pictures |= _drawn(entries, texts, images, data, right=right)
+    report.pictures |= _drawn(entries, texts, data, right=right)
     numbers = [entry.get('question_id') for entry in entries]
     if all(isinstance(number, int) for number in numbers):
         report.files['vqa_results.json'] = functools.partial(
@@ -64,14 +68,16 @@ def evaluate_answers(predict: Any, data: EvalData) -> Report:
 
 def evaluate_labels(predict: Any, data: EvalData) -> Report:
     """Labels by accuracy and macro F1, beside the majority label."""
-    entries, texts, images = _written(predict, data)
+    entries, texts = _written(predict, data)
+    if not data.scores:
+        return Report({})
     if all('label' in entry for entry in entries):
         report = answers.score_labels(texts, entries)
     else:
         report = Report({}, 'labels: no true labels to compare with')
     report.files |= _listed(entries, texts)
     right = lambda text, entry: text == entry['label']
-    report.pictures |= _drawn(entries, texts, images, data, right=right)
+    report.pictures |= _drawn(entries, texts, data, right=right)
     names = [entry.get('question_id') for entry in entries]
     if all(isinstance(name, str) for name in names):
         report.files['nlvr2_results.csv'] = functools.partial(
@@ -80,39 +86,35 @@ def evaluate_labels(predict: Any, data: EvalData) -> Report:
     return report
 
 
-def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str], dict]:
-    """The entry of each record, the text that the task gives, and the pictures of a few records.
+def _written(predict: Any, data: EvalData) -> tuple[list[dict], list[str]]:
+    """The entry of each record, and the text that the task gives.
 
-    Pictures: index -> uint8 [i, s, s, 3]. Entries gain the score of the text and, of records that
+    Entries gain the score of the text and, of records that
     are files, their `files`.
     """
     files = getattr(data.source, 'files', lambda index: ())
     entries = [{'files': files(i), **data.source.entry(i)} for i in range(len(data.source))]
     target = data.data.get('max_target_tokens', 0)
     write = writer(predict, data.tokenizer, data.labels, max_target_tokens=target)
-    texts, images = [], {}
-    chosen = set(spread(len(entries), _DRAWN))
+    texts = []
     for batch in data.record_batches():
         valid = batch.pop('valid')
-        pixels = batch['images'] if 'images' in batch else batch['image'][:, None]
-        first = len(texts)
-        images |= {first + r: x for r, x in enumerate(pixels) if first + r in chosen}
         for (text, score), ok in zip(write(batch), valid, strict=True):
             if ok:
                 entries[len(texts)]['score'] = score
                 texts.append(text)
-    return entries, texts, images
+    return entries, texts
 
 
-def _drawn(entries, texts, images, data: EvalData, *, right) -> dict[str, np.ndarray]:
+def _drawn(entries, texts, data: EvalData, *, right) -> dict[str, np.ndarray]:
     """The picture 'predictions' of a few records; right(text, entry) where the truth is known."""
     shown = []
-    for index, pixels in images.items():
+    for index in spread(len(entries), _DRAWN):
         entry = entries[index]
         truths = entry.get('captions') or entry.get('targets') or [entry.get('label')]
         shown.append(
             Prediction(
-                images=pixels,
+                images=data.record_pixels(index),
                 prompt=entry.get('prompt', ''),
                 text=texts[index],
                 truth=truths[0] or '',

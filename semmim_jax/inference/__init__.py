@@ -1,0 +1,1 @@
+"""A trained run that predicts: its model, its inputs, and outputs as texts and labels."""

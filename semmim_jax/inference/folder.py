@@ -100,7 +100,7 @@ def _answer(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None
 
 
 def _score(written: 'Written') -> dict[str, float]:
-    return {} if written.score is None else {'score': round(written.score, 6)}
+    return {'score': round(written.score, 6)}
 
 
 def _match(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:

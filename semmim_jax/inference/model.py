@@ -51,8 +51,8 @@ class Model:
     of pairs. They are read and run `batch_size` at a time.
 
     Scores: of a label its probability; of an answer ranked in a list its log-probability; of a text
-    that is written its log-probability over (words + 1) ** task.decoding.length_penalty. Captions
-    of pre-training have none.
+    that is written its log-probability over (words + 1) ** task.decoding.length_penalty, of a
+    caption of pre-training, which has no such field, over words + 1.
 
     Attributes:
       config: of the run.
@@ -100,7 +100,8 @@ class Model:
     def caption(self, images: Images, prompt: str = '') -> list[str]:
         """A text about each image; of a task that reads prompts, the one that `prompt` asks for.
 
-        Of pre-training, `prompt` is how the caption begins, and what follows is taken greedily.
+        Of pre-training, `prompt` is how the caption begins, and what follows is taken greedily; the
+        score is of what follows.
         """
         return [written.text for written in self.scored_captions(images, prompt)]
 
@@ -116,9 +117,9 @@ class Model:
                 pixels := self._pixels(images[part]),
                 start.repeat(len(pixels), 0),
             )
-            ids = self._map('caption', len(images), given)
-            texts = (f'{prompt} {self.tokenizer.decode(x)}'.strip() for x in ids)
-            return [Written(text, None) for text in texts]
+            found = self._map('caption', len(images), given)
+            texts = (f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in found.ids)
+            return [Written(*pair) for pair in zip(texts, found.scores.tolist(), strict=True)]
         return self._write(images, [prompt] * len(images))
 
     def answer(self, images: Images, questions: str | Sequence[str]) -> list[str]:

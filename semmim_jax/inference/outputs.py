@@ -14,7 +14,8 @@ class Written(NamedTuple):
     """What a task writes or chooses, and how sure it is.
 
     The score of a label is its probability; of an answer ranked in a list its log-probability; of a
-    text that is written its log-probability over (words + 1) ** task.decoding.length_penalty.
+    text that is written its log-probability over (words + 1) ** task.decoding.length_penalty, of a
+    caption of pre-training, which has no such field, over words + 1.
     """
 
     text: str

@@ -14,8 +14,9 @@ from semmim_jax.training.sharding import BATCH
 class Predictor:
     """A task's predict functions by name: `predictor('image', images)`.
 
-    Numpy inputs are global arrays whose first axis is split over the mesh; every process gives the
-    same. Device arrays pass through, so that results can be handed on without leaving the devices.
+    Numpy inputs are global arrays whose first axis is split over the mesh; of each, a process needs
+    to give the rows of `sharding.rows_here` only, and may leave the others zeros. Device arrays
+    pass through, so that results can be handed on without leaving the devices.
 
     Args:
       fns: name -> (variables, *inputs) -> pytree of arrays.
@@ -40,6 +41,12 @@ class Predictor:
     def __call__(self, name: str, *inputs: Any) -> Any:
         """Runs function `name`; outputs stay on the devices (see `to_host`)."""
         return self._jitted[name](self._variables, *jax.tree.map(self._place, inputs))
+
+    def whole(self, tree: Any) -> Any:
+        """Numpy inputs of which each process gives its rows, with all rows on every process."""
+        if jax.process_count() == 1:
+            return tree
+        return to_host(jax.tree.map(self._place, tree))
 
     def _place(self, x: Any) -> Any:
         if not isinstance(x, np.ndarray):

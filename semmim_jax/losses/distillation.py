@@ -62,7 +62,10 @@ def code_statistics(target: jax.Array) -> dict[str, jax.Array]:
       sample_entropy: mean entropy of the rows, nats; falls, but not to 0.
       used_codes: number of codes that are the argmax of some row.
     """
-    entropy = lambda p: -(p * jnp.log(jnp.maximum(p, 1e-30))).sum(axis=-1)
+
+    def entropy(p: jax.Array) -> jax.Array:
+        return -(p * jnp.log(jnp.maximum(p, 1e-30))).sum(axis=-1)
+
     hits = jnp.zeros(target.shape[-1]).at[jnp.argmax(target, axis=-1)].set(1.0)
     return {
         'mean_entropy': entropy(target.mean(axis=0)),

@@ -52,17 +52,23 @@ def contrastive_loss(
     image_keys = jax.lax.stop_gradient(teacher_image)
     text_keys = jax.lax.stop_gradient(teacher_text)
     batch = len(image)
+    near: jax.Array
+    far: jax.Array | float
     if positives is None:
         near, far = jnp.eye(batch), 0.0
     else:
         near, far = positives[:, :batch], positives[:, batch:]
 
-    def compare(feature, key, candidates, hard):
+    def compare(
+        feature: jax.Array, key: jax.Array, candidates: jax.Array, hard: jax.Array | float
+    ) -> tuple[jax.Array, _Part]:
         logits = _similarity(feature, candidates) / temperature  # [b, c]
         teacher = _similarity(key, candidates) / jax.lax.stop_gradient(temperature)
         return logits, _Part.of(logits, teacher, hard)
 
-    def one_side(feature, key, other_keys, queued):
+    def one_side(
+        feature: jax.Array, key: jax.Array, other_keys: jax.Array, queued: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         logits, batch = compare(feature, key, rows.replicate(other_keys), near)
         features = rows.replicate(feature), rows.replicate(key)
         _, queue = jax.checkpoint(compare)(*features, queued, far)
@@ -97,11 +103,11 @@ class _Part(NamedTuple):
     def merge(self, other: '_Part') -> '_Part':
         """Of the candidates of both parts."""
         log_weight = jnp.logaddexp(self.log_weight, other.log_weight)
-        expected = [jnp.exp(p.log_weight - log_weight) * p.expected for p in (self, other)]
+        mine, others = (jnp.exp(p.log_weight - log_weight) * p.expected for p in (self, other))
         return _Part(
             log_sum=jnp.logaddexp(self.log_sum, other.log_sum),
             log_weight=log_weight,
-            expected=sum(expected),
+            expected=mine + others,
             positive=self.positive + other.positive,
         )
 

@@ -10,7 +10,7 @@ class Mean(NamedTuple):
     """Sum and count of a quantity; parts merge by adding both fields, `value` divides."""
 
     total: jax.Array  # [] float32
-    count: jax.Array  # [] float32
+    count: jax.Array  # type: ignore[assignment]  # [] float32; a name that tuple has
 
     @property
     def value(self) -> jax.Array:

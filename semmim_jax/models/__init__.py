@@ -1,0 +1,1 @@
+"""The network: towers, fusion encoder, decoder and heads as flax.linen modules."""

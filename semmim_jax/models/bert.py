@@ -10,16 +10,19 @@ computed once per image and serve matching, its negatives and MLM (docs/method.m
 """
 
 import functools
-from typing import Any
+from typing import TypedDict, Unpack
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from semmim_jax.models.layers import (
     INIT_STDDEV,
     MLP,
     Attention,
+    Implementation,
+    KeysValues,
     Stack,
     dense,
     layer_norm,
@@ -27,6 +30,24 @@ from semmim_jax.models.layers import (
 )
 from semmim_jax.ops import rows
 from semmim_jax.ops.products import full_precision
+
+
+class LayerOptions(TypedDict, total=False):
+    """Keyword arguments of `BertLayer.__call__`."""
+
+    others_index: jax.Array | None
+    mask: jax.Array | None
+    context_mask: jax.Array | None
+    context_index: jax.Array | None
+    queries: jax.Array | None
+    causal: bool
+
+
+class RangeOptions(LayerOptions, total=False):
+    """The same, and a range of layers."""
+
+    start: int
+    stop: int | None
 
 
 class BertLayer(nn.Module):
@@ -37,10 +58,11 @@ class BertLayer(nn.Module):
     mlp_width: int
     epsilon: float
     cross: bool
-    dtype: Any
-    attention: str
+    dtype: DTypeLike
+    attention: Implementation
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts."""
         attention = functools.partial(Attention, self.width, self.heads, self.dtype, self.attention)
         self.attn = attention()
         self.attn_norm = layer_norm(self.epsilon, self.dtype)
@@ -50,28 +72,35 @@ class BertLayer(nn.Module):
         self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype)
         self.mlp_norm = layer_norm(self.epsilon, self.dtype)
 
-    def project_context(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def project_context(self, context: jax.Array) -> KeysValues:
         """Cross-attention keys and values of a context: [b, s, d] -> two of [b, s, h, d / h]."""
         return self.cross_attn.project(context)
 
-    def cross_weights(self, x, context, *, mask, context_mask):
+    def cross_weights(
+        self,
+        x: jax.Array,
+        context: KeysValues,
+        *,
+        mask: jax.Array | None,
+        context_mask: jax.Array | None,
+    ) -> jax.Array:
         """Cross-attention probabilities of this layer, [b, h, t, s], for input x [b, t, d]."""
         x = self.attn_norm(x + self.attn(x, self.attn.project(x), mask=mask))
         return self.cross_attn.weights(x, context[0], mask=context_mask)
 
     def __call__(
         self,
-        x,
-        context=None,
-        others=None,
+        x: jax.Array,
+        context: KeysValues | None = None,
+        others: KeysValues | None = None,
         *,
-        others_index=None,
-        mask=None,
-        context_mask=None,
-        context_index=None,
-        queries=None,
-        causal=False,
-    ):
+        others_index: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        context_index: jax.Array | None = None,
+        queries: jax.Array | None = None,
+        causal: bool = False,
+    ) -> jax.Array:
         """Runs the layer.
 
         Args:
@@ -94,6 +123,7 @@ class BertLayer(nn.Module):
             x = jnp.take_along_axis(x, queries[..., None], axis=1)  # [b, m, d]
         x = self.attn_norm(x + self.attn(x, keys_values, mask=mask, causal=causal))
         if self.cross:
+            assert context is not None, 'cross-attention needs a context'
             if context_index is not None:
                 context, context_mask = jax.tree.map(
                     lambda a: a[context_index], (context, context_mask)
@@ -105,7 +135,14 @@ class BertLayer(nn.Module):
             x = self.cross_norm(x + self._look(x, context, context_mask, others))
         return self.mlp_norm(x + self.mlp(x))
 
-    def extend(self, x, given, *, position, context_mask=None):
+    def extend(
+        self,
+        x: jax.Array,
+        given: tuple[KeysValues, KeysValues],
+        *,
+        position: jax.Array,
+        context_mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, KeysValues]:
         """Runs the layer on one further token of each row, causally.
 
         Args:
@@ -129,12 +166,20 @@ class BertLayer(nn.Module):
         x = self.cross_norm(x + self._look(x, context, context_mask))
         return self.mlp_norm(x + self.mlp(x)), cache
 
-    def _look(self, x, context, mask, others=None):
+    def _look(
+        self,
+        x: jax.Array,
+        context: KeysValues,
+        mask: jax.Array | None,
+        others: KeysValues | None = None,
+    ) -> jax.Array:
         """Cross-attention; rows of x that share a context row attend as one longer row."""
         grouped = x.reshape(len(context[0]), -1, *x.shape[1:])  # [c, g, t, d]
-        attend = lambda x, context: self.cross_attn(
-            x.reshape(len(x), -1, x.shape[-1]), context, mask=mask
-        ).reshape(x.shape)
+
+        def attend(x: jax.Array, context: KeysValues) -> jax.Array:
+            joined = x.reshape(len(x), -1, x.shape[-1])
+            return self.cross_attn(joined, context, mask=mask).reshape(x.shape)
+
         if others is None:
             return attend(grouped, context).reshape(x.shape)
         told = [attend(grouped[:, :-1], context), attend(grouped[:, -1:], others)]
@@ -154,14 +199,15 @@ class Embeddings(nn.Module):
     types: int
     width: int
     epsilon: float
-    dtype: Any
+    dtype: DTypeLike
 
-    def setup(self):
-        table = lambda name, rows, axis: self.param(
-            name,
-            param_init(nn.initializers.normal(INIT_STDDEV), axis, 'embed'),
-            (rows, self.width),
-        )
+    def setup(self) -> None:
+        """Makes the tables."""
+
+        def table(name: str, rows: int, axis: str | None) -> jax.Array:
+            init = param_init(nn.initializers.normal(INIT_STDDEV), axis, 'embed')
+            return self.param(name, init, (rows, self.width))
+
         self.word = table('word', self.vocab_size, 'vocab')
         self.position = table('position', self.max_positions, None)
         self.type = table('type', self.types, None)
@@ -183,9 +229,10 @@ class VocabularyHead(nn.Module):
     vocab_size: int
     width: int
     epsilon: float
-    dtype: Any
+    dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the layers and the bias."""
         self.transform = dense(self.width, ('embed', None), dtype=self.dtype)
         self.norm = layer_norm(self.epsilon, self.dtype)
         self.bias = self.param(
@@ -224,12 +271,13 @@ class Bert(nn.Module):
     mlp_width: int
     epsilon: float
     cross: bool
-    dtype: Any
-    attention: str
+    dtype: DTypeLike
+    attention: Implementation
     remat: str
     scan: bool
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes embeddings, where there are words, and layers."""
         if self.vocab_size:
             self.embeddings = Embeddings(
                 vocab_size=self.vocab_size,
@@ -257,39 +305,65 @@ class Bert(nn.Module):
         """Token ids [b, t], at positions `first` on -> embeddings [b, t, d]."""
         return self.embeddings(ids, first)
 
-    def project_context(self, context: jax.Array, *, stop: int | None = None):
+    def project_context(self, context: jax.Array, *, stop: int | None = None) -> KeysValues:
         """Keys and values for layers 0..stop: [b, s, d] -> two of [layers, b, s, h, d / h]."""
-        return self.blocks.each('project_context', context, stop=stop)
+        keys, values = self.blocks.each('project_context', context, stop=stop)
+        return keys, values
 
-    def __call__(self, x, context=None, others=None, **options):
+    def __call__(
+        self,
+        x: jax.Array,
+        context: KeysValues | None = None,
+        others: KeysValues | None = None,
+        **options: Unpack[RangeOptions],
+    ) -> jax.Array:
         """Runs all layers (or a range, see `layers.Stack`) on embedded tokens [b, t, d].
 
         Args:
           x: [b, t, d].
           context: of `project_context`, needed with `cross`.
           others: of `project_context` too, see `BertLayer.__call__`.
-          **options: of `layers.Stack.__call__` and `BertLayer.__call__`.
+          **options: of `BertLayer.__call__`, and `start`, `stop` of `layers.Stack.__call__`.
         """
         contexts = tuple(c for c in (context, others) if c is not None)
         return self.blocks(x, per_layer=contexts, **options)
 
-    def empty_cache(self, count: int, length: int) -> tuple[jax.Array, jax.Array]:
+    def empty_cache(self, count: int, length: int) -> KeysValues:
         """Room for keys and values of `length` tokens: two of [layers, count, length, h, d / h]."""
         shape = self.depth, count, length, self.heads, self.width // self.heads
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
 
-    def extend(self, x, context, cache, **options):
+    def extend(
+        self,
+        x: jax.Array,
+        context: KeysValues,
+        cache: KeysValues,
+        *,
+        position: jax.Array,
+        context_mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, KeysValues]:
         """Runs all layers on one further token [b, 1, d]; see `BertLayer.extend`.
 
         Returns:
           [b, 1, d], and the cache with the token in it.
         """
-        return self.blocks.thread('extend', x, (context, cache), **options)
+        return self.blocks.thread(
+            'extend', x, (context, cache), position=position, context_mask=context_mask
+        )
 
-    def layer(self, index: int, x, context=None, others=None, **options):
+    def layer(
+        self,
+        index: int,
+        x: jax.Array,
+        context: KeysValues | None = None,
+        others: KeysValues | None = None,
+        *,
+        method: str = '__call__',
+        **options: Unpack[LayerOptions],
+    ) -> jax.Array:
         """Runs layer `index` alone; `method='cross_weights'` gives its attention map."""
         contexts = tuple(c for c in (context, others) if c is not None)
-        return self.blocks.layer(index, x, per_layer=contexts, **options)
+        return self.blocks.layer(index, x, per_layer=contexts, method=method, **options)
 
     @property
     def words(self) -> jax.Array:

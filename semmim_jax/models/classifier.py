@@ -30,7 +30,8 @@ class Classifier(SemMIM):
     hidden: int
     images: int
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts of `SemMIM`, the head, and the vectors of the images."""
         super().setup()
         epsilon = self.config.text.epsilon
         self.label_head = LabelHead(self.hidden, self.classes, epsilon, self.dtype)

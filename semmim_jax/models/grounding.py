@@ -4,14 +4,17 @@ A word is the mean of its tokens' embeddings, without context. So a patch can le
 what it shows, and a caption reaches a patch through those names only.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from semmim_jax.models.layers import LAST_DENSE, dense, unit
 from semmim_jax.ops.products import HIGHEST
+
+WORD_FIELDS = 'words', 'word_tokens', 'rarity'  # of a batch, in the order of `Words`
 
 
 class Words(NamedTuple):
@@ -38,9 +41,10 @@ class Grounding(nn.Module):
 
     embed_dim: int
     width: int
-    dtype: Any
+    dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the projections."""
         self.patch_projection = dense(self.embed_dim, ('embed', None), **LAST_DENSE)
         self.word_projection = dense(self.embed_dim, ('embed', None), **LAST_DENSE)
         self.injection = dense(self.width, ('embed', None), dtype=self.dtype)

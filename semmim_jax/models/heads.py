@@ -1,10 +1,9 @@
 """Heads on the towers: the encoding space, and the classifier of fine-tuning."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
 from semmim_jax.ops.products import full_precision
@@ -22,7 +21,7 @@ class EncodingHead(nn.Module):
     hidden: int
     bottleneck: int
     codes: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,9 +47,10 @@ class LabelHead(nn.Module):
     hidden: int
     classes: int
     epsilon: float
-    dtype: Any
+    dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the layers."""
         self.up = dense(self.hidden, (None, 'mlp'), dtype=self.dtype)
         self.norm = layer_norm(self.epsilon, self.dtype)
         self.out = dense(self.classes, ('mlp', None), **LAST_DENSE)

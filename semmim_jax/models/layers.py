@@ -6,20 +6,35 @@ Every parameter carries logical axis names ('embed', 'heads', 'mlp', 'vocab', ..
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import meta
+from jax.typing import DTypeLike
 
 from semmim_jax.ops import rows
 from semmim_jax.ops.products import HIGHEST, full_precision
 
 INIT_STDDEV = 0.02  # of embeddings and tokens: BERT's and ViT's
 
+KeysValues = tuple[jax.Array, jax.Array]  # [b, s, h, d / h] each, or [layers, b, s, h, d / h]
+Implementation = Literal['xla', 'cudnn']  # of jax.nn.dot_product_attention
+
+
+class DenseOptions(TypedDict, total=False):
+    """Further fields of `nn.DenseGeneral`."""
+
+    axis: int | Sequence[int]
+    use_bias: bool
+    dtype: DTypeLike
+    precision: jax.lax.Precision | None
+    name: str
+
+
 # Options of `dense` where the output is a logit or a feature to be compared (ops/products.py).
-LAST_DENSE = {'dtype': jnp.float32, 'precision': HIGHEST}
+LAST_DENSE: DenseOptions = {'dtype': jnp.float32, 'precision': HIGHEST}
 
 REMAT_POLICIES = {
     'none': None,
@@ -27,7 +42,7 @@ REMAT_POLICIES = {
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'gelu': functools.partial(nn.gelu, approximate=False),
     'quick_gelu': lambda x: x * nn.sigmoid(1.702 * x),
 }
@@ -38,13 +53,15 @@ def param_init(init: Callable[..., jax.Array], *axes: str | None) -> Callable[..
     return nn.with_logical_partitioning(init, axes)
 
 
-def dense(features: int | Sequence[int], axes: Sequence[str | None], **options) -> nn.DenseGeneral:
+def dense(
+    features: int | Sequence[int], axes: Sequence[str | None], **options: Unpack[DenseOptions]
+) -> nn.DenseGeneral:
     """A dense layer over the last axis (or `axis=`), kernel axes named by `axes`.
 
     Args:
       features: output size, or sizes.
       axes: logical names of the kernel's axes, inputs first.
-      **options: further fields of `nn.DenseGeneral`.
+      **options: see `DenseOptions`.
     """
     outputs = 1 if isinstance(features, int) else len(features)
     return nn.DenseGeneral(
@@ -57,7 +74,7 @@ def dense(features: int | Sequence[int], axes: Sequence[str | None], **options) 
     )
 
 
-def layer_norm(epsilon: float, dtype: Any) -> nn.LayerNorm:
+def layer_norm(epsilon: float, dtype: DTypeLike) -> nn.LayerNorm:
     """LayerNorm whose statistics are taken in float32 whatever `dtype` (bfloat16 loses them)."""
     return nn.LayerNorm(
         epsilon=epsilon,
@@ -78,22 +95,29 @@ class Attention(nn.Module):
 
     width: int
     heads: int
-    dtype: Any
-    implementation: str  # of jax.nn.dot_product_attention: 'xla' or 'cudnn'
+    dtype: DTypeLike
+    implementation: Implementation
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the projections."""
         split = (self.heads, self.width // self.heads)
-        inward = dict(features=split, axes=('embed', 'heads', 'kv'), dtype=self.dtype)
-        self.query = dense(**inward)
-        self.key = dense(**inward)
-        self.value = dense(**inward)
+        self.query, self.key, self.value = (
+            dense(split, ('embed', 'heads', 'kv'), dtype=self.dtype) for _ in range(3)
+        )
         self.out = dense(self.width, ('heads', 'kv', 'embed'), axis=(-2, -1), dtype=self.dtype)
 
-    def project(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def project(self, context: jax.Array) -> KeysValues:
         """Keys and values of a context: [b, s, d] -> two of [b, s, h, d / h]."""
         return self.key(context), self.value(context)
 
-    def __call__(self, x, keys_values, *, mask=None, causal=False):
+    def __call__(
+        self,
+        x: jax.Array,
+        keys_values: KeysValues,
+        *,
+        mask: jax.Array | None = None,
+        causal: bool = False,
+    ) -> jax.Array:
         """Attends from x to projected keys and values.
 
         Args:
@@ -116,7 +140,7 @@ class Attention(nn.Module):
         )  # [b, t, h, d / h]
         return self.out(out)
 
-    def weights(self, x, keys, *, mask=None):
+    def weights(self, x: jax.Array, keys: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Attention probabilities [b, h, t, s] in float32, for when the map itself is wanted."""
         scale = (self.width // self.heads) ** -0.5
         options = full_precision(self.dtype)
@@ -132,13 +156,21 @@ class MLP(nn.Module):
     width: int
     hidden: int
     activation: str
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., d] -> [..., d]."""
         x = dense(self.hidden, ('embed', 'mlp'), dtype=self.dtype, name='up')(x)
         x = ACTIVATIONS[self.activation](x)
         return dense(self.width, ('mlp', 'embed'), dtype=self.dtype, name='down')(x)
+
+
+def _apply(
+    block: nn.Module, params: Any, *args: Any, method: str = '__call__', **options: Any
+) -> Any:
+    """What a method of a block gives with these parameters."""
+    return block.apply({'params': params}, *args, method=method, **options)
 
 
 class Stack(nn.Module):
@@ -163,16 +195,51 @@ class Stack(nn.Module):
     remat: str
     scan: bool
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parameters of all layers."""
         self.layers = self.param('layers', self._init)
 
     def _init(self, key: jax.Array) -> Any:
         block, token = self.make_block(), jnp.zeros((1, 1, self.width))
-        init = lambda k: block.init(k, token, method='every_part')['params']
+
+        def init(key: jax.Array) -> Any:
+            return block.init(key, token, method='every_part')['params']
+
         stacked = jax.vmap(init)(jax.random.split(key, self.depth))
         return meta.add_axis(stacked, 0, {nn.PARTITION_NAME: 'layers'})
 
-    def __call__(self, x, *args, per_layer=(), start=0, stop=None, collect=False, **options):
+    @overload
+    def __call__(
+        self,
+        x: jax.Array,
+        *args: Any,
+        per_layer: tuple[Any, ...] = ...,
+        start: int = ...,
+        stop: int | None = ...,
+        collect: Literal[False] = ...,
+        **options: Any,
+    ) -> jax.Array: ...
+    @overload
+    def __call__(
+        self,
+        x: jax.Array,
+        *args: Any,
+        per_layer: tuple[Any, ...] = ...,
+        start: int = ...,
+        stop: int | None = ...,
+        collect: Literal[True],
+        **options: Any,
+    ) -> tuple[jax.Array, jax.Array]: ...
+    def __call__(
+        self,
+        x: jax.Array,
+        *args: Any,
+        per_layer: tuple[Any, ...] = (),
+        start: int = 0,
+        stop: int | None = None,
+        collect: bool = False,
+        **options: Any,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Runs layers start..stop: x = block(x, *per_layer[l], *args, **options).
 
         Args:
@@ -187,28 +254,39 @@ class Stack(nn.Module):
         """
         block = self.make_block()
 
-        def body(x, layer):
+        def body(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
             params, arguments = layer
-            x = rows.shard(block.apply({'params': params}, x, *arguments, *args, **options))
+            x = rows.shard(_apply(block, params, x, *arguments, *args, **options))
             return x, (x if collect else None)
 
         if self.remat != 'none':
             body = jax.checkpoint(
                 body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan
             )
+        outputs: jax.Array
         if not range(self.depth)[start:stop]:
             return (x, x[None][:0]) if collect else x
         part = jax.tree.map(lambda p: p[start:stop], (self.layers, per_layer))
         x, outputs = jax.lax.scan(body, rows.shard(x), part, unroll=1 if self.scan else True)
         return (x, outputs) if collect else x
 
-    def layer(self, index: int, x, *args, per_layer=(), method='__call__', **options):
+    def layer(
+        self,
+        index: int,
+        x: jax.Array,
+        *args: Any,
+        per_layer: tuple[Any, ...] = (),
+        method: str = '__call__',
+        **options: Any,
+    ) -> jax.Array:
         """Runs one layer alone: method(x, *per_layer[index], *args, **options)."""
         params, arguments = jax.tree.map(lambda p: p[index], (self.layers, per_layer))
-        call = {'params': params}, x, *arguments, *args
-        return rows.shard(self.make_block().apply(*call, method=method, **options))
+        block = self.make_block()
+        return rows.shard(_apply(block, params, x, *arguments, *args, method=method, **options))
 
-    def thread(self, method: str, x, per_layer, **options) -> Any:
+    def thread(
+        self, method: str, x: jax.Array, per_layer: tuple[Any, ...], **options: Any
+    ) -> tuple[jax.Array, Any]:
         """Runs all layers: x, result[l] = method(x, per_layer[l], **options).
 
         Returns:
@@ -216,16 +294,20 @@ class Stack(nn.Module):
         """
         block = self.make_block()
 
-        def body(x, layer):
+        def body(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
             params, given = layer
-            return block.apply({'params': params}, x, given, method=method, **options)
+            x, result = _apply(block, params, x, given, method=method, **options)
+            return x, result
 
         unroll = 1 if self.scan else True
         return jax.lax.scan(body, x, (self.layers, per_layer), unroll=unroll)
 
-    def each(self, method: str, *args, stop: int | None = None) -> Any:
+    def each(self, method: str, *args: Any, stop: int | None = None) -> Any:
         """Calls `method` of layers 0..stop on the same arguments; results stacked on axis 0."""
-        call = lambda p: self.make_block().apply({'params': p}, *args, method=method)
+
+        def call(params: Any) -> Any:
+            return _apply(self.make_block(), params, *args, method=method)
+
         # One after the other, so that sharded parameters are gathered a layer at a time.
         over_layers = functools.partial(jax.lax.map, call) if self.scan else jax.vmap(call)
         return over_layers(jax.tree.map(lambda p: p[:stop], self.layers))

@@ -12,7 +12,7 @@ to the EMA parameters.
 """
 
 import functools
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
@@ -21,8 +21,24 @@ import jax.numpy as jnp
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.grounding import Grounding, Words
 from semmim_jax.models.heads import EncodingHead
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
+from semmim_jax.models.layers import (
+    INIT_STDDEV,
+    LAST_DENSE,
+    KeysValues,
+    dense,
+    layer_norm,
+    param_init,
+    unit,
+)
 from semmim_jax.models.vit import ViT
+
+
+class Unpaired(TypedDict, total=False):
+    """For texts that are not paired with their own image, see `BertLayer.__call__`."""
+
+    others: KeysValues | None
+    others_index: jax.Array | None
+    context_index: jax.Array | None
 
 
 class SemMIM(nn.Module):
@@ -33,7 +49,8 @@ class SemMIM(nn.Module):
 
     config: Any  # frozen ConfigDict
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes every part that the config may ask for; parameters come with the first call."""
         c = self.config
         self.dtype = jnp.dtype(c.dtype)
         run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
@@ -100,14 +117,22 @@ class SemMIM(nn.Module):
             return image_tokens
         return self.bridge_norm(self.bridge(image_tokens))
 
-    def image_context(self, image_tokens: jax.Array) -> Any:
+    def image_context(self, image_tokens: jax.Array) -> KeysValues:
         """Fusion keys and values of image tokens, for all layers; computed once per image.
 
         See docs/method.md section 6.
         """
         return self.fusion.project_context(self.to_fusion(image_tokens))
 
-    def fuse(self, text, text_mask, context, *, queries=None, **which) -> jax.Array:
+    def fuse(
+        self,
+        text: jax.Array,
+        text_mask: jax.Array,
+        context: KeysValues,
+        *,
+        queries: jax.Array | None = None,
+        **which: Unpack[Unpaired],
+    ) -> jax.Array:
         """Runs the whole fusion encoder text -> image.
 
         Args:
@@ -115,8 +140,7 @@ class SemMIM(nn.Module):
           text_mask: [p, t] bool.
           context: of `image_context`, of p / g images.
           queries: [p, m] int32, positions wanted of the last layer; None: all.
-          **which: `others`, `others_index` or `context_index` of `BertLayer.__call__`, for texts
-            that are not paired with their own image.
+          **which: see `Unpaired`.
 
         Returns:
           [p, t, d] or [p, m, d].
@@ -124,18 +148,41 @@ class SemMIM(nn.Module):
         text = self.fuse_body(text, text_mask, context, **which)
         return self.fuse_last(text, text_mask, context, queries=queries, **which)
 
-    def fuse_body(self, text, text_mask, context, **which) -> jax.Array:
+    def fuse_body(
+        self,
+        text: jax.Array,
+        text_mask: jax.Array,
+        context: KeysValues,
+        **which: Unpack[Unpaired],
+    ) -> jax.Array:
         """All fusion layers but the last; arguments as in `fuse`."""
         return self.fusion(text, context, mask=text_mask, stop=-1, **which)
 
-    def fuse_last(self, text, text_mask, context, *, queries=None, **which) -> jax.Array:
+    def fuse_last(
+        self,
+        text: jax.Array,
+        text_mask: jax.Array,
+        context: KeysValues,
+        *,
+        queries: jax.Array | None = None,
+        **which: Unpack[Unpaired],
+    ) -> jax.Array:
         """The last fusion layer, on `queries` only; arguments as in `fuse`.
 
         See docs/method.md section 6.
         """
         return self.fusion.layer(-1, text, context, mask=text_mask, queries=queries, **which)
 
-    def inject(self, kind: str, image_tokens, text, text_mask, *, positions, layers: int):
+    def inject(
+        self,
+        kind: str,
+        image_tokens: jax.Array,
+        text: jax.Array,
+        text_mask: jax.Array,
+        *,
+        positions: jax.Array,
+        layers: int,
+    ) -> jax.Array:
         """Brings the text into image tokens, at the patches wanted (docs/method.md section 4).
 
         Args:
@@ -152,10 +199,11 @@ class SemMIM(nn.Module):
         queries = positions + 1
         if kind == 'cross_attention':
             context = self.fusion.project_context(text, stop=layers)
-            options = dict(context_mask=text_mask)
             x = self.to_fusion(image_tokens)
-            x = self.fusion(x, context, stop=layers - 1, **options)
-            return self.fusion.layer(layers - 1, x, context, queries=queries, **options)
+            x = self.fusion(x, context, stop=layers - 1, context_mask=text_mask)
+            return self.fusion.layer(
+                layers - 1, x, context, queries=queries, context_mask=text_mask
+            )
         tokens = self.to_fusion(take_patches(image_tokens, positions))
         if kind == 'global':
             return tokens + self.text_injection(text[:, :1])
@@ -169,7 +217,9 @@ class SemMIM(nn.Module):
         embeddings = self.text.words[jnp.maximum(tokens, 0)].astype(jnp.float32)
         return (embeddings * valid).sum(axis=-2) / jnp.maximum(valid.sum(axis=-2), 1)
 
-    def word_presence(self, image_tokens: jax.Array, tokens: jax.Array, *, pool: float):
+    def word_presence(
+        self, image_tokens: jax.Array, tokens: jax.Array, *, pool: float
+    ) -> jax.Array:
         """How much each of some words is in each image (`Grounding.presence`).
 
         Args:
@@ -187,11 +237,19 @@ class SemMIM(nn.Module):
     ) -> jax.Array:
         """Which words of its caption each patch reads, [b, n, w] (`Grounding.attention`)."""
         vectors = self.word_vectors(words.tokens)
-        options = dict(temperature=temperature, rarity=rarity)
-        return self.grounding.attention(image_tokens[:, 1:], vectors, words, **options)
+        return self.grounding.attention(
+            image_tokens[:, 1:], vectors, words, temperature=temperature, rarity=rarity
+        )
 
     def inject_words(
-        self, image_tokens: jax.Array, words: Words, *, positions, temperature, rarity, scale
+        self,
+        image_tokens: jax.Array,
+        words: Words,
+        *,
+        positions: jax.Array,
+        temperature: float,
+        rarity: float,
+        scale: float,
     ) -> jax.Array:
         """Adds to patches the words that they resemble; `inject` of the kind 'words'.
 
@@ -207,11 +265,14 @@ class SemMIM(nn.Module):
           [b, m, d].
         """
         patches, vectors = take_patches(image_tokens, positions), self.word_vectors(words.tokens)
-        options = dict(temperature=temperature, rarity=rarity)
-        attention = self.grounding.attention(patches, vectors, words, **options)
+        attention = self.grounding.attention(
+            patches, vectors, words, temperature=temperature, rarity=rarity
+        )
         return self.grounding.inject(self.to_fusion(patches), attention, vectors, scale=scale)
 
-    def text_to_patch_attention(self, text, text_mask, context, *, layer: int) -> jax.Array:
+    def text_to_patch_attention(
+        self, text: jax.Array, text_mask: jax.Array, context: KeysValues, *, layer: int
+    ) -> jax.Array:
         """Text-to-patch attention of one fusion layer, mean over heads and valid text tokens.
 
         See docs/method.md section 3.
@@ -266,11 +327,18 @@ class SemMIM(nn.Module):
         )
         return self.decoder_head(x, self.decoder.words)
 
-    def decoder_context(self, context: jax.Array) -> Any:
+    def decoder_context(self, context: jax.Array) -> KeysValues:
         """Decoder keys and values of tokens [c, s, d], for all layers."""
         return self.decoder.project_context(context)
 
-    def decode_next(self, ids, position, context, context_mask, cache):
+    def decode_next(
+        self,
+        ids: jax.Array,
+        position: jax.Array,
+        context: KeysValues,
+        context_mask: jax.Array,
+        cache: KeysValues,
+    ) -> tuple[jax.Array, KeysValues]:
         """As `decode`, one token after the other.
 
         Args:

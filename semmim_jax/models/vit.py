@@ -9,16 +9,18 @@ CLS in the tower and is left out of what the tower returns.
 """
 
 import functools
-from typing import Any
+from typing import Literal, overload
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from semmim_jax.models.layers import (
     INIT_STDDEV,
     MLP,
     Attention,
+    Implementation,
     Stack,
     dense,
     layer_norm,
@@ -41,16 +43,18 @@ class ViTBlock(nn.Module):
     mlp_width: int
     activation: str
     epsilon: float
-    dtype: Any
-    attention: str
+    dtype: DTypeLike
+    attention: Implementation
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts."""
         self.norm1 = layer_norm(self.epsilon, self.dtype)
         self.attn = Attention(self.width, self.heads, self.dtype, self.attention)
         self.norm2 = layer_norm(self.epsilon, self.dtype)
         self.mlp = MLP(self.width, self.mlp_width, self.activation, self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, n, d] -> [b, n, d]."""
         y = self.norm1(x)
         x = x + self.attn(y, self.attn.project(y))
         return x + self.mlp(self.norm2(x))
@@ -81,12 +85,13 @@ class ViT(nn.Module):
     mlp_width: int
     epsilon: float
     distilled: bool
-    dtype: Any
-    attention: str
+    dtype: DTypeLike
+    attention: Implementation
     remat: str
     scan: bool
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes tokens, positions and layers."""
         clip = self.variant == 'clip'
         self.patches = (self.image_size // self.patch_size) ** 2
         normal = nn.initializers.normal(INIT_STDDEV)
@@ -116,13 +121,38 @@ class ViT(nn.Module):
         self.blocks = Stack(make_block, self.width, self.depth, self.remat, self.scan)
         self.norm = layer_norm(self.epsilon, self.dtype)
 
-    def __call__(self, images, *, mask=None, mask_token=None, collect=False):
+    @overload
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        mask: jax.Array | None = ...,
+        mask_token: jax.Array | None = ...,
+        collect: Literal[False] = ...,
+    ) -> jax.Array: ...
+    @overload
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        mask: jax.Array | None = ...,
+        mask_token: jax.Array | None = ...,
+        collect: Literal[True],
+    ) -> tuple[jax.Array, jax.Array]: ...
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        mask_token: jax.Array | None = None,
+        collect: bool = False,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Encodes normalised images.
 
         Args:
           images: [b, s, s, 3] float.
           mask: [b, n] bool, True where the patch is replaced by `mask_token`; or None.
-          mask_token: [d].
+          mask_token: [d]; needed with `mask`.
           collect: whether to return the input of the first block and every block's output too.
 
         Returns:
@@ -131,14 +161,19 @@ class ViT(nn.Module):
         """
         x = self.patch(patchify(images, self.patch_size).astype(self.dtype))  # [b, n, d]
         if mask is not None:
+            assert mask_token is not None, 'masked patches need a mask_token'
             x = jnp.where(mask[..., None], mask_token.astype(self.dtype), x)
         first = jnp.stack([self.cls, self.distillation] if self.distilled else [self.cls])
         first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
         x = jnp.concatenate([first, x], axis=1) + self.position.astype(self.dtype)
         if self.variant == 'clip':
             x = self.norm_pre(x)
-        last, hidden = self.blocks(x, collect=True) if collect else (self.blocks(x), None)
-        tokens = self.norm(last)
-        if self.distilled:
-            tokens = jnp.delete(tokens, 1, axis=1)
-        return (tokens, jnp.concatenate([x[None], hidden])) if collect else tokens
+        if not collect:
+            return self._finish(self.blocks(x))
+        last, hidden = self.blocks(x, collect=True)
+        return self._finish(last), jnp.concatenate([x[None], hidden])
+
+    def _finish(self, x: jax.Array) -> jax.Array:
+        """The final LayerNorm of CLS and patches."""
+        x = self.norm(x)
+        return jnp.delete(x, 1, axis=1) if self.distilled else x

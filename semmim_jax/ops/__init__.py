@@ -1,0 +1,1 @@
+"""Functions of arrays that have no parameters: masking, queue, beam search, rows of a mesh."""

@@ -101,14 +101,16 @@ def beam_search(
     def goes_on(now: _Search) -> jax.Array:
         # Log-likelihoods only fall, and no text has more tokens to divide by than the longest.
         reachable = now.alive.scores.max(axis=1) / (max_length + 1.0) ** length_penalty
-        return (now.words <= max_length) & (reachable > now.done.scores.min(axis=1)).any()
+        better: jax.Array = (reachable > now.done.scores.min(axis=1)).any()
+        return (now.words <= max_length) & better
 
     empty = jnp.full((rows, beams, max_length), special.pad, jnp.int32)
     first = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)
     none = jnp.full((rows, beams), -jnp.inf)
     alive = Beams(empty, jnp.broadcast_to(first, none.shape))
     start = _Search(jnp.zeros((), jnp.int32), alive, Beams(empty, none), cache)
-    return jax.lax.while_loop(goes_on, step, start).done
+    found: _Search = jax.lax.while_loop(goes_on, step, start)
+    return found.done
 
 
 def _best(ids: jax.Array, scores: jax.Array, count: int) -> Beams:

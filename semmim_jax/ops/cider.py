@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 Caption = Sequence[Hashable]  # words, or token ids
+Ngram = tuple[Hashable, ...]
 
 _ORDERS = 4
 _SIGMA = 6.0
@@ -22,7 +23,7 @@ class CiderD:
     """
 
     def __init__(self, corpus: Iterable[Sequence[Caption]]):
-        self._frequency = Counter()
+        self._frequency: Counter[Ngram] = Counter()
         images = 0
         for references in corpus:
             images += 1
@@ -48,7 +49,7 @@ class CiderD:
             total += math.exp(-(gap**2) / (2 * _SIGMA**2)) * cosines / _ORDERS
         return 10 * total / len(references)
 
-    def _weighted(self, caption: Caption) -> tuple[dict[tuple, float], list[float]]:
+    def _weighted(self, caption: Caption) -> tuple[dict[Ngram, float], list[float]]:
         """Weight of each n-gram, and the norm of each order's weights."""
         weights = {
             gram: count * (self._log_images - math.log(max(1, self._frequency[gram])))
@@ -60,7 +61,7 @@ class CiderD:
         return weights, [math.sqrt(square) for square in squares]
 
 
-def _ngrams(caption: Caption) -> Counter:
+def _ngrams(caption: Caption) -> Counter[Ngram]:
     """Counts of the n-grams of order 1 to 4."""
     return Counter(
         tuple(caption[i : i + n])

@@ -34,7 +34,9 @@ def top_patches(scores: jax.Array, count: int) -> jax.Array:
     return jnp.sort(chosen, axis=-1)
 
 
-def select_patches(key: jax.Array, relevance: jax.Array, *, count: int, temperature: float):
+def select_patches(
+    key: jax.Array, relevance: jax.Array, *, count: int, temperature: float
+) -> jax.Array:
     """Masks the `count` patches that win Gumbel-top-k on relevance / temperature.
 
     A temperature near 0 is a hard top-k on relevance, an infinite one is a uniformly random choice
@@ -53,7 +55,7 @@ def select_patches(key: jax.Array, relevance: jax.Array, *, count: int, temperat
     return top_patches(scores, count)
 
 
-def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area: int):
+def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area: int) -> jax.Array:
     """Scores whose top `count` patches form rectangular blocks (BEiT, iBOT).
 
     See docs/method.md section 3.
@@ -77,7 +79,7 @@ def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area:
     rows = jnp.arange(grid)[:, None]  # [g, 1]
     columns = jnp.arange(grid)[None, :]  # [1, g]
 
-    def add_block(mask, key):
+    def add_block(mask: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
         area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
         remaining = count - mask.sum()
         largest = jnp.maximum(min_area, remaining)
@@ -92,7 +94,7 @@ def block_scores(key: jax.Array, *, batch: int, grid: int, count: int, min_area:
         fits = (height < grid) & (width < grid) & (added > 0) & (added <= remaining)
         return jnp.where(fits, mask | block, mask), None
 
-    def one_image(key):
+    def one_image(key: jax.Array) -> jax.Array:
         blocks_key, fill_key = jax.random.split(key)
         empty = jnp.zeros((grid, grid), bool)
         mask, _ = jax.lax.scan(add_block, empty, jax.random.split(blocks_key, tries))
@@ -141,7 +143,9 @@ def mask_tokens(
     return MaskedTokens(masked, positions, labels, used.astype(jnp.float32))
 
 
-def hard_negatives(key: jax.Array, similarity: jax.Array, ids: jax.Array, *, parts: int = 1):
+def hard_negatives(
+    key: jax.Array, similarity: jax.Array, ids: jax.Array, *, parts: int = 1
+) -> tuple[jax.Array, jax.Array]:
     """Draws one hard negative a row from softmax(similarity), never the pair itself.
 
     See docs/method.md section 5.

@@ -26,7 +26,7 @@ def _cubic_weights(old: int, new: int) -> np.ndarray:
     return weights
 
 
-def resize_positions(table: jax.Array, patches: int) -> jax.Array:
+def resize_positions(table: jax.Array | np.ndarray, patches: int) -> jax.Array:
     """Resizes a square grid of position embeddings bicubically; the CLS row is kept.
 
     See docs/method.md section 1.
@@ -48,7 +48,7 @@ def resize_positions(table: jax.Array, patches: int) -> jax.Array:
             'both must be squares'
         )
     if old_side == new_side:
-        return table
+        return jnp.asarray(table)
     weights = jnp.asarray(_cubic_weights(old_side, new_side), table.dtype)  # [new, old]
     grid = table[1:].reshape(old_side, old_side, -1)  # [old, old, d]
     grid = jnp.einsum('yh,xw,hwd->yxd', weights, weights, grid, precision='highest')

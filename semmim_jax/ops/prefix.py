@@ -39,10 +39,12 @@ def split_prefix(key: jax.Array, ids: jax.Array, *, special: SpecialTokens) -> P
     prefix = jax.random.randint(key, (rows,), 1, jnp.maximum(words, 2))  # [b] words read
     place = jnp.arange(tokens)[None]  # [1, t]
     source = prefix[:, None] + place  # [b, t]: where the decoder's input comes from
-    take = lambda at: jnp.take_along_axis(ids, jnp.minimum(at, tokens - 1), axis=1)
+    source_ids, next_ids = (
+        jnp.take_along_axis(ids, jnp.minimum(at, tokens - 1), axis=1) for at in (source, source + 1)
+    )
     valid = source <= words[:, None]
-    following = jnp.where(source == words[:, None], special.sep, take(source + 1))
-    inputs = jnp.where(place == 0, special.cls, take(source))
+    following = jnp.where(source == words[:, None], special.sep, next_ids)
+    inputs = jnp.where(place == 0, special.cls, source_ids)
     return PrefixSplit(
         prefix_mask=place <= prefix[:, None],
         inputs=jnp.where(valid, inputs, special.pad),

@@ -4,15 +4,23 @@ By default a TPU rounds the float32 inputs of a product to bfloat16 and a GPU ma
 TF32: the same parameters would then give other losses, masks and rankings than on a CPU.
 """
 
-from typing import Any
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 HIGHEST = jax.lax.Precision.HIGHEST  # float32 inputs are not rounded
 
 
-def full_precision(dtype: Any) -> dict[str, Any]:
+class ProductOptions(TypedDict):
+    """Keyword arguments of `jnp.matmul` and `jnp.einsum`."""
+
+    precision: jax.lax.Precision | None
+    preferred_element_type: DTypeLike
+
+
+def full_precision(dtype: DTypeLike) -> ProductOptions:
     """Options of `jnp.matmul` and `jnp.einsum` for an unrounded float32 result.
 
     Products of bfloat16 numbers are exact in float32, so they need no further passes, and the

@@ -25,7 +25,7 @@ def enqueue(
     image: jax.Array,
     text: jax.Array,
     image_id: jax.Array | None = None,
-):
+) -> dict[str, jax.Array]:
     """Writes momentum features [b, e] over the oldest entries, wrapping around.
 
     See docs/method.md section 5.
@@ -34,6 +34,9 @@ def enqueue(
       queue: of `init_queue`; with ids of its own ('image_id' [q]) it needs those of the batch.
       image, text: [b, e].
       image_id: [b] int32, or None.
+
+    Returns:
+      The queue, written, with its pointer moved.
 
     Raises:
       ValueError: if the batch is larger than the queue.
@@ -47,6 +50,7 @@ def enqueue(
     slots = (queue['pointer'] + jnp.arange(batch)) % length
     new = {'image': image, 'text': text}
     if 'image_id' in queue:
+        assert image_id is not None, 'the queue has ids'
         new['image_id'] = image_id
     written = {
         name: queue[name].at[slots].set(rows.replicate(x.astype(queue[name].dtype)))

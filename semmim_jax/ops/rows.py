@@ -29,31 +29,39 @@ def shard(x: jax.Array) -> jax.Array:
     """
     if shards() == 1 or len(x) % shards():
         return x
-    return jax.lax.with_sharding_constraint(x, BY_ROW)
+    placed: jax.Array = jax.lax.with_sharding_constraint(x, BY_ROW)
+    return placed
 
 
 def replicate(x: jax.Array) -> jax.Array:
     """x, whole on every device: for what is small and looked at by all rows."""
-    return x if shards() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
+    if shards() == 1:
+        return x
+    placed: jax.Array = jax.lax.with_sharding_constraint(x, PartitionSpec())
+    return placed
 
 
 def take(x: jax.Array, index: jax.Array, *, any_device: bool) -> jax.Array:
     """x[index] for rows [r, ...] and one index for each of them [r].
 
     Args:
-      any_device: whether an index may lie in any part of the rows: then all rows visit every device.
-        Otherwise it must lie in the part of its own row, and nothing travels.
+      x, index: rows, and an index for each.
+      any_device: whether an index may lie in any part of the rows: then all rows visit every
+        device. Otherwise it must lie in the part of its own row, and nothing travels.
     """
     if shards() == 1:
         return x[index]
 
-    def on_each(x, index):
+    def on_each(x: jax.Array, index: jax.Array) -> jax.Array:
         if any_device:
-            return jax.lax.all_gather(x, AXES, tiled=True)[index]
+            everything: jax.Array = jax.lax.all_gather(x, AXES, tiled=True)
+            return everything[index]
         return x[index - jax.lax.axis_index(AXES) * len(x)]
 
-    specs = dict(in_specs=(BY_ROW, BY_ROW), out_specs=BY_ROW, axis_names=set(AXES))
-    return jax.shard_map(on_each, **specs)(x, index)
+    mapped = jax.shard_map(
+        on_each, in_specs=(BY_ROW, BY_ROW), out_specs=BY_ROW, axis_names=set(AXES)
+    )
+    return mapped(x, index)
 
 
 def per_device(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
@@ -64,8 +72,8 @@ def per_device(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
     """
     if shards() == 1 or len(arrays[0]) % shards():
         return fn(*arrays)
-    specs = dict(in_specs=(BY_ROW,) * len(arrays), out_specs=BY_ROW, check_vma=False)
-    return jax.shard_map(fn, **specs)(*arrays)
+    in_specs = (BY_ROW,) * len(arrays)
+    return jax.shard_map(fn, in_specs=in_specs, out_specs=BY_ROW, check_vma=False)(*arrays)
 
 
 def join(parts: Sequence[jax.Array]) -> jax.Array:
@@ -94,11 +102,12 @@ def in_slices(fn: Callable[[Any], Any], x: Any, slices: int) -> Any:
       slices: divides r / shards.
     """
 
-    def cut(a):
+    def cut(a: jax.Array) -> jax.Array:
         a = jnp.moveaxis(a.reshape(-1, slices, *a.shape[1:]), 1, 0)  # [slices, r / slices, ...]
         if shards() == 1:
             return a
-        return jax.lax.with_sharding_constraint(a, PartitionSpec(None, AXES))
+        placed: jax.Array = jax.lax.with_sharding_constraint(a, PartitionSpec(None, AXES))
+        return placed
 
     return jax.lax.map(jax.checkpoint(fn, prevent_cse=False), jax.tree.map(cut, x))
 

@@ -1,29 +1,28 @@
 """Checks before the first step for what would stop a run when it reads data or evaluates."""
 
 import importlib.util
-from collections.abc import Sequence
 from typing import Any
 
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.evaluators import pattern_sets, suite
+from semmim_jax.training.task import Task
 
 _LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation records all
 
 
-def check_data(config: Any, source: Any, evaluators: Sequence[str]) -> None:
-    """Looks for image files, without opening one, and for what scores captions.
+def check_training_files(config: Any, source: Any) -> None:
+    """Looks for the image files of training, without opening one.
 
-    Every file of the evaluation list has to be there: figures would be of other images otherwise.
-    In training an unreadable record is replaced by the next, so that up to the share
-    `data.max_replaced` of a sample, evenly spread, may be missing.
+    An unreadable record is replaced by the next, so that up to the share `data.max_replaced` of a
+    sample, evenly spread, may be missing.
 
     Args:
       config: the experiment.
       source: of training records.
-      evaluators: names of those that the task has.
 
     Raises:
-      ValueError: what is missing; files by the first of them and the entry that lists it.
+      ValueError: with the first missing file and the entry that lists it.
     """
     data = config.data
     if isinstance(source, ImageTexts):
@@ -33,23 +32,42 @@ def check_data(config: Any, source: Any, evaluators: Sequence[str]) -> None:
                 f'{_said("data.train", missing, count)}, more than the share '
                 f'data.max_replaced={data.max_replaced}'
             )
-    if data.eval:
-        check_evaluation(config, evaluators)
 
 
-def check_evaluation(config: Any, evaluators: Sequence[str]) -> None:
-    """The part of `check_data` that is about evaluation, for a config with an evaluation set."""
+def open_evaluation(config: Any, task: Task) -> Any:
+    """The source of evaluation records, with which every evaluator of the task can do its work.
+
+    All image files have to be there, as figures would be of other images otherwise, and what scores
+    captions.
+
+    Args:
+      config: the experiment.
+      task: whose evaluators will run.
+
+    Returns:
+      The source; None where `data.eval` is ''.
+
+    Raises:
+      ValueError: for what is missing, files by the first of them and the entry that lists it; and
+        for records of another kind than the evaluators read.
+    """
     data = config.data
-    evaluation = sources.make_source(data.eval, data)
-    if isinstance(evaluation, ImageTexts):
-        missing, count = evaluation.missing_files()
+    if not data.eval:
+        return None
+    source = sources.make_source(data.eval, data)
+    if isinstance(source, ImageTexts):
+        missing, count = source.missing_files()
         if missing:
             raise ValueError(_said('data.eval', missing, count))
-    if 'captions' in evaluators and importlib.util.find_spec('pycocoevalcap') is None:
+    suite.check_source(source, task.evaluators, images=task.images)
+    if 'patterns' in task.evaluators:
+        pattern_sets.check(config)
+    if 'captions' in task.evaluators and importlib.util.find_spec('pycocoevalcap') is None:
         raise ValueError(
             'captions are scored by pycocoevalcap: run  pip install semmim_jax[eval] , or give no '
             "evaluation list by --config.data.eval=''"
         )
+    return source
 
 
 def _said(key: str, missing: list[str], count: int) -> str:

@@ -1,5 +1,6 @@
 """Evaluation of a run: of the states of a training run, or of a workdir alone."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -10,16 +11,16 @@ import optax
 from jax.sharding import Mesh
 
 from semmim_jax.data.readers import sources
-from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
+from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.evaluators import pattern_report, suite, training_losses
-from semmim_jax.evaluators.report import EvalData
+from semmim_jax.evaluators.report import EvalData, Records
 from semmim_jax.inference.predictor import Predictor
-from semmim_jax.run.data_checks import check_evaluation
+from semmim_jax.run.data_checks import open_evaluation
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
 from semmim_jax.training.metrics import MetricsWriter
-from semmim_jax.training.sharding import check_eval_batch_size, make_mesh
+from semmim_jax.training.sharding import check_eval_batch_size, make_mesh, rows_here
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 
@@ -36,14 +37,12 @@ class Evaluation:
     Args:
       config: the experiment, resolved.
       workdir: the run's folder; gets results.json and the pictures.
+      source: of evaluation records, see data_checks.py.
       task: of the run.
       tokenizer: of the run.
       labels: what the task chooses from.
       make_example: of the run, see data/examples.py.
       mesh: of the devices.
-
-    Raises:
-      ValueError: if there is no such evaluation set.
     """
 
     def __init__(
@@ -51,6 +50,7 @@ class Evaluation:
         *,
         config: Any,
         workdir: pathlib.Path,
+        source: Any,
         task: Task,
         tokenizer: Any,
         labels: tuple[str, ...],
@@ -58,9 +58,23 @@ class Evaluation:
         mesh: Mesh,
     ):
         self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
-        source = sources.make_source(config.data.eval, config.data)
-        self._data = EvalData(source, tokenizer, config.data, config.eval, make_example, labels)
         self._predictor = Predictor(task.predict_fns(), None, mesh)
+        open_data = functools.partial(
+            EvalData,
+            tokenizer=tokenizer,
+            data=config.data,
+            settings=config.eval,
+            make_example=make_example,
+            labels=labels,
+            rows=rows_here(mesh, config.eval.batch_size),
+            whole=self._predictor.whole,
+            scores=jax.process_index() == 0,
+        )
+        fit = None
+        if config.eval.probe_source:
+            known = sources.make_source(config.eval.probe_source, config.data)
+            fit = open_data(Records(known, range(min(len(known), config.eval.probe_images))))
+        self._data = open_data(source, fit=fit)
 
     def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Prints the table of all figures; writes results.json, pictures and scalars.
@@ -124,19 +138,21 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
     task = find_task(config)(config, tokenizer.special)
     labels = labels_of_run(saved, workdir=workdir) if task.needs_labels else ()
-    check_evaluation(config, task.evaluators)
+    source = open_evaluation(config, task)
     abstract = abstract_state(
         task, optax.identity(), seed=config.seed, mesh=mesh, rules=config.sharding
     )
     checkpoints = Checkpoints(workdir, keep=config.train.keep, async_save=False)
     state, _ = checkpoints.restore(abstract.replace(opt_state=None))
+    lexicon = lexicon_of_run(saved, workdir=workdir)
     evaluate = Evaluation(
         config=config,
         workdir=workdir,
+        source=source,
         task=task,
         tokenizer=tokenizer,
         labels=labels,
-        make_example=task.examples.of(tokenizer, config.data, labels=labels),
+        make_example=task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon),
         mesh=mesh,
     )
     writer = MetricsWriter(workdir, first_step=int(state.step), active=jax.process_index() == 0)

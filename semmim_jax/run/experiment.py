@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 
 from semmim_jax.data import pipeline
 from semmim_jax.data.lengths import usual_minimum
+from semmim_jax.data.lexicon import Lexicon, make_lexicon
 from semmim_jax.data.readers import sources
-from semmim_jax.data.run_files import LABELS, run_files
+from semmim_jax.data.run_files import LABELS, lexicon_of_run, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
-from semmim_jax.run.data_checks import check_data
+from semmim_jax.run.data_checks import check_training_files, open_evaluation
 from semmim_jax.run.evaluation import Evaluation
 from semmim_jax.run.fingerprint import data_fingerprint, differences, spread
 from semmim_jax.run.initial_weights import run_tokenizer, start_from
@@ -39,6 +40,7 @@ class Experiment:
       workdir: the run's folder.
       tokenizer: see `data.tokenizer`.
       source: of training records.
+      eval_source: of evaluation records; None if `data.eval` is ''.
       make_example: makes a training example of a record, see `data.examples`.
       task: see training/task.py.
       tx: the optimizer.
@@ -46,6 +48,7 @@ class Experiment:
       abstract: shapes and shardings of the state.
       checkpoints: of the workdir.
       labels: what the task chooses from; () for tasks that write or compare.
+      lexicon: of the training captions; None where data.lexicon.captions is 0.
       fingerprint: of the data; equal fingerprints give equal batches.
     """
 
@@ -53,6 +56,7 @@ class Experiment:
     workdir: pathlib.Path
     tokenizer: Any
     source: Any
+    eval_source: Any
     make_example: Any
     task: Task
     tx: optax.GradientTransformation
@@ -60,6 +64,7 @@ class Experiment:
     abstract: TrainState
     checkpoints: Checkpoints
     labels: tuple[str, ...]
+    lexicon: Lexicon | None
     fingerprint: dict[str, Any]
 
     def restore_or_create(self) -> TrainState:
@@ -89,7 +94,7 @@ class Experiment:
     @property
     def files(self) -> dict[str, str]:
         """Of run_files.py."""
-        return run_files(self.tokenizer, self.labels)
+        return run_files(self.tokenizer, self.labels, self.lexicon)
 
     def _differences(self, saved: SavedRun) -> list[str]:
         """Why the run must not go on from a checkpoint, in words."""
@@ -99,7 +104,7 @@ class Experiment:
             tokens = tokenizer_of_files(saved.files, origin=origin).tokens()
             labels = json.loads(saved.files[LABELS])
         return differences(
-            saved.data,
+            {'end_token': saved.config['data']['end_token'], **saved.data},
             self.fingerprint,
             entry=self.source.entry,
             tokens=(tokens, self.tokenizer.tokens()),
@@ -130,11 +135,12 @@ class Experiment:
 
     def evaluation(self) -> Evaluation | None:
         """What evaluates the run's states; None if `data.eval` is ''."""
-        if not self.config.data.eval:
+        if self.eval_source is None:
             return None
         return Evaluation(
             config=self.config,
             workdir=self.workdir,
+            source=self.eval_source,
             task=self.task,
             tokenizer=self.tokenizer,
             labels=self.labels,
@@ -165,12 +171,16 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     source = sources.make_source(config.data.train, config.data)
     tokenizer = run_tokenizer(config, source, saved, workdir=folder)
     config = _with_min_length(config, source, tokenizer)
+    lexicon = _run_lexicon(config, source, tokenizer, saved, workdir=folder)
+    if lexicon and 'mim' in config.task and not config.task.mim.lexicon_size:
+        config = _changed(config, 'task.mim.lexicon_size', len(lexicon))
     task, tx, abstract = assemble(config, make_task, tokenizer.special, mesh)
-    check_data(config, source, task.evaluators)
+    check_training_files(config, source)
+    eval_source = open_evaluation(config, task)
     labels = ()
     if task.needs_labels:
         labels = source.label_names(min_count=config.data.min_answer_count)
-    make_example = task.examples.of(tokenizer, config.data, labels=labels)
+    make_example = task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon)
     make_example.check_source(source)
     if task.needs_labels:
         task.check_labels(labels)
@@ -185,6 +195,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         workdir=folder,
         tokenizer=tokenizer,
         source=source,
+        eval_source=eval_source,
         make_example=make_example,
         task=task,
         tx=tx,
@@ -192,6 +203,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         abstract=abstract,
         checkpoints=checkpoints,
         labels=labels,
+        lexicon=lexicon,
         fingerprint=fingerprint,
     )
 
@@ -200,7 +212,23 @@ def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections
     """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
     if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
         return config
-    usual = usual_minimum(source, tokenizer, max_words=config.data.max_words)
-    config = ml_collections.ConfigDict(config.to_dict())  # of its own
-    config.task.decoding.min_length = min(usual, config.task.decoding.max_length)
+    found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
+    minimum = min(found, config.task.decoding.max_length)
+    return _changed(config, 'task.decoding.min_length', minimum)
+
+
+def _run_lexicon(
+    config: Any, source: Any, tokenizer: Any, saved: SavedRun | None, *, workdir: pathlib.Path
+) -> Lexicon | None:
+    """The checkpoint's lexicon; where there is none yet, that of the training captions."""
+    if not config.data.lexicon.captions or 'captions' not in source.entry(0):
+        return None  # without captions `check_source` says what is wrong
+    lexicon = lexicon_of_run(saved, workdir=workdir) if saved else None
+    return lexicon or make_lexicon(source, tokenizer, data_config=config.data)
+
+
+def _changed(config: Any, field: str, value: Any) -> ml_collections.FrozenConfigDict:
+    """The config with one field changed, named as 'task.decoding.min_length'."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.update_from_flattened_dict({field: value})
     return ml_collections.FrozenConfigDict(config)

@@ -21,7 +21,7 @@ def data_fingerprint(
     Up to `SAMPLES` records, evenly spread, stand for the content of the source.
 
     Args:
-      config: the experiment; `train.batch_size` and `seed` are read.
+      config: the experiment; `train.batch_size`, `seed` and `data.end_token` are read.
       source: of training records.
       tokenizer: of the run.
       labels: what the task chooses from.
@@ -37,6 +37,7 @@ def data_fingerprint(
         'batch_size': config.train.batch_size,
         'seed': config.seed,
         # What follows came after commit e475ad3, whose checkpoints lack it.
+        'end_token': config.data.end_token,
         'labels': _digest('\n'.join(labels), 16),
         'samples': {
             str(i): {name: _digest(repr(value), 8) for name, value in entry.items()}
@@ -73,6 +74,7 @@ def differences(
             f'train.batch_size was {then["batch_size"]} and is {now["batch_size"]}'
         ),
         'seed': lambda: f'seed was {then["seed"]} and is {now["seed"]}',
+        'end_token': lambda: f'data.end_token was {then["end_token"]} and is {now["end_token"]}',
     }
     if 'records' in different:
         different.discard('captions')  # other places of it were looked at

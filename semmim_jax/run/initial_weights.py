@@ -26,7 +26,7 @@ from semmim_jax.training.state import TrainState
 
 
 def run_tokenizer(
-    config: Any, source: Any, saved: SavedRun | None, *, workdir: pathlib.Path
+    config: Any, source: Any, saved: SavedRun | None, *, workdir: pathlib.Path | None
 ) -> Tokenizer:
     """The tokeniser of a run.
 
@@ -39,7 +39,7 @@ def run_tokenizer(
       config: the experiment.
       source: of training records.
       saved: of the newest checkpoint, None if there is none.
-      workdir: the run's folder.
+      workdir: the run's folder; not needed where there is no checkpoint.
 
     Raises:
       ValueError: if there is no such vocabulary, or it has not the size that the model embeds.

@@ -66,7 +66,7 @@ def train_and_evaluate(
         state = run.restore_or_create()
         first, main = int(state.step), jax.process_index() == 0
         if main:
-            lines = describe_data(run.source, run.tokenizer, run.config)
+            lines = describe_data(run.source, run.tokenizer, run.config, run.lexicon)
             print('\n'.join(lines), flush=True)
         _say(
             main,

@@ -62,7 +62,7 @@ _SAMPLE = 1000
 
 
 def resolve(
-    config: Any, saved: SavedRun | None, *, workdir: pathlib.Path
+    config: Any, saved: SavedRun | None, *, workdir: pathlib.Path | None = None
 ) -> ml_collections.FrozenConfigDict:
     """The config with every open field filled in; one without comes back as it is.
 
@@ -72,7 +72,7 @@ def resolve(
       config: the experiment.
       saved: of the run's newest checkpoint, None if there is none. Its sizes and vocabulary go
         before those of `init_from`.
-      workdir: the run's folder.
+      workdir: the run's folder; not needed where there is no checkpoint.
 
     Raises:
       ValueError: for a field that nothing gives, or a value out of range.
@@ -138,7 +138,7 @@ def _of_data(
     config: Any,
     source: Any,
     saved: SavedRun | None,
-    workdir: pathlib.Path,
+    workdir: pathlib.Path | None,
     left_open: set[str],
 ) -> dict[str, Any]:
     """Open fields that the training records settle, the steps, and what is a share of them."""
@@ -162,7 +162,7 @@ def _of_data(
 
 
 def _vocabulary(
-    config: Any, source: Any, saved: SavedRun | None, workdir: pathlib.Path
+    config: Any, source: Any, saved: SavedRun | None, workdir: pathlib.Path | None
 ) -> tuple[Tokenizer, int]:
     """The tokeniser that the run will have, and its size where that is left open."""
     data, size = config.data, config.model.text.vocab_size

@@ -9,13 +9,14 @@ from semmim_jax.run.fingerprint import spread
 LOOKED_AT = 1000  # records whose texts are read
 
 
-def describe_data(source: Any, tokenizer: Any, config: Any) -> list[str]:
+def describe_data(source: Any, tokenizer: Any, config: Any, lexicon: Any = None) -> list[str]:
     """Lines on the training data; up to `LOOKED_AT` records, evenly spread, stand for the texts.
 
     Args:
       source: of training records.
       tokenizer: of the run.
       config: the experiment.
+      lexicon: of the captions, if the run has one.
     """
     records, batch = len(source), config.train.batch_size
     entries = [source.entry(i) for i in spread(records, LOOKED_AT)]
@@ -41,5 +42,12 @@ def describe_data(source: Any, tokenizer: Any, config: Any) -> list[str]:
             f'text: {len(used):,} of {tokenizer.vocab_size:,} tokens used; texts have '
             f'{np.median(lengths):.0f} tokens in the median, {lengths.max()} at most; '
             f'{(lengths > limit).mean():.1%} are longer than {limit} and are cut{some}'
+        )
+    if lexicon:
+        shown = ', '.join(map(repr, lexicon.texts[:3]))
+        lines.append(
+            f'words: {sum(count > 0 for count in lexicon.counts):,} in {lexicon.captions:,} '
+            f'captions; {len(lexicon.names):,} are names of several tokens'
+            + (f' ({shown}{", ..." * (len(lexicon.texts) > 3)})' if shown else '')
         )
     return lines

@@ -20,6 +20,7 @@ from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops.beam import Beams, beam_search
 from semmim_jax.ops.ranking import rank_answers
 from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.tasks.cached_decoder import cached_decoder
 from semmim_jax.training.task import Task
 
 CONTEXTS = ('image', 'image_and_prompt', 'prompt')
@@ -164,21 +165,10 @@ class Generate(Task):
         return beam_search(next_logits, cache, rows=rows, special=self.special, **decoding)
 
     def _start(self, params: Any, batch: dict[str, jax.Array], *, texts: int):
-        """For `texts` texts of each example: `next_logits` of ops/beam.py, and an empty cache."""
-        params, length = {'params': params}, self.config.decoding.max_length + 1
-
-        def start(model):
-            tokens, valid = self._read(model, batch)
-            cache = model.decoder.empty_cache(len(tokens) * texts, length)
-            return model.decoder_context(tokens), valid, cache
-
-        context, valid, cache = nn.apply(start, self.model)(params)
-
-        def next_logits(ids, position, cache):
-            call = ids, position, context, valid, cache
-            return self.model.apply(params, *call, method='decode_next')
-
-        return next_logits, cache
+        """What writes `texts` texts of each row: `next_logits` of ops/beam.py, an empty cache."""
+        read = lambda model: self._read(model, batch)
+        length = self.config.decoding.max_length + 1
+        return cached_decoder(self.model, params, read, texts=texts, length=length)
 
     def _rank(self, variables: Any, batch, answers: jax.Array):
         def rank(model):

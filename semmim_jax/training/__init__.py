@@ -1,0 +1,1 @@
+"""The training machinery that knows no task: step, state, checkpoints, meshes, metrics."""

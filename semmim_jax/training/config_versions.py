@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from semmim_jax.cli.config_files import RENAMED
+
 # Field -> value, for runs of commit e475ad3 and before. A field of a section that the experiment
 # does not have is left out.
 ADDED = {
@@ -18,14 +20,23 @@ ADDED = {
     'task.tau_teacher_share': 0.0,
     'task.decoding.no_repeat_ngram': 0,
     'eval.rerank': 'log_odds',
+    'eval.pattern_images': 0,
+    'eval.pattern_sets': (),
+    'eval.pattern_set_images': 0,
+    'eval.probe_source': '',
+    'eval.probe_images': 500,
+    'data.match_views': False,
+    'data.lexicon': {'captions': 0, 'npmi': 0.8, 'min_count': 5, 'max_tokens': 4},
+    'task.weights.words': 0.0,
+    'task.weights.local': 0.0,
+    'task.mim.word_temperature': 0.05,
+    'task.mim.word_rarity': 1.0,
+    'task.mim.word_scale': 2.0,
+    'task.mim.word_pool': 0.1,
+    'task.mim.word_logit_scale': 20.0,
+    'task.mim.lexicon_size': 0,
 }
 _ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
-# Fields with another name now.
-RENAMED = {
-    'data.image_root': 'data.captions.image_root',
-    'train.microbatches': 'train.accumulate',
-    'init.weights': 'init_from',
-}
 
 
 def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

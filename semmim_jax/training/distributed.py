@@ -132,13 +132,22 @@ def simulated_devices(count: int) -> str:
 
 
 def code_version() -> str:
-    """The commit where the package is a git checkout, and a digest of its Python files."""
+    """The commit of the git repository that has the package's files, and a digest of these.
+
+    A repository around an environment into which the package is installed does not have them.
+    """
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob('*.py')):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + path.read_bytes())
-    command = ['git', '-C', str(_PACKAGE), 'rev-parse', '--short=12', 'HEAD']
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:  # no git
-        commit = ''
+    tracked = _git('ls-files', '--error-unmatch', '__init__.py')
+    commit = tracked and _git('rev-parse', '--short=12', 'HEAD')
     return f'commit {commit or "unknown"}, sources {digest.hexdigest()[:12]}'
+
+
+def _git(*words: Any) -> str:
+    """What git says of the package's folder; '' after an error, or without git."""
+    command = ['git', '-C', _PACKAGE, *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ''

@@ -98,6 +98,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def rows_here(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
+    """Rows of a global batch that are on devices of this process, in order."""
+    parts = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+    return tuple(sorted({row for (part,) in parts for row in range(batch_size)[part]}))
+
+
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Global arrays from this process's examples of a batch.
 

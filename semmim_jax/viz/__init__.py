@@ -1,0 +1,1 @@
+"""Figures: masks, patterns, predictions and curves."""

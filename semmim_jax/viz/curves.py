@@ -146,7 +146,7 @@ def draw_curves(
         for number, name in enumerate(names):
             steps, values = series[name]
             gaps += int((~np.isfinite(values)).sum())
-            colour = palette.distinct_colours(number + 1)[number]
+            colour = palette.distinct_colours(number + 1, shade='dark')[number]
             _draw_series(axes, steps, values, name, colour)
             if name in held_out:
                 axes.plot(*held_out[name], color=colour, clip_on=False, **HELD_OUT)

@@ -1,7 +1,9 @@
-"""Colours for hundreds of codes: each next colour is the one farthest from all before it.
+"""Colours for hundreds of codes, and others for labels.
 
-Distances are taken in OKLab (Ottosson 2020), where equal steps look about equally large, so the
-first few colours are as different as colours can be and a picture with few codes gets those.
+Each next colour is the one farthest from all before it. Distances are taken in OKLab
+(Ottosson 2020), where equal steps look about equally large, so the first few colours are as
+different as colours can be and a picture with few codes gets those. Codes are light and labels are
+dark: one colour for both would look as if the code stood for the label.
 """
 
 import functools
@@ -12,13 +14,18 @@ BACKGROUND = (0.90, 0.90, 0.90)
 MAX_COLOURS = 1024
 
 
-@functools.lru_cache(maxsize=1)
-def _distinct_colours() -> np.ndarray:
+_LIGHTNESS = {'light': (0.68, 0.94), 'dark': (0.28, 0.5)}  # of OKLab
+_CHROMA = (0.04, 0.19)
+
+
+@functools.lru_cache(maxsize=2)
+def _distinct_colours(shade: str) -> np.ndarray:
     levels = np.linspace(0, 1, 22)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), -1).reshape(-1, 3)
     lab = to_oklab(rgb)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
-    usable = (lab[:, 0] > 0.45) & (lab[:, 0] < 0.94) & (chroma > 0.04) & (chroma < 0.19)
+    (darkest, lightest), (least, most) = _LIGHTNESS[shade], _CHROMA
+    usable = (lab[:, 0] > darkest) & (lab[:, 0] < lightest) & (chroma > least) & (chroma < most)
     rgb, lab = rgb[usable], lab[usable]
     # A blue first; white, black and the grey of the background count as taken.
     taken = to_oklab(np.array([(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), BACKGROUND]))
@@ -32,9 +39,14 @@ def _distinct_colours() -> np.ndarray:
     return colours
 
 
-def distinct_colours(count: int) -> np.ndarray:
-    """The first `count` colours, float [count, 3] in [0, 1]; after 1024 they repeat."""
-    return _distinct_colours()[np.arange(count) % MAX_COLOURS]
+def distinct_colours(count: int, *, shade: str) -> np.ndarray:
+    """The first `count` colours, float [count, 3] in [0, 1]; after 1024 they repeat.
+
+    Args:
+      count: how many.
+      shade: 'light' or 'dark'; they have no colour in common.
+    """
+    return _distinct_colours(shade)[np.arange(count) % MAX_COLOURS]
 
 
 def code_colours(*codes: np.ndarray) -> dict[int, tuple[float, float, float]]:
@@ -42,11 +54,20 @@ def code_colours(*codes: np.ndarray) -> dict[int, tuple[float, float, float]]:
 
     Ties go to the lower code, so the same codes always get the same colours.
     """
-    values, counts = np.unique(np.concatenate([c.ravel() for c in codes]), return_counts=True)
+    return _by_count(codes, shade='light')
+
+
+def label_colours(labels: np.ndarray) -> dict[int, tuple[float, float, float]]:
+    """One colour a label as `code_colours`, but none that a code can have."""
+    return _by_count((labels,), shade='dark')
+
+
+def _by_count(values, *, shade: str) -> dict[int, tuple[float, float, float]]:
+    values, counts = np.unique(np.concatenate([v.ravel() for v in values]), return_counts=True)
     order = values[np.argsort(-counts, kind='stable')]
     return {
-        int(code): tuple(map(float, colour))
-        for code, colour in zip(order, distinct_colours(order.size), strict=True)
+        int(value): tuple(map(float, colour))
+        for value, colour in zip(order, distinct_colours(order.size, shade=shade), strict=True)
     }
 
 

@@ -30,6 +30,32 @@ def most_used(codes: np.ndarray, count: int) -> list[int]:
     return [int(v) for v in values[np.argsort(-counts, kind='stable')[:count]]]
 
 
+def most_on_objects(codes: np.ndarray, labels: np.ndarray, count: int, *, images: int) -> list[int]:
+    """The `count` codes with the largest share of patches on objects, the largest first.
+
+    See docs/method.md section 8.
+
+    The commonest codes are those of backgrounds. A code of few images says little: it comes after
+    all that occur in at least `images`, or in half as many as the most widespread code if that is
+    less. Of equals the lower code comes first.
+
+    Args:
+      codes: int [i, n].
+      labels: int [i, n], 0 = background.
+      count: how many at most.
+      images: in how many a code should occur.
+    """
+    values, places = np.unique(codes, return_inverse=True)  # [c], [i * n]
+    places = places.reshape(codes.shape)
+    on_objects = np.bincount(places.ravel(), labels.ravel() > 0) / np.bincount(places.ravel())
+    occurs = np.zeros((len(codes), len(values)), bool)
+    np.put_along_axis(occurs, places, True, axis=1)
+    spread = occurs.sum(axis=0)  # [c]
+    rare = spread < min(images, spread.max() / 2)
+    order = np.lexsort((values, -on_objects, rare))
+    return [int(v) for v in values[order[:count]]]
+
+
 def top_patches(
     codes: np.ndarray, scores: np.ndarray, code: int, *, count: int
 ) -> list[tuple[int, int]]:
@@ -67,9 +93,12 @@ def draw_clusters(
     attribution: str = '',
     path: str | Path | None = None,
 ) -> Path | np.ndarray:
-    """Figure 2: for the most used patterns, their highest-scoring patches, at most one per image.
+    """Figure 2: for some patterns, their highest-scoring patches, at most one per image.
 
     See docs/method.md section 8.
+
+    With labels, the patterns are those with the largest share of patches on objects
+    (`most_on_objects`), without labels the most used.
 
     Each patch is the framed centre of a window of 5 x 5 patches. Above the windows stand the
     pattern, its number of patches and, with labels, its commonest label with the share of patches
@@ -81,7 +110,7 @@ def draw_clusters(
       scores: float [i, n].
       labels: int [i, n], 0 = background, 1 + concept elsewhere.
       concepts: names of the concepts; a label without a name is written as its number.
-      patterns: the codes to draw; the `num_patterns` most used by default.
+      patterns: the codes to draw; by default `num_patterns` are chosen as above.
       per_side: per_side ** 2 windows a pattern.
       columns: patterns side by side.
       attribution: of the artwork, as a footer.
@@ -94,7 +123,14 @@ def draw_clusters(
       ValueError: shapes do not fit.
     """
     _, cell = patches.checked_images(images, codes=codes, scores=scores, labels=labels)
-    chosen = most_used(codes, num_patterns) if patterns is None else [int(p) for p in patterns]
+    how = ''
+    if patterns is not None:
+        chosen = [int(p) for p in patterns]
+    elif labels is None:
+        chosen, how = most_used(codes, num_patterns), ' Shown: the most used.'
+    else:
+        chosen = most_on_objects(codes, labels, num_patterns, images=per_side**2)
+        how = ' Shown: those with most of their patches on objects.'
     if not chosen:
         raise ValueError('patterns: none to draw')
     columns = min(columns, len(chosen))
@@ -110,7 +146,7 @@ def draw_clusters(
         title=title,
         note='The framed patch carries the code; around it a window of 5 x 5 patches. Up to '
         f'{per_side**2} a pattern, at most one per image, best first. {len(images):,} images, '
-        f'{np.unique(codes).size:,} used codes.',
+        f'{np.unique(codes).size:,} used codes.{how}',
         attribution=attribution,
     )
     for index, code in enumerate(chosen):
@@ -170,8 +206,8 @@ def draw_layout(
 
     See docs/method.md section 8.
 
-    A code has one colour in the whole picture, the same with and without text; the colours of
-    labels are unrelated to it. Panels that are not given are left out.
+    A code has one colour in the whole picture, the same with and without text. Codes are light,
+    labels dark, so that no colour stands for both. Panels that are not given are left out.
 
     Args:
       images: uint8 [i, s, s, 3].
@@ -316,7 +352,7 @@ def _frame_centres(axes: Axes, count: int, cell: int, per_side: int) -> None:
 
 def _label_colours(labels: np.ndarray) -> dict[int, tuple[float, float, float]]:
     objects = labels[labels > 0]
-    colours = palette.code_colours(objects) if objects.size else {}
+    colours = palette.label_colours(objects) if objects.size else {}
     return {**colours, 0: palette.BACKGROUND}
 
 

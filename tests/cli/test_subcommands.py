@@ -61,7 +61,7 @@ def test_help_lists_the_subcommands_in_a_screen(words):
     lines = run(*words).stdout.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
     listed = [match[1] for line in lines if (match := re.match(r'  (\w+) ', line))]
-    assert listed == ['train', 'eval', 'verify', 'predict', 'convert', 'preflight']
+    assert listed == ['train', 'eval', 'verify', 'predict', 'convert', 'preflight', 'ablate']
     assert usage().splitlines() == lines
 
 

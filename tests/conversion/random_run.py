@@ -14,6 +14,8 @@ from flax.core import meta
 
 from configs import caption, finetune, nlvr2, retrieval, vqa
 from configs.pretrain import get_config
+from semmim_jax.data.lexicon import make_lexicon
+from semmim_jax.data.run_files import run_files
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.registry import find_task
@@ -24,8 +26,8 @@ TEXTS = ('a big dog and a small cat on blue', 'two boats, red background', 'a na
 
 
 def clip_config() -> ml_collections.ConfigDict:
-    """CLIP's tower, text injected by cross-attention, one head: as shipped."""
-    config = get_config('tiny')
+    """CLIP's tower, text injected by cross-attention, one head: the literal form."""
+    config = get_config('tiny-literal')
     config.model.scan = True  # the faster to compile
     config.task.mim.injection_layers = 1  # of 2
     return config
@@ -42,6 +44,13 @@ def plain_config() -> ml_collections.ConfigDict:
     config.data.end_token = False
     config.task.mim.update(target='semantic_separate_head', inject_teacher='global')
     config.task.mim.inject_student = 'global'
+    return config
+
+
+def words_config() -> ml_collections.ConfigDict:
+    """As shipped: patches read the words that they resemble; towers of unequal width."""
+    config = wide_images(get_config('tiny'))
+    config.data.lexicon.update(min_count=2, npmi=0.5)
     return config
 
 
@@ -99,7 +108,7 @@ def nlvr2_config() -> ml_collections.ConfigDict:
 
 
 LABELS = ('a dog', 'blue boats', 'a cat', 'two boats', 'red dog', 'big cat', 'small cat')
-CONFIGS = {'clip': clip_config, 'plain': plain_config}  # of pre-training
+CONFIGS = {'clip': clip_config, 'plain': plain_config, 'words': words_config}  # of pre-training
 DOWNSTREAM = {
     'retrieval': lambda: retrieval.get_config('tiny'),
     'caption': caption_config,
@@ -110,7 +119,7 @@ DOWNSTREAM = {
     'nlvr2': nlvr2_config,
 }
 ALL = CONFIGS | DOWNSTREAM
-END_BIAS = {'clip': 3.5, 'plain': 2.8, 'generate': 1.0}  # [SEP] sooner or later
+END_BIAS = {'clip': 3.5, 'plain': 2.8, 'words': 3.5, 'generate': 1.0}  # [SEP] sooner or later
 
 
 @functools.cache
@@ -150,11 +159,24 @@ def save_run(workdir: pathlib.Path, name: str) -> pathlib.Path:
     counts = jnp.int32([7, 0, 0])
     state = TrainState(*counts, params, ema_params, opt_state={}, extra={})
     checkpoints = Checkpoints(workdir, keep=1, async_save=False)
-    checkpoints.save(state, config=config, fingerprint={}, files={})
+    tokenizer = make_tokenizer('', texts=TEXTS, size=config.model.text.vocab_size)
+    lexicon = make_lexicon(Captions(), tokenizer, data_config=config.data)
+    files = run_files(tokenizer, LABELS, lexicon) if config.data.lexicon.captions else {}
+    checkpoints.save(state, config=config, fingerprint={}, files=files)
     checkpoints.close()
-    make_tokenizer('', texts=TEXTS, size=config.model.text.vocab_size).save(workdir)
+    tokenizer.save(workdir)
     (workdir / 'labels.json').write_text(json.dumps(LABELS))
     return workdir
+
+
+class Captions:
+    """A source of TEXTS, each twice: 'a big dog' and 'red background' are names then."""
+
+    def __len__(self) -> int:
+        return 2 * len(TEXTS)
+
+    def entry(self, index: int) -> dict[str, Any]:
+        return {'captions': [TEXTS[index % len(TEXTS)]]}
 
 
 def random_images(name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import PIL.Image
 import pytest
 from flax import traverse_util
 
@@ -104,6 +105,20 @@ def test_from_hf_writes_a_folder_or_nothing(tmp_path):
     assert params.keys() == expected.keys()
     assert all(np.array_equal(params[path], x) for path, x in expected.items())
     assert make_tokenizer(str(out), texts=(), size=0).tokens() == words
+
+
+def test_open_fields_of_the_config_are_resolved_as_in_training(tmp_path):
+    bert = saved('Bert', tmp_path / 'bert')
+    write_vocab(bert)
+    PIL.Image.new('RGB', (9, 9)).save(tmp_path / '0.png')
+    (tmp_path / 'list.json').write_text(json.dumps([{'image': '0.png', 'caption': 'w3 w5'}]))
+    still_open = ['--config.model.text.vocab_size=0', '--config.data.max_tokens=0']
+    given = f'--config.data.vocab={bert}', f'--config.data.train=captions:{tmp_path}/list.json'
+    said, _ = run(['from-hf', bert, tmp_path / 'out'], config=[*FLAGS, *still_open, *given])
+    assert said == [None]
+    params, config = read_weights(tmp_path / 'out')
+    assert config['model']['text']['vocab_size'] == WORDS == len(params['text/embeddings/word'])
+    assert config['data']['max_tokens'] == 4  # [CLS] w3 w5 [SEP]
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import strategies as st
 
 from semmim_jax.conversion.to_torch import to_torch
+from semmim_jax.data.run_files import lexicon_of_run
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer, train_tokenizer
 from semmim_jax.data.transforms import eval_view
+from semmim_jax.training.checkpoint import load_run
 from tests.conversion.random_run import CONFIGS, TEXTS, random_images, save_run, task_of, tree
 
 torch = pytest.importorskip('torch')
@@ -43,8 +45,10 @@ def test_every_output_is_that_of_jax(exported):
     tokenizer = make_tokenizer(str(workdir), texts=(), size=0, end_token=data.end_token)
     cleaned = [clean_caption(text, max_words=data.max_words) for text in TEXTS]
     ids = np.stack([tokenizer.encode(text, data.max_tokens) for text in cleaned])
+    words = parity.words_of(lexicon_of_run(load_run(workdir), workdir=workdir), ids)
     actual = parity.torch_answers(model, images, list(TEXTS))
-    for output, expected in parity.jax_answers(task_of(name), tree(name, 1))(images, ids).items():
+    answers = parity.jax_answers(task_of(name), tree(name, 1))
+    for output, expected in answers(images, ids, words).items():
         assert expected.std() > 0.05, f'{output} says nothing'
         np.testing.assert_allclose(actual[output], expected, atol=1e-5, rtol=1e-5, err_msg=output)
 

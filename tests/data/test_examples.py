@@ -11,6 +11,7 @@ from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
 from tests.data.readers.test_readers import annotation, picture, vqa, write
+from tests.data.test_pipeline import joined_batches
 
 KINDS = {
     'pretrain': examples.PretrainExamples,
@@ -206,17 +207,12 @@ def test_soft_labels_of_annotators(config, tmp_path):
     np.testing.assert_allclose(row.label(source.entry(0)), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('hosts', [1, 2])
-def test_evaluation_has_every_record_once_in_order(config, hosts):
+@pytest.mark.parametrize('shares', [[None], [(0, 1), (2, 3)]])
+def test_evaluation_has_every_record_once_in_order(config, shares):
     source, row = make(config, 'generate', 'emoji_questions:val')
-    shares = [
-        list(pipeline.eval_batches(source, row, batch_size=4, process_index=p, process_count=hosts))
-        for p in range(hosts)
-    ]
-    joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
-        for step in zip(*shares, strict=True)
-    ]
+    joined = joined_batches(
+        [pipeline.eval_batches(source, row, config, batch_size=4, rows=rows) for rows in shares]
+    )
     assert len(joined) == 3
     valid = np.concatenate([b['valid'] for b in joined])
     assert valid.tolist() == [True] * 10 + [False] * 2
@@ -230,6 +226,6 @@ def test_evaluation_has_every_record_once_in_order(config, hosts):
 
 def test_classify_evaluation_of_pairs(config):
     source, row = make(config, 'classify', 'emoji_statements:val')
-    batch = next(pipeline.eval_batches(source, row, batch_size=4))
+    batch = next(pipeline.eval_batches(source, row, config, batch_size=4))
     assert batch['images'].shape == (4, 2, 64, 64, 3)
     assert set(batch) == {'images', 'ids', 'image_id', 'valid'}

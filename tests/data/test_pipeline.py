@@ -7,12 +7,13 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from semmim_jax.data import examples, pipeline
 from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
-from semmim_jax.data.unreadable import TooManyUnreadable
+from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
 from tests.data.unreadable import Broken, pictures
 
 BATCH = 12
@@ -58,6 +59,7 @@ def assert_equal(first, second):
 
 
 def test_fields(scenes, tokenizer, data_config):
+    data_config.match_views = True
     with pipeline.train_batches(
         scenes,
         pretrain_examples(tokenizer, data_config),
@@ -75,6 +77,7 @@ def test_fields(scenes, tokenizer, data_config):
         'ids': (np.int32, (BATCH, 25)),
         'image_id': (np.int32, (BATCH,)),
         'labels1': (np.int32, (BATCH, 64)),
+        'match': (np.int32, (BATCH, 64)),
     }
     assert {k: (v.dtype, v.shape) for k, v in batch.arrays.items()} == expected
     info = {'index': (np.int64, (BATCH,)), 'replaced': (np.int32, (BATCH,))}
@@ -186,6 +189,58 @@ def test_a_batch_larger_than_the_source(scenes, tokenizer, data_config):
     assert counts.max() <= 3
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+def test_matches_are_one_more_field(scenes, tokenizer, data_config, workers):
+    """With them all else is bit for bit as without; they too depend on seed and step alone."""
+    data_config.match_views = False
+    plain = batches(scenes, tokenizer, data_config, 4)
+    data_config.match_views = True
+    whole = batches(scenes, tokenizer, data_config, 4)
+    data_config.workers = workers
+    changes = {'process_index': 1, 'process_count': 2, 'start_step': 2}
+    half = batches(scenes, tokenizer, data_config, 2, **changes)
+    assert_equal(half, [{name: x[BATCH // 2 :] for name, x in b.items()} for b in whole[2:]])
+    matches = np.stack([batch.pop('match') for batch in whole])
+    assert_equal(whole, plain)
+    assert (matches.dtype, matches.shape) == (np.int32, (4, BATCH, 64))
+    assert set(np.unique(matches).tolist()) == set(range(-1, 64))
+
+
+def test_matched_patches_show_the_same_place(tokenizer, data_config):
+    """The colour of a pixel tells its place: 4 x in red, 4 y in green."""
+    data_config.match_views = True
+    data_config.augment.ops = 0
+    y, x = np.indices((64, 64))
+    image = np.stack([4 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
+    record = {'image': image, 'captions': ('a red wall',), 'image_id': 0}
+    make_example, middle = pretrain_examples(tokenizer, data_config), slice(4, None, 8)
+    for seed in range(50):
+        row = make_example(record, np.random.default_rng(seed))
+        one, two = (row[n][middle, middle].reshape(-1, 3) / 4 for n in ('image1', 'image2'))
+        has = row['match'] >= 0
+        apart = np.abs(one[row['match'][has]] - two[has])  # [n, 3] pixels of the record
+        # Less than 0.6 patches, of at most 8 pixels of the record, and rounding.
+        assert has.mean() > 0.1 and apart.max() < 0.6 * 8 + 1
+
+
+def test_matches_are_of_the_record_as_it_is_read(tmp_path, tokenizer, data_config):
+    """The file is 90 x 50 pixels and lies on its side; what it shows, and who decodes it, is
+    nothing to the geometry."""
+    data_config.match_views = True
+    picture, exif = Image.new('RGB', (90, 50), (200, 30, 30)), Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    picture.save(tmp_path / 'a.jpg', exif=exif)
+    (tmp_path / 'list.json').write_text('[{"image": "a.jpg", "caption": "a red wall"}]')
+    upright = {'image': np.zeros((90, 50, 3), np.uint8), 'captions': ('a red wall',), 'image_id': 0}
+    lying = {**upright, 'image': np.zeros((50, 90, 3), np.uint8)}
+    make_example = pretrain_examples(tokenizer, data_config)
+    of = lambda record: [make_example(record, np.random.default_rng(r))['match'] for r in range(20)]
+    for data_config.decoder in ('opencv', 'pillow'):
+        source = sources.make_source(f'captions:{tmp_path}/list.json', data_config)
+        np.testing.assert_array_equal(of(source[0]), of(upright))
+    assert (np.stack(of(upright)) != np.stack(of(lying))).any()
+
+
 def test_a_source_without_labels(tokenizer, data_config, scenes):
     class Bare(Broken):
         def __getitem__(self, index):
@@ -284,20 +339,60 @@ class Pairs:
         return self.ids[index]
 
 
-@pytest.mark.parametrize('hosts', [1, 2])
-def test_eval_images_come_once_in_order_with_a_mask(data_config, hosts):
-    shares = [
-        list(
-            pipeline.eval_image_batches(
-                Pairs(), data_config, batch_size=4, process_index=p, process_count=hosts
-            )
-        )
-        for p in range(hosts)
-    ]
-    joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
-        for step in zip(*shares, strict=True)
-    ]
+def joined_batches(shares):
+    """The batches of all shares together: [b] of each are zeros but for the share's rows."""
+    joined = []
+    for parts in zip(*shares, strict=True):
+        assert all((part['valid'] == parts[0]['valid']).all() for part in parts)
+        sums = {name: sum(part[name] for part in parts) for name in parts[0]}
+        joined.append({**sums, 'valid': parts[0]['valid']})
+    return joined
+
+
+class Counted(Pairs):
+    """`Pairs` that knows which records were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+def test_a_process_reads_its_rows_of_evaluation_batches_only(data_config):
+    source = Counted()
+    list(pipeline.eval_image_batches(source, data_config, batch_size=2, rows=(1,)))
+    # The images are records 0, 1, 3, 5 and 6. Of the last batch, which has no row 1, record 6 tells
+    # the shapes.
+    assert sorted(source.read) == [1, 5, 6]
+
+
+def test_evaluation_reads_ahead_while_a_batch_is_in_use(data_config):
+    source, data_config.prefetch = Counted(), 2
+    found = pipeline.eval_image_batches(source, data_config, batch_size=1)
+    next(found)
+    deadline = time.monotonic() + 10
+    while len(source.read) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(source.read)[:3] == [0, 1, 3]
+    found.close()
+
+
+def test_an_unreadable_image_ends_an_evaluation(data_config, tmp_path):
+    source = pictures(tmp_path, data_config, {3})
+    with pytest.raises(UnreadableRecord, match='3.png: '):
+        list(pipeline.eval_image_batches(source, data_config, batch_size=2))
+
+
+@pytest.mark.parametrize('shares', [[None], [(0, 1), (2, 3)], [(0, 3), (1,), (2,)]])
+def test_eval_images_come_once_in_order_with_a_mask(data_config, shares):
+    joined = joined_batches(
+        [
+            pipeline.eval_image_batches(Pairs(), data_config, batch_size=4, rows=rows)
+            for rows in shares
+        ]
+    )
     assert [b['image'].shape for b in joined] == [(4, 64, 64, 3)] * 2
     ids = np.concatenate([b['image_id'][b['valid']] for b in joined])
     assert ids.tolist() == [7, 3, 9, 4, 5]

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageEnhance, ImageOps
 
 from semmim_jax.data import randaugment, transforms
+from semmim_jax.data.views import View
 
 PIXELS = hnp.arrays(np.uint8, st.tuples(st.integers(3, 20), st.integers(3, 20), st.just(3)))
 
@@ -58,7 +59,8 @@ def test_geometry_is_pillows(name, sign):
     size, level = 64, 7
     share = sign * level / 10
     image = photo(size)
-    got, _ = randaugment.apply_op(name, image, None, level=level, sign=sign, fill=128)
+    view = randaugment.apply_op(name, View(image), level=level, sign=sign, fill=128)
+    got = view.image
     if name == 'rotate':
         # Our centre is pixel (32, 32), as cv2 and ALBEF have it: 32.5 by Pillow's convention.
         expected = Image.fromarray(image).rotate(
@@ -98,9 +100,9 @@ def test_level_seven_translates_by_seven_pixels_at_any_size():
     for size in (32, 256):
         image = np.zeros((size, size, 3), np.uint8)
         image[:, 16] = 255
-        moved, _ = randaugment.apply_op('translate_x', image, None, level=7, sign=1, fill=128)
-        assert (moved[:, 9] == 255).all()
-        assert (moved[:, -7:] == 128).all()
+        view = randaugment.apply_op('translate_x', View(image), level=7, sign=1, fill=128)
+        assert (view.image[:, 9] == 255).all()
+        assert (view.image[:, -7:] == 128).all()
 
 
 def test_rand_augment_draws_every_op_and_half_are_identity_at_two_halves():
@@ -108,7 +110,7 @@ def test_rand_augment_draws_every_op_and_half_are_identity_at_two_halves():
     rng = np.random.default_rng(0)
     same = 0
     for _ in range(2000):
-        out, _ = randaugment.rand_augment(image, None, rng, ops=2, level=7, prob=0.5, fill=128)
+        out = randaugment.rand_augment(View(image), rng, ops=2, level=7, prob=0.5, fill=128).image
         same += np.array_equal(out, image)
     # Each of two ops does nothing with probability 1/2 + 1/2 * 1/10.
     assert abs(same / 2000 - 0.55**2) < 0.04
@@ -137,9 +139,10 @@ def test_labels_follow_the_picture(monkeypatch):
     rng = np.random.default_rng(0)
     for _ in range(100):
         image, labels = colour_coded(rng)
-        view, moved = transforms.augmented_view(
+        augmented = transforms.augmented_view(
             image, labels, rng, size=64, may_flip=True, augment=Augment
         )
+        view, moved = augmented.image, augmented.labels
         assert view.shape == (64, 64, 3)
         assert moved.shape == (64, 64)
         expected = np.stack([40 * moved, 255 - 40 * moved, np.full_like(moved, 20)], -1)
@@ -205,8 +208,8 @@ def test_a_crop_of_all_is_the_evaluation_view(height, width):
 
     image = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
     rng = np.random.default_rng(0)
-    view, _ = transforms.augmented_view(image, None, rng, size=24, may_flip=True, augment=Off)
-    np.testing.assert_array_equal(view, transforms.eval_view(image, None, size=24)[0])
+    view = transforms.augmented_view(image, None, rng, size=24, may_flip=True, augment=Off)
+    np.testing.assert_array_equal(view.image, transforms.eval_view(image, None, size=24)[0])
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,7 @@ def test_flip_only_where_allowed():
         views = [
             transforms.augmented_view(
                 image, None, rng, size=64, may_flip=may_flip, augment=FlipOnly
-            )[0]
+            ).image
             for _ in range(count)
         ]
         return np.mean([view[:, 0].mean() > view[:, -1].mean() for view in views])

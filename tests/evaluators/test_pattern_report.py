@@ -1,5 +1,7 @@
 """Pattern codes as a model gives them, and the report on an evaluation set."""
 
+import dataclasses
+import json
 import types
 
 import flax.linen as nn
@@ -11,9 +13,10 @@ import pytest
 from configs.pretrain import get_config
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
-from semmim_jax.evaluators import pattern_controls, pattern_report
+from semmim_jax.evaluators import pattern_controls, pattern_report, pattern_sets, suite
 from semmim_jax.evaluators.report import EvalData, spread
 from semmim_jax.models.heads import EncodingHead
+from semmim_jax.run.data_checks import check_evaluation
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 PATCHES, CODES = 16, 32  # of pretrain.py:tiny
@@ -22,8 +25,12 @@ LABELLED = ('semantic', 'object_nmi_gain_other_image', 'cross_image')
 
 @pytest.fixture(scope='module')
 def model(special):
-    """The tiny model with random weights: the task, its parameters and `patterns`, jitted."""
-    task = Pretrain(get_config('tiny'), special)
+    """The tiny model, weights random and no words: the task, its parameters, `patterns` jitted."""
+    config = get_config('tiny')
+    config.task.weights.update(words=0.0, local=0.0)
+    kind = 'cross_attention'  # reads the caption's tokens, with no lexicon of its words
+    config.task.mim.update(masking='similarity', inject_student=kind, inject_teacher=kind)
+    task = Pretrain(config, special)
     shapes = nn.meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
     rng = np.random.default_rng(0)
 
@@ -47,7 +54,7 @@ def inputs(rows=4, seed=0):
 
 def test_the_random_head_is_the_same_for_every_batch(model):
     images, ids = inputs()
-    first, second = (model[2](images, ids, jax.random.key(n)) for n in (0, 1))
+    first, second = (model[2](images, ids, None, jax.random.key(n)) for n in (0, 1))
     assert (first['masked'] != second['masked']).any()  # the key does something
     for name in ('random_codes_with_text', 'random_codes_without_text'):
         np.testing.assert_array_equal(first[name], second[name])
@@ -58,7 +65,7 @@ def test_random_heads_read_what_the_heads_read(model):
     images, ids = inputs()
     other = inputs(seed=1)[1]
     key = jax.random.key(0)
-    found, retold = run(images, ids, key), run(images, other, key)
+    found, retold = run(images, ids, None, key), run(images, other, None, key)
     for head in ('codes', 'random_codes'):
         same = [
             np.array_equal(found[f'{head}_{x}_text'], retold[f'{head}_{x}_text'])
@@ -84,7 +91,7 @@ class Coding:
     def __init__(self):
         self.rng, self.seen = np.random.default_rng(0), 0
 
-    def __call__(self, name, images, ids, key):
+    def __call__(self, name, images, *inputs):
         self.seen += len(images)
         shape = len(images), PATCHES
         codes = ('codes_with_text', 'codes_without_text')
@@ -99,6 +106,25 @@ class Coding:
             'cls_codes': self.rng.integers(0, CODES, len(images)),
             'num_codes': np.full(len(images), CODES),
         }
+
+
+class Known(Coding):
+    """Codes that read the labels where a caption is read, words too, and masks that find objects.
+
+    Labels are not given to a predictor; it looks them up by the image.
+    """
+
+    def __init__(self, *sets):
+        super().__init__()
+        batches = (batch for data in sets for batch in data.image_batches())
+        rows = ((i, t) for batch in batches for i, t in zip(batch['image'], batch['labels']))
+        self.labels = {image.tobytes(): labels for image, labels in rows}
+
+    def __call__(self, name, images, *inputs):
+        labels = np.stack([self.labels[image.tobytes()] for image in images])
+        codes = labels % CODES
+        found = {'codes_with_text': codes, 'word_codes': 5000 + labels, 'masked': labels > 0}
+        return super().__call__(name, images, *inputs) | found
 
 
 class Unlabelled:
@@ -123,13 +149,22 @@ class Unlabelled:
         return self.source.captions(index // 2)[index % 2 :][:1]
 
 
-def opened(*, images, labelled=True):
+def opened(*, images, labelled=True, **settings):
     config = get_config('tiny')
     config.data.emoji_scenes.eval_size = images
+    config.eval.update(settings)
     source = make_source(config.data.eval, config.data)
     size = config.model.text.vocab_size
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=size)
     return EvalData(source if labelled else Unlabelled(source), tokenizer, config.data, config.eval)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take seconds and are none of a test's business that reads figures."""
+    picture = np.zeros((1, 1, 3), np.uint8)
+    for name in ('draw_masks', 'draw_layout', 'draw_clusters'):
+        monkeypatch.setattr(pattern_report, name, lambda *args, **options: picture)
 
 
 def test_the_report_has_figures_with_chance_and_pictures():
@@ -142,8 +177,88 @@ def test_the_report_has_figures_with_chance_and_pictures():
     for name in pattern_report.HEAD_FIGURES:
         assert figures[f'untold_{name}'] == head[name]
     assert figures['told_semantic'] == figures['untold_semantic'] == 0  # codes are random
+    assert 'told/nearest_word' not in report.details['codings']  # the model grounds no words
     assert report.chance['told_cross_image'] == head['cross_image_chance']
     assert 'random head' in report.text
+
+
+def test_the_contract_of_the_results(tmp_path, undrawn):
+    """Names that other programs read in results.json."""
+    data = opened(images=60)
+    suite.write({'patterns': pattern_report.evaluate(Known(data), data)}, tmp_path, step=3)
+    found = json.loads((tmp_path / 'results.json').read_text())['patterns']
+    figures = found['figures']
+    assert (figures['told_semantic'], figures['untold_semantic']) == (1, 0)
+    labels = np.concatenate([b['labels'][b['valid']] for b in data.image_batches()])
+    codes = labels % CODES
+    shares = [np.unique(image, return_counts=True)[1].max() / PATCHES for image in codes]
+    assert figures['told_modal_share'] == pytest.approx(np.mean(shares))
+    assert figures['guidance'] == pytest.approx(1 / (labels > 0).mean())  # objects alone are masked
+    assert found['chance']['guidance'] == 1
+    word = found['details']['codings']['told/nearest_word']
+    assert word['object_nmi'] == 1 and not word['is_matched']
+    for name in ('told/head', 'untold/feature_kmeans', 'told/random_head', 'told/image_random'):
+        row = found['details']['codings'][name]
+        for null in ('shuffled', 'other_image'):
+            for figure in ('object_nmi', 'object_purity', 'in_image_nmi'):
+                assert row[figure] - row[f'{figure}_{null}'] == row[f'{figure}_gain_{null}']
+    kmeans = found['details']['differences']['told/feature_kmeans']['object_nmi_gain_shuffled']
+    assert kmeans['mean'] > 10 * kmeans['error'] > 0
+
+
+def test_further_sets_have_their_own_figures_and_verdicts(undrawn):
+    names = 'held_out_concepts', 'held_out_style'
+    specs = tuple(f'emoji_scenes:{name}' for name in names)
+    settings = dict(pattern_images=30, pattern_sets=specs, pattern_set_images=21)
+    data = opened(images=8, **settings)
+    sets = pattern_sets.pattern_sets(data)
+    assert [each.name for each in sets] == ['', *names]
+    assert [each.data.num_images for each in sets] == [30, 21, 21]  # though data.eval has 8
+    splits = [each.data.source.split for each in sets]
+    assert splits == ['val', *names] and data.num_images == 8
+    # Codes know the objects of all but the last set, where they are one image's in another.
+    predictor = Known(*(each.data for each in sets))
+    moved = iter(np.roll(list(predictor.labels.values())[51:], 1, axis=0))
+    predictor.labels = dict(list(predictor.labels.items())[:51]) | {
+        image: next(moved) for image in list(predictor.labels)[51:]
+    }
+    report = pattern_report.evaluate(predictor, data)
+    figures = report.figures
+    assert figures['images'] == 30
+    assert [figures[f'{x}told_semantic'] for x in ('', *(f'{n}/' for n in names))] == [1, 1, 0]
+    assert figures['held_out_style/untold_semantic'] == 0
+    assert list(report.details['sets']) == list(names)
+    for name in names:
+        of_set = report.details['sets'][name]
+        assert of_set['images'] == 21 and 'told/pixel_kmeans' in of_set['codings']
+        for key in pattern_report.SET_FIGURES:
+            assert figures[f'{name}/told_{key}'] == of_set['codings']['told/head'][key]
+        assert f'Patterns of {name}, 21 images' in report.text
+        assert of_set['verdict'][0] in report.text
+
+
+def test_a_list_gives_some_of_its_images_evenly(tmp_path):
+    listed = [{'image': f'{n}.png', 'caption': f'a picture {n}'} for n in range(20)]
+    (tmp_path / 'list.json').write_text(json.dumps(listed))
+    data = opened(images=8)
+    data.data.eval = spec = f'captions:{tmp_path}/list.json'
+    data = dataclasses.replace(data, source=make_source(spec, data.data))
+    for wanted, positions in ((0, None), (4, [0, 6, 13, 19]), (20, None), (99, None)):
+        data.settings.pattern_images = wanted
+        (found,) = pattern_sets.pattern_sets(data)
+        assert (found.images, found.data.source) == (positions, data.source)
+
+
+def test_sets_that_cannot_be_are_named_before_a_run_starts():
+    for specs, message in (
+        (('emoji_scenes:nowhere',), "emoji_scenes.split='nowhere'"),
+        (('captions:a/val.json', 'captions:b/val.json'), "named 'val'"),
+    ):
+        config = get_config('tiny')
+        config.eval.pattern_sets = specs
+        with pytest.raises(ValueError, match=f'eval.pattern_sets.*{message}'):
+            check_evaluation(config, ('losses', 'patterns'))
+        check_evaluation(config, ('retrieval',))  # where nothing reads them
 
 
 def test_without_labels_nothing_is_clustered_and_their_figures_are_left_out(monkeypatch):

@@ -1,6 +1,7 @@
 """The protocol of the pattern figures and its controls, on codes whose figures are known."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -31,6 +32,7 @@ def sample(seed=0, *, images=60, grid=4, num_codes=32, concepts=5, **changes):
         'pixels': rng.integers(0, 256, (images, 2 * grid, 2 * grid, 3), dtype=np.uint8),
         'labels': labels,
         'num_codes': num_codes,
+        'word_codes': 1000 + labels,  # entries of a lexicon, more than there are codes
     }
     return patterns.PatchCodes(**(fields | changes))
 
@@ -54,6 +56,21 @@ def test_kmeans_finds_separate_blobs_and_is_seeded():
     assert clusterings.nmi(codes, truth) == pytest.approx(1)
     again = pattern_controls.kmeans_codes(points, num_clusters=4, seed=3)
     np.testing.assert_array_equal(codes, again)
+
+
+def test_kmeans_reaches_the_least_squares_of_all_partitions_of_a_line():
+    points = np.sort(np.random.default_rng(1).normal(size=14))
+    squares = lambda part: ((part - part.mean()) ** 2).sum()  # np.split: no part is empty
+    cuts = itertools.combinations(range(1, 14), 2)
+    least = min(sum(map(squares, np.split(points, cut))) for cut in cuts)
+    found = []
+    for seed in range(40):
+        codes = pattern_controls.kmeans_codes(100 + points[:, None], num_clusters=3, seed=seed)
+        parts = [points[codes == c] for c in range(3)]
+        found.append(sum(map(squares, parts)))
+        means = np.array([part.mean() for part in parts])  # each in the part of the nearest mean
+        np.testing.assert_array_equal(codes, np.abs(points[:, None] - means).argmin(1))
+    assert min(found) == pytest.approx(least) and np.median(found) < 1.5 * least
 
 
 def test_kmeans_uses_every_cluster_if_rows_differ():
@@ -93,7 +110,7 @@ def test_rows_perfect_codes_broadcast_and_matched_controls():
     named = {(r.reading, r.coding): r for r in rows}
     told, untold = ([r.coding for r in rows if r.reading == x] for x in ('told', 'untold'))
     assert told == ['head', *patterns.CONTROLS]
-    assert untold == [name for name in told if name != 'told_feature_kmeans']
+    assert untold == [x for x in told if x not in ('told_feature_kmeans', 'nearest_word')]
     head = named['told', 'head']
     assert (head.object_nmi, head.object_purity, head.in_image_nmi) == pytest.approx((1, 1, 1))
     assert head.cross_image == 1 and 0.1 < head.cross_image_chance < 0.4  # of 5 concepts
@@ -122,6 +139,31 @@ def test_each_head_has_the_random_head_on_its_own_tokens():
     shares.append(clusterings.modal_share(data.random_codes_without_text))
     assert [found[x].modal_share for x in ('told', 'untold')] == shares
     assert shares[0] != shares[1]
+
+
+def test_the_nearest_word_is_a_control_of_the_head_with_text_where_there_are_words():
+    rows = patterns.evaluate_patterns(sample())
+    (words,) = (r for r in rows if r.coding == 'nearest_word')
+    assert (words.reading, words.object_nmi, words.in_image_nmi) == ('told', 1, 1)
+    other = patterns.evaluate_patterns(sample(word_codes=None))
+    assert other == [r for r in rows if r.coding != 'nearest_word']
+
+
+def test_kmeans_is_the_mean_over_its_seeds_with_their_error_and_all_else_has_one():
+    data = sample(codes_without_text=None, word_codes=None)
+    rows = patterns.evaluate_patterns(data, kmeans_seeds=3, draws=20)
+    single = [patterns.evaluate_patterns(data, kmeans_seeds=1, draws=0, seed=s) for s in range(3)]
+    gain = 'in_image_nmi_gain_shuffled'
+    for place, row in enumerate(rows):
+        assert row.seeds == (3 if 'kmeans' in row.coding else 1)
+        if row.seeds == 3:
+            # The codes of one seed each; the nulls are drawn anew, so what is compared has none.
+            values = [rows[place].in_image_nmi for rows in single]
+            assert row.in_image_nmi == pytest.approx(np.mean(values))
+            assert row.codes == 6 and row.is_matched and row.seed_errors[gain] > 0
+        assert set(row.errors) == (set() if row.is_head else set(pattern_verdict.DECIDING_FIGURES))
+        assert row.is_head or 0 < row.errors[gain] < 0.2
+    assert all(math.isnan(row.errors[gain]) for row in single[0][1:])  # without draws
 
 
 def test_kmeans_on_features_with_text_reads_those():
@@ -218,6 +260,7 @@ def test_table_and_dict_hold_every_row():
         ('pixels', np.zeros((60, 8, 9, 3), np.uint8)),
         ('features', np.zeros((59, 16, 7))),
         ('features_with_text', None),
+        ('word_codes', np.zeros((60, 15), int)),
     ],
 )
 def test_bad_input_is_named(field, value):

@@ -14,6 +14,8 @@ IMAGES, EACH, WIDTH = 400, 5, 16
 class Gallery:
     """Stands for EvalData and the predict functions: features and ITM logits are given."""
 
+    scores = True
+
     def __init__(self, k_test, rerank):
         rng = np.random.default_rng(0)
         concept = rng.normal(size=(IMAGES, WIDTH))
@@ -60,6 +62,18 @@ class Gallery:
         return self.logits[context[images], tokens[:, 0, 0].astype(int)]
 
 
+class Recorded(Gallery):
+    """A `Gallery` that knows which functions were called, on inputs of which shapes."""
+
+    def __init__(self, *settings):
+        super().__init__(*settings)
+        self.calls = []
+
+    def __call__(self, name, *inputs):
+        self.calls.append((name, [np.shape(x) for x in inputs]))
+        return super().__call__(name, *inputs)
+
+
 def brute_force(gallery):
     """Every figure by sorting, one query after the other."""
     similarity, k_test = gallery.images @ gallery.text.T, gallery.settings.k_test
@@ -104,6 +118,15 @@ def test_figures_equal_the_brute_force(k_test, rerank):
     assert expected['tr@1_itm'] != expected['tr@1_itc']
     assert report.chance['tr@10_itm'] == pytest.approx(10 * 5 / 2000)
     assert report.chance['ir@5_itc'] == pytest.approx(5 / 400)
+
+
+def test_a_process_that_does_not_score_makes_the_same_calls_which_are_collective():
+    called = {}
+    for scores in True, False:
+        gallery = Recorded(3, 'log_odds')
+        gallery.scores, called[scores] = scores, gallery.calls
+        assert bool(retrieval.evaluate(gallery, gallery).figures) == scores
+    assert called[True] == called[False] and len(called[True]) > 10
 
 
 def test_each_direction_asks_for_pairs_of_its_own():

@@ -1,19 +1,23 @@
 """The model of `semmim_jax.load` around predict functions whose outputs are known."""
 
+import json
+
 import numpy as np
 import pytest
 
 from configs import caption, nlvr2, pretrain, vqa
 from semmim_jax.data.tokenizer import make_tokenizer
+from semmim_jax.inference.folder import ACTIONS
 from semmim_jax.inference.model import Model
 from semmim_jax.ops.beam import Beams
+from semmim_jax.ops.sampling import Texts
 
 GREY = np.full((4, 4), 9, np.uint8)
 WORDS = ('a dog', 'yes', 'no')
 
 
 class Knowing:
-    """A predictor of the functions `names`; each gives `output` for a batch of two examples."""
+    """A predictor of the functions `names`, all of which give `output` for two examples."""
 
     def __init__(self, names, output):
         self.names, self.output, self.inputs = names, output, None
@@ -100,3 +104,18 @@ def test_a_written_text_comes_with_its_score():
     assert loaded.scored_captions(GREY) == [('dog', -0.25)]
     with pytest.raises(ValueError, match='the prompt is a string, not list'):
         loaded.caption(GREY, ['dog'])
+
+
+def test_a_caption_of_pre_training_comes_with_its_score_in_the_written_lines_too(tmp_path):
+    found = model(pretrain.get_config('tiny'), 'caption', None)
+    word = found.tokenizer.encode('dog', 4)[1:2]
+    ids = np.stack([np.pad(word, (0, 3))] * 2)
+    found._predict.output = Texts(ids, np.array([-0.25, -0.5], np.float32))
+    assert found.scored_captions([GREY, GREY]) == [('dog', -0.25), ('dog', -0.5)]
+    assert found.scored_captions(GREY, 'a') == [('a dog', -0.25)]
+    out = tmp_path / 'captions.jsonl'
+    ACTIONS['caption'](found, [(['a.png', 'b.png'], [GREY, GREY])], out, [])
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {'image': 'a.png', 'caption': 'dog', 'score': -0.25},
+        {'image': 'b.png', 'caption': 'dog', 'score': -0.5},
+    ]

@@ -1,15 +1,55 @@
-"""Drawn texts: the greedy one follows the likeliest words, the others the model's distribution."""
+"""Texts by the likeliest next words, against a loop that follows a table, and by drawn ones."""
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import strategies as st
 
-from semmim_jax.ops.sampling import draw_texts
+from semmim_jax.ops.sampling import draw_texts, greedy_texts
 from semmim_jax.ops.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=8)
 WORDS = [1, 5, 6, 7]  # what may be written, besides [SEP]
 MAX = 2
+LENGTH = 5
+
+
+@jax.jit
+def followed_by_cache(table):
+    """Greedy texts when the last two tokens decide on the next: logits [v, v, v] for the first row,
+    negated for the second. The cache has the token before the last."""
+
+    def next_logits(last, position, before):
+        logits = jnp.stack([table, -table])[jnp.arange(2), before, last]
+        return logits, jnp.where(position == 0, SPECIAL.cls, last)
+
+    start = jnp.full(2, SPECIAL.cls)
+    return greedy_texts(next_logits, start, rows=2, length=LENGTH, special=SPECIAL)
+
+
+def followed(table) -> tuple[list[int], float]:
+    """The tokens, and the mean of their log-probabilities."""
+    tokens, log_p, before, last = [], [], SPECIAL.cls, SPECIAL.cls
+    while len(tokens) < LENGTH:
+        logits = table[before][last]
+        before, last = last, max(range(SPECIAL.vocab_size), key=lambda word: logits[word])
+        tokens.append(last)
+        log_p.append(logits[last] - np.log(np.exp(logits).sum()))
+        if last == SPECIAL.sep:
+            break
+    return tokens + [SPECIAL.pad] * (LENGTH - len(tokens)), np.mean(log_p)
+
+
+@hypothesis.given(st.integers(0, 10**6))
+@hypothesis.settings(max_examples=50, deadline=None)
+def test_the_likeliest_token_follows_until_the_end(seed):
+    size = SPECIAL.vocab_size
+    table = np.random.default_rng(seed).permutation(size**3).reshape(size, size, size) / 100
+    found = followed_by_cache(table.astype(np.float32))
+    expected = [followed(table), followed(-table)]
+    assert found.ids.tolist() == [tokens for tokens, _ in expected]
+    np.testing.assert_allclose(found.scores, [score for _, score in expected], atol=1e-4)
 
 
 def drawn(table, *, rows, samples, seed=0):

@@ -8,15 +8,18 @@ import subprocess
 import sys
 
 import jax
+import PIL.Image
 import pytest
 
 from configs.pretrain import get_config
+from semmim_jax.data.tokenizer import SPECIAL
 from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # ITC and MIM alone: every part of the report, a third of the compilation.
+OPEN = '--config.data.max_tokens=0'
 LOSSES = {'itm': 0.0, 'mlm': 0.0, 'prefix': 0.0, 'agreement': 0.0}
 
 
@@ -88,6 +91,32 @@ def test_the_table_shows_mesh_memory_flops_and_collectives(planned):
         assert name in table
     gathers = [c for c in figures['collectives'] if c['kind'] == 'all-gather']
     assert any(c['axes'] == ['fsdp'] and c['bytes'] > 0 for c in gathers)
+
+
+def test_open_fields_are_taken_from_the_data_as_in_training(tmp_path):
+    """By a mesh that is refused after that, which saves the compilation."""
+    for i, caption in enumerate(['a dog', 'two dogs run']):
+        PIL.Image.new('RGB', (9, 9)).save(tmp_path / f'{i}.png')
+        line = json.dumps({'image': f'{i}.png', 'caption': caption})
+        (tmp_path / 'list.jsonl').open('a').write(line + '\n')
+    train = f'--config.data.train=captions:{tmp_path}/list.jsonl'
+    still_open = '--config.model.text.vocab_size=0', OPEN
+    words = [*SPECIAL, 'a', 'dog', 'dogs', 'run', 'two']
+    (tmp_path / 'vocab.txt').write_text('\n'.join(words))
+    vocab = f'--config.data.vocab={tmp_path}/vocab.txt'
+    result = preflight('--topology=local', '--config.mesh.fsdp=3', train, *still_open, vocab)
+    # [CLS] two dogs run [SEP]; the words of vocab.txt, five of them special.
+    said = 'data.max_tokens=5', 'model.text.vocab_size=10'
+    giver, _, fields = result.stdout.strip().partition(': ')
+    assert giver == 'from the data' and sorted(fields.split(', ')) == list(said)
+    refused = 'mesh data=-1, fsdp=3, tensor=1 does not multiply to the 8 devices present'
+    assert result.stderr == f'error: {refused}\n'
+
+
+def test_open_fields_without_data_are_refused_in_one_line():
+    result = preflight('--topology=local', '--config.data.train=captions:absent.json', OPEN)
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith('error: ') and 'absent.json' in line and result.returncode != 0
 
 
 def test_a_mistake_ends_in_one_line_that_names_it():

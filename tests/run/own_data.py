@@ -28,12 +28,15 @@ def write_own_data(folder: pathlib.Path, *, images: int = 24, seed: int = 0) -> 
 
 
 def write_own_folder(folder: pathlib.Path, *, images: int) -> None:
-    """Writes the folder of docs/own_data.md: pictures/, captions, questions and labels."""
+    """Writes the folder of docs/own_data.md: pictures/, captions, questions and labels.
+
+    None of the pictures is a PNG, so that nothing on the page may rely on there being one.
+    """
     (folder / 'pictures').mkdir(parents=True)
     rng = np.random.default_rng(0)
     captions, questions, labels = [], [], []
     for i in range(images):
-        name, colour, shape = _drawn(folder, i, rng, below='pictures/')
+        name, colour, shape = _drawn(folder, i, rng, below='pictures/', kinds=('webp', 'jpg'))
         captions.append({'image': name, 'captions': [f'a {colour} {shape}', f'{shape}, {colour}']})
         asked, answer = (('color', colour), ('shape', shape))[i // 2 % 2]
         prompt = f'what {asked} is it'
@@ -45,14 +48,16 @@ def write_own_folder(folder: pathlib.Path, *, images: int) -> None:
         (folder / f'{name}.jsonl').write_text(lines)
 
 
-def _drawn(folder: pathlib.Path, i: int, rng, *, below: str = '') -> tuple[str, str, str]:
-    """Writes picture `i`: its name, colour and shape."""
+def _drawn(
+    folder: pathlib.Path, i: int, rng, *, below: str = '', kinds: tuple[str, str] = ('png', 'jpg')
+) -> tuple[str, str, str]:
+    """Writes picture `i`: its name, colour and shape. `kinds` are taken in turn."""
     colour, shape = list(COLOURS)[i % 3], SHAPES[i % 2]
     height, width = rng.integers(40, 90, 2)
     picture = np.full((height, width, 3), 230, np.uint8)
     top = height // 4
     bottom = top + (height // 2 if shape == 'square' else 8)
     picture[top:bottom, width // 4 : 3 * width // 4] = COLOURS[colour]
-    name = f'{below}{i}.{"jpg" if i % 2 else "png"}'
+    name = f'{below}{i}.{kinds[i % 2]}'
     PIL.Image.fromarray(picture).save(folder / name)
     return name, colour, shape

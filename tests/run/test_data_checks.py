@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from configs import caption, pretrain
+from configs import caption, classify, pretrain, vqa
+from semmim_jax.data.readers import sources
 from semmim_jax.run.experiment import open_experiment
 from semmim_jax.tasks.registry import find_task
 from tests.run.own_data import write_own_data
@@ -41,6 +42,56 @@ def test_one_missing_file_of_the_evaluation_list(lists):
         'images are missing of 1 of 8 records'
     )
     refused(with_lists(pretrain.get_config('tiny')), folder / 'run', message)
+
+
+def entries(folder, **more):
+    """A list of two pictures for a task of downstream, as data.eval has it."""
+    lines = [{'image': f'{i}.{"jpg" if i % 2 else "png"}', **more} for i in range(2)]
+    path = folder / 'val' / 'entries.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    return f'jsonl:{path}'
+
+
+QUESTIONS = dict(prompt='which shape', targets=['bar'])
+
+
+@pytest.mark.parametrize(
+    'name, more, said',
+    [
+        ('pretrain', QUESTIONS, "record 0 has no captions, which the evaluator 'losses' "),
+        ('answers', None, "record 0 has captions, which the evaluator 'answers' "),
+        ('labels', QUESTIONS, "record 0 has targets, which the evaluator 'labels' "),
+        ('labels', None, "record 0 has captions, which the evaluator 'labels' "),
+        ('answers', {'image': ['0.png', '1.jpg']}, 'record 0 has images: 2, .* reads 1'),
+    ],
+)
+def test_an_evaluation_list_of_another_kind(lists, name, more, said):
+    folder, told = lists
+    module = {'pretrain': pretrain, 'answers': vqa, 'labels': classify}[name]
+    config = told(module.get_config('tiny'))
+    training = {'answers': QUESTIONS, 'labels': dict(label='bar')}
+    if name in training:
+        config.data.train = entries(folder, **training[name]).replace('entries', 'train')
+        (folder / 'val' / 'entries.jsonl').rename(folder / 'val' / 'train.jsonl')
+    if name == 'labels':
+        config.task.classes = 2
+        lines = (folder / 'val' / 'train.jsonl').read_text().replace('bar', 'square', 1)
+        (folder / 'val' / 'train.jsonl').write_text(lines)
+    if more:
+        config.data.eval = entries(folder, **more)
+    refused(config, folder / 'run', f'data.eval: {said}')
+
+
+def test_the_evaluation_list_is_parsed_once(lists, monkeypatch):
+    folder, told = lists
+    config, parsed, make = told(pretrain.get_config('tiny')), [], sources.make_source
+    monkeypatch.setattr(
+        sources, 'make_source', lambda spec, data: parsed.append(spec) or make(spec, data)
+    )
+    run = open_experiment(config, str(folder / 'run'), find_task(config))
+    assert run.evaluation() is not None
+    run.checkpoints.close()
+    assert parsed.count(config.data.eval) == 1
 
 
 def test_training_files_may_be_missing_up_to_a_share(lists):

@@ -1,4 +1,4 @@
-"""A signal to one of two processes: both stop, at the same step, with nothing lost."""
+"""Two processes: a signal to one stops both, and each evaluates its share."""
 
 import json
 import os
@@ -10,16 +10,23 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from semmim_jax.training.distributed import simulated_devices
 from tests.run.own_data import write_own_data
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def test_both_save_the_step_at_which_one_was_told_to_stop(tmp_path):
-    captions, workdir = write_own_data(tmp_path), tmp_path / 'run'
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(('localhost', 0))
-        address = f'localhost:{free.getsockname()[1]}'
+        return f'localhost:{free.getsockname()[1]}'
+
+
+def test_both_save_the_step_at_which_one_was_told_to_stop(tmp_path):
+    captions, workdir = write_own_data(tmp_path), tmp_path / 'run'
+    address = free_address()
     job = pathlib.Path(__file__).parent / 'small_job.py'
     command = [sys.executable, job, captions, workdir, address]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
@@ -42,3 +49,41 @@ def test_both_save_the_step_at_which_one_was_told_to_stop(tmp_path):
     assert stopped[0] == stopped[1]
     assert (workdir / 'checkpoints' / str(stopped[0])).is_dir()
     assert json.loads(metrics.read_text().splitlines()[-1])['step'] == stopped[0]
+
+
+@pytest.mark.slow
+def test_an_evaluation_has_the_figures_and_pictures_of_one_process_and_each_reads_its_share(
+    tmp_path,
+):
+    """Two devices each time: in one process, and in two."""
+    job, address = pathlib.Path(__file__).parent / 'evaluation_job.py', free_address()
+
+    def started(folder, processes, process):
+        flags = os.environ.get('XLA_FLAGS', '') + ' ' + simulated_devices(3 - processes)
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': flags}
+        command = [sys.executable, job, folder, address, str(processes), str(process)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    def finished(processes):
+        try:
+            said = [p.communicate(timeout=300)[0] for p in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [p.returncode for p in processes] == [0] * len(processes)
+        return [json.loads(text.splitlines()[-1]) for text in said]
+
+    (alone,) = finished([started(tmp_path / 'one', 1, 0)])
+    first, second = finished([started(tmp_path / 'two', 2, i) for i in range(2)])
+    for task, expected in alone.items():
+        assert first[task]['figures'] == pytest.approx(expected['figures'], abs=1e-6)
+        assert len(expected['figures']) > 1 and second[task]['figures'] == {}
+        # Rows 0 to 3 and 4 to 7 of batches of 8, the last of which has 4 records: the first of them
+        # tells the second process the shapes. Of vqa the first process draws all 20.
+        share = [i for i in range(16) if i % 8 > 3]
+        assert second[task]['read'] == [*share, 16] and expected['read'] == list(range(20))
+    assert first['pretrain']['read'] == [i for i in range(20) if i % 8 < 4]
+    pictures = sorted(path.relative_to(tmp_path / 'one') for path in tmp_path.rglob('one/*/*.png'))
+    assert {path.stem for path in pictures} == {'layout', 'masks', 'patterns', 'predictions'}
+    for path in pictures:
+        assert (tmp_path / 'two' / path).read_bytes() == (tmp_path / 'one' / path).read_bytes()

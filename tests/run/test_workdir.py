@@ -80,6 +80,7 @@ def other_vocabulary(config, folder) -> str:
         ('shape', 'does not fit the config: .*params/image/kernel'),
         ('batch', 'train.batch_size was 8 and is 4'),
         ('seed', 'seed was 0 and is 3'),
+        ('end_token', 'data.end_token was True and is False'),
         ('records', 'had 24 records and has 23'),
     ],
 )
@@ -95,6 +96,8 @@ def test_a_refused_start_changes_nothing_and_says_what_differs(started, changed,
         other.train.batch_size = 4
     elif changed == 'seed':
         other.seed = 3
+    elif changed == 'end_token':
+        other.data.end_token = False
     elif changed == 'records':
         lines = (folder / 'first.jsonl').read_text().splitlines()[:-1]
         (folder / 'fewer.jsonl').write_text('\n'.join(lines))

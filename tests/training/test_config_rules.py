@@ -8,7 +8,7 @@ from configs.pretrain import get_config
 from semmim_jax.training.config_rules import RULES, check_ranges
 
 
-@pytest.mark.parametrize('variant', ['base', 'demo', 'tiny'])
+@pytest.mark.parametrize('variant', ['base', 'demo', 'study', 'tiny'])
 def test_the_shipped_experiments_are_in_range(variant):
     check_ranges(get_config(variant))
 

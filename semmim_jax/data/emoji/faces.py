@@ -6,8 +6,9 @@ A scene shows two faces of different sentiment; the text says which of them is m
 import functools
 
 from semmim_jax.data.emoji import artwork
-from semmim_jax.data.emoji.scenes import EmojiScenes
+from semmim_jax.data.emoji.scenes import EmojiScenes, Scene
 from semmim_jax.data.emoji.texts import SceneTexts
+from semmim_jax.data.records import Texts
 
 # Our judgement on faces whose drawing shows it plainly, by CLDR name.
 SENTIMENTS = {
@@ -69,7 +70,8 @@ class FaceScenes(EmojiScenes):
     """Emoji scenes whose concept table goes on with the faces, which are shown only on demand."""
 
     @property
-    def concept_table(self):
+    def concept_table(self) -> tuple[artwork.Concept, ...]:
+        """Concepts by their number, held-out ones last but for the faces."""
         return (*super().concept_table, *face_concepts())
 
     def face(self, name: str) -> int:
@@ -83,8 +85,10 @@ class EmojiSentiment(SceneTexts):
 
     name = 'emoji_sentiment'
     splits = ('train', 'val', 'test')
+    scenes: FaceScenes
 
-    def draw(self, index):
+    def draw(self, index: int) -> tuple[tuple[Scene, ...], Texts]:
+        """A scene with two faces, and the question how one of them feels."""
         rng = self.rng(index)
         meant, other = rng.permutation(list(SENTIMENTS))[:2].tolist()
         faces = [SENTIMENTS[s][rng.integers(len(SENTIMENTS[s]))] for s in (meant, other)]
@@ -94,15 +98,17 @@ class EmojiSentiment(SceneTexts):
         while relation is None:  # neither face is clearly on a side: another layout
             scene = self.scenes.draw_scene(rng, index=index, count=count, given=given)
             by_name = {o.name: o for o in scene.objects}
-            relation = scene.relation(*(by_name[name] for name in faces))
+            relation = scene.relation(by_name[faces[0]], by_name[faces[1]])
         return (scene,), {
             'prompt': f'how does the {_PLACES[relation]} face feel',
             'label': meant,
         }
 
-    def names(self):
+    def names(self) -> tuple[str, ...]:
+        """None: the texts call a face by its place."""
         return ()
 
-    def label_names(self, *, min_count):
+    def label_names(self, *, min_count: int) -> tuple[str, ...]:
+        """The three sentiments."""
         del min_count
         return tuple(sorted(SENTIMENTS))

@@ -6,9 +6,11 @@ Names of up to four words make captions of up to about 20 words for three object
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
-from semmim_jax.data.emoji.scenes import Scene
+from semmim_jax.data.emoji.scenes import Scene, SceneObject
 from semmim_jax.data.emoji.texts import SceneTexts, targets
+from semmim_jax.data.records import Texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,32 +82,38 @@ class EmojiCaptions(SceneTexts):
 
     language: Language
 
-    def draw(self, index):
+    def draw(self, index: int) -> tuple[tuple[Scene, ...], Texts]:
+        """A scene and its captions in the language, all of them targets."""
         rng = self.rng(index)
         scene = self.scenes.scene(index)
         order = rng.permutation(len(scene.objects))
         texts = captions(scene, [scene.objects[i] for i in order], self.language)
         return (scene,), {'prompt': f'caption in {self.language.name}', **targets(*texts)}
 
-    def names(self):
+    def names(self) -> tuple[str, ...]:
+        """Names of all concepts in the language."""
         return tuple(name_of(c.emoji, self.language.code) for c in self.scenes.concept_table)
 
 
 class EmojiGerman(EmojiCaptions):
+    """Captions in German."""
+
     name = 'emoji_german'
     language = GERMAN
 
 
 class EmojiFrench(EmojiCaptions):
+    """Captions in French."""
+
     name = 'emoji_french'
     language = FRENCH
 
 
-def captions(scene: Scene, objects: list, language: Language) -> list[str]:
+def captions(scene: Scene, objects: list[SceneObject], language: Language) -> list[str]:
     """Distinct true captions: names, with background, with sizes, with sides of the first two."""
     names = [name_of(o.emoji, language.code) for o in objects]
     sized = [language.sizes[o.size_word].format(n) for o, n in zip(objects, names, strict=True)]
-    on_background = lambda parts: language.background.format(
+    on_background: Callable[[list[str]], str] = lambda parts: language.background.format(
         _list(parts, language), language.colours[scene.background]
     )
     texts = [
@@ -113,7 +121,7 @@ def captions(scene: Scene, objects: list, language: Language) -> list[str]:
         on_background(names),
         on_background(sized),
     ]
-    relation = scene.relation(*objects[:2]) if len(objects) > 1 else None
+    relation = scene.relation(objects[0], objects[1]) if len(objects) > 1 else None
     if relation:
         sides = language.sides[relation]
         placed = [side.format(name) for side, name in zip(sides, names)]
@@ -128,7 +136,8 @@ def name_of(emoji_char: str, code: str) -> str:
 
     if code not in emoji.EMOJI_DATA[emoji_char]:
         emoji.config.load_language(code)
-    return emoji.EMOJI_DATA[emoji_char][code].strip(':').replace('_', ' ')
+    name: str = emoji.EMOJI_DATA[emoji_char][code]
+    return name.strip(':').replace('_', ' ')
 
 
 def _list(parts: list[str], language: Language) -> str:

@@ -30,7 +30,8 @@ def draw_layout(
     Returns for each object the number of its size range, and its box. If no layout of a fixed
     number meets both wishes, the one that misses them least.
     """
-    best, best_miss = None, np.inf
+    best: tuple[list[int], list[Box]] | None = None
+    best_miss = np.inf
     for _ in range(_LAYOUTS):
         ranges = rng.integers(len(size_ranges), size=len(shapes)).tolist()
         shares = rng.random(len(shapes)).tolist()
@@ -49,6 +50,7 @@ def draw_layout(
             best, best_miss = (ranges, boxes), miss
         if not miss:
             break
+    assert best is not None  # the first layout misses by less than infinity
     return best
 
 
@@ -66,11 +68,12 @@ def _place(
     sides: list[tuple[int, int]], rng: np.random.Generator, *, canvas: int, limit: float
 ) -> tuple[list[Box], float]:
     """Boxes of the given (width, height) and their worst overlap; the largest is placed first."""
-    boxes = {}
+    boxes: dict[int, Box] = {}
     worst = 0.0
     for i in sorted(range(len(sides)), key=lambda i: -sides[i][0] * sides[i][1]):
         width, height = sides[i]
-        best, least = None, np.inf
+        best: Box | None = None
+        least = np.inf
         # Arcsine-distributed: more often near an edge, where larger objects fit side by side.
         for u, v in (0.5 - 0.5 * np.cos(np.pi * rng.random((_POSITIONS, 2)))).tolist():
             x, y = int(u * (canvas - width + 1)), int(v * (canvas - height + 1))
@@ -80,6 +83,7 @@ def _place(
                 best, least = box, overlap
             if overlap <= limit:
                 break
+        assert best is not None  # the first position overlaps by less than infinity
         boxes[i] = best
         worst = max(worst, least)
     return [boxes[i] for i in range(len(sides))], worst

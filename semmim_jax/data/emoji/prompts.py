@@ -1,9 +1,16 @@
 """Prompts about emoji scenes that ask for a text: a question to an answer, the turn of a dialog."""
 
-from semmim_jax.data.emoji import questions as questions
+from collections.abc import Sequence
+from typing import TypeVar
+
+from semmim_jax.data.emoji import questions
+from semmim_jax.data.emoji.captions import with_article
+from semmim_jax.data.emoji.scenes import Scene, SceneObject
 from semmim_jax.data.emoji.texts import SceneTexts, targets
+from semmim_jax.data.records import Texts
 
 TURNS = 3
+_Choice = TypeVar('_Choice')
 
 
 class EmojiAsking(SceneTexts):
@@ -15,7 +22,8 @@ class EmojiAsking(SceneTexts):
 
     name = 'emoji_asking'
 
-    def draw(self, index):
+    def draw(self, index: int) -> tuple[tuple[Scene, ...], Texts]:
+        """A scene, and the questions about it that have one answer."""
         rng = self.rng(index)
         scene = self.scenes.scene(index)
         asked = [*questions.relation_questions(scene), *questions.size_questions(scene)]
@@ -41,7 +49,8 @@ class EmojiDialog(SceneTexts):
     name = 'emoji_dialog'
     per_scene = TURNS
 
-    def draw(self, index):
+    def draw(self, index: int) -> tuple[tuple[Scene, ...], Texts]:
+        """A scene, and one turn of its dialog with all turns before it."""
         number, turn = divmod(index, TURNS)
         scene, dialog = self._dialog(number)
         history = ' '.join(f'{q.text} {q.answer}' for q in dialog[:turn])
@@ -52,13 +61,17 @@ class EmojiDialog(SceneTexts):
             'question_type': f'{turn + 1} {now.kind}',
         }
 
-    def label_names(self, *, min_count):
+    def label_names(self, *, min_count: int) -> tuple[str, ...]:
+        """The answers of EmojiQuestions."""
         return questions.EmojiQuestions(self.scenes).label_names(min_count=min_count)
 
-    def _dialog(self, number):
+    def _dialog(self, number: int) -> tuple[Scene, tuple[questions.Question, ...]]:
         scene = self.scenes.scene(number)
         rng = self.rng(number * TURNS)  # that of turn 1
-        one_of = lambda choices: choices[rng.integers(len(choices))]
+
+        def one_of(choices: Sequence[_Choice]) -> _Choice:
+            return choices[int(rng.integers(len(choices)))]
+
         thing = one_of(scene.objects)
         names = self.scenes.concept_names[: self.scenes.concepts]
         if rng.random() < 0.5:
@@ -69,7 +82,7 @@ class EmojiDialog(SceneTexts):
             first = questions.exists_question(absent, 'no')
             other = questions.absent_name(scene, names, rng)
             name, answer = (thing.name, 'yes') if rng.random() < 0.5 else (other, 'no')
-            text = f'and {questions.with_article(name)}'
+            text = f'and {with_article(name)}'
             second = questions.Question('exists', text, answer)
         last = [questions.background_question(scene), questions.count_question(scene)]
         if 'yes' in (first.answer, second.answer):
@@ -78,7 +91,7 @@ class EmojiDialog(SceneTexts):
         return scene, (first, second, third)
 
 
-def _about(scene, thing) -> list[questions.Question]:
+def _about(scene: Scene, thing: SceneObject) -> list[questions.Question]:
     """Questions about one object that call it 'it'."""
     return [
         questions.Question(q.kind, q.text.replace(f'the {thing.name}', 'it'), q.answer)

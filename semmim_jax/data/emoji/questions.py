@@ -7,8 +7,9 @@ import numpy as np
 
 from semmim_jax.data.answers import normalise_answer
 from semmim_jax.data.emoji.captions import with_article
-from semmim_jax.data.emoji.scenes import BACKGROUNDS, Scene
+from semmim_jax.data.emoji.scenes import BACKGROUNDS, Scene, SceneObject
 from semmim_jax.data.emoji.texts import SceneTexts, targets
+from semmim_jax.data.records import Texts
 
 RELATIONS = ('left of', 'right of', 'above', 'below')
 # How often a kind is asked where the scene allows it. Colours are learned from few questions;
@@ -26,14 +27,17 @@ class Question:
 
 
 def background_question(scene: Scene) -> Question:
+    """'what color is the background'; the answer is one of BACKGROUNDS."""
     return Question('background', 'what color is the background', scene.background)
 
 
 def count_question(scene: Scene) -> Question:
+    """'how many objects are there'; the answer in digits."""
     return Question('count', 'how many objects are there', str(len(scene.objects)))
 
 
 def exists_question(name: str, answer: str) -> Question:
+    """'is there a dog'; the caller knows whether the answer is yes or no."""
     return Question('exists', f'is there {with_article(name)}', answer)
 
 
@@ -73,7 +77,7 @@ def compare_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return questions
 
 
-def _side(thing) -> int:
+def _side(thing: SceneObject) -> int:
     x0, y0, x1, y1 = thing.box
     return max(x1 - x0, y1 - y0)
 
@@ -96,7 +100,8 @@ class EmojiQuestions(SceneTexts):
 
     name = 'emoji_questions'
 
-    def draw(self, index):
+    def draw(self, index: int) -> tuple[tuple[Scene, ...], Texts]:
+        """A scene, and a question about it with its answer as the one target."""
         rng = self.rng(index)
         scene = self.scenes.scene(index)
         names = self.scenes.concept_names[: self.scenes.concepts]
@@ -121,7 +126,8 @@ class EmojiQuestions(SceneTexts):
             'question_type': chosen.kind,
         }
 
-    def label_names(self, *, min_count):
+    def label_names(self, *, min_count: int) -> tuple[str, ...]:
+        """Every answer: yes, no, numbers of objects, background colours, concepts."""
         del min_count
         counts = range(self.scenes.min_objects, self.scenes.max_objects + 1)
         fixed = ('yes', 'no', *map(str, counts), *BACKGROUNDS)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from semmim_jax.data.emoji import artwork, captions, layout
+from semmim_jax.data.records import Entry, Record
 
 # The position of a name is part of the seed: append, never reorder.
 SPLITS = (
@@ -57,6 +58,7 @@ class SceneObject:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """Centre of the box as x, y in pixels."""
         x0, y0, x1, y1 = self.box
         return (x0 + x1) / 2, (y0 + y1) / 2
 
@@ -74,6 +76,7 @@ class Scene:
 
     @property
     def image_id(self) -> int:
+        """A number for this picture alone among all splits, below 2**31."""
         return SPLITS.index(self.split) * MAX_SCENES + self.index
 
     def relation(self, a: SceneObject, b: SceneObject) -> str | None:
@@ -118,7 +121,7 @@ class EmojiScenes:
     eval_size: int
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for word in ('small', 'medium', 'large'):
             object.__setattr__(self, word, tuple(getattr(self, word)))
         sizes = self.small + self.medium + self.large
@@ -155,7 +158,7 @@ class EmojiScenes:
     def __len__(self) -> int:
         return self.train_size if self.split == 'train' else self.eval_size
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Record:
         """Record: image uint8 [s, s, 3], captions, image_id, labels int16 [s, s]."""
         scene = self.scene(index)
         image, labels = self.render(scene)
@@ -174,7 +177,7 @@ class EmojiScenes:
         """The image id of record `index`, without drawing it."""
         return SPLITS.index(self.split) * MAX_SCENES + self._check(index)
 
-    def entry(self, index: int) -> dict:
+    def entry(self, index: int) -> Entry:
         """Record `index` without its picture and labels."""
         return dict(image_id=self.image_id(index), captions=self.captions(index))
 
@@ -238,7 +241,8 @@ class EmojiScenes:
         names = list(BACKGROUNDS)
         background = background or names[rng.integers(len(names))]
         jitter = rng.integers(-_BACKGROUND_JITTER, _BACKGROUND_JITTER + 1, 3)
-        rgb = np.clip(np.array(BACKGROUNDS[background]) + jitter, 0, 255)
+        rgb = np.clip(np.array(BACKGROUNDS[background]) + jitter, 0, 255).tolist()
+        red, green, blue = rgb
         concepts = self._draw_concepts(rng, count, given, without)
         styles = [self._draw_style(rng) for _ in concepts]
         chosen = [self.concept_table[c] for c in concepts]
@@ -265,7 +269,7 @@ class EmojiScenes:
             index=index,
             canvas=self.canvas,
             background=background,
-            background_rgb=tuple(int(c) for c in rgb),
+            background_rgb=(red, green, blue),
             objects=tuple(objects[i] for i in rng.permutation(len(objects))),
         )
 

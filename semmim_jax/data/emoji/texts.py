@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from semmim_jax.data.emoji.scenes import SPLITS, EmojiScenes, Scene
+from semmim_jax.data.records import Entry, Record, Texts
 from semmim_jax.data.text import clean_caption
 
 _SAMPLE = 500  # records whose texts use every word, names apart
@@ -39,8 +40,8 @@ class SceneTexts(abc.ABC):
         self.scenes = scenes
 
     @abc.abstractmethod
-    def draw(self, index: int) -> tuple[tuple[Scene, ...], dict]:
-        """The scene or the two scenes of record `index`, and its texts, see ImageText."""
+    def draw(self, index: int) -> tuple[tuple[Scene, ...], Texts]:
+        """The scene or the two scenes of record `index`, and its texts."""
 
     def names(self) -> tuple[str, ...]:
         """Names that the texts use."""
@@ -54,18 +55,19 @@ class SceneTexts(abc.ABC):
     def __len__(self) -> int:
         return len(self.scenes) * self.per_scene
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Record:
         """entry(index) with `image` uint8 [s, s, 3], or `images`, a list of two."""
         scenes, entry = self.drawn(index)
         pixels = [self.scenes.render(scene)[0] for scene in scenes]
-        shown = {'image': pixels[0]} if len(pixels) == 1 else {'images': pixels}
-        return {**shown, **entry}
+        if len(pixels) == 1:
+            return {'image': pixels[0], **entry}
+        return {'images': pixels, **entry}
 
-    def entry(self, index: int) -> dict:
+    def entry(self, index: int) -> Entry:
         """Record `index` without its pictures: image_id, texts as in ImageText, question_id."""
         return self.drawn(index)[1]
 
-    def drawn(self, index: int) -> tuple[tuple[Scene, ...], dict]:
+    def drawn(self, index: int) -> tuple[tuple[Scene, ...], Entry]:
         """Scenes and entry of record `index`."""
         if not 0 <= index < len(self):
             raise IndexError(
@@ -100,7 +102,7 @@ class SceneTexts(abc.ABC):
             yield tuple(truth), f'{self.name}:{self.scenes.split}, record {i}'
 
 
-def targets(*answers: str) -> dict:
+def targets(*answers: str) -> Texts:
     """The fields of equally right answers, without the punctuation that the vocabulary lacks."""
     cleaned = [clean_caption(answer, max_words=None) for answer in answers]
     return {'targets': cleaned, 'weights': [1 / len(answers)] * len(answers)}

@@ -1,0 +1,1 @@
+"""Sources: a reader for each format of lists, and plug-in corpora. See sources.py."""

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import pathlib
 
-from semmim_jax.data.json_files import field, read_entries
+from semmim_jax.data.json_files import as_object, field, read_entries
 from semmim_jax.data.readers.image_texts import ImageText
 from semmim_jax.data.text import clean_caption
 
@@ -27,12 +27,14 @@ def read_captions(path: str, *, image_root: str) -> list[ImageText]:
     return records
 
 
-def check_captions(captions: list, where: str) -> tuple[str, ...]:
+def check_captions(captions: list[object], where: str) -> tuple[str, ...]:
     """The captions as they are; ValueError for one that is no text."""
+    texts = []
     for caption in captions:
         if not isinstance(caption, str):
             raise ValueError(f'{where}: a caption must be a string, not {caption!r:.100}')
-    return tuple(captions)
+        texts.append(caption)
+    return tuple(texts)
 
 
 def without_empty(records: list[ImageText], *, max_share: float) -> list[ImageText]:
@@ -77,6 +79,7 @@ def without_empty(records: list[ImageText], *, max_share: float) -> list[ImageTe
 
 
 def _parse(entry: object, where: str) -> tuple[str, tuple[str, ...]]:
+    entry = as_object(entry, where)
     image = field(entry, 'image', str, where)
     keys = [key for key in ('caption', 'captions') if key in entry]
     if not image or '\0' in image or len(keys) != 1:

@@ -19,7 +19,8 @@ def read_coco(path: str, *, image_root: str) -> list[ImageText]:
     """
     root = pathlib.Path(image_root or pathlib.Path(path).parent)
     data = read_json(path)
-    names, captions = {}, {}
+    names: dict[int, str] = {}
+    captions: dict[int, list[str]] = {}
     for number, image in enumerate(field(data, 'images', list, path)):
         where = f'{path}, image {number}'
         image_id = field(image, 'id', int, where)

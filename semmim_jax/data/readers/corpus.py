@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable
-from typing import Any
+
+from semmim_jax.data.config import DataConfig
+from semmim_jax.data.records import Source
 
 GROUP = 'semmim_jax.corpora'  # entry points: each names a dict of Corpus
 
@@ -17,13 +19,13 @@ class Corpus:
       attribution: of what its pictures show, for whoever publishes them; '' if none is due.
     """
 
-    make: Callable[[str, Any], Any]
+    make: Callable[[str, DataConfig], Source]
     attribution: str = ''
 
 
 def installed_corpora() -> dict[str, Corpus]:
     """Corpora of all installed packages, this one's too, by name."""
-    corpora = {}
+    corpora: dict[str, Corpus] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         corpora |= entry.load()
     return corpora

@@ -4,12 +4,14 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 
 from semmim_jax.data import images
 from semmim_jax.data.answers import normalise_answer
 from semmim_jax.data.json_files import shown
+from semmim_jax.data.records import Entry, Record
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class ImageTexts:
             if record.image_id is not None and not 0 <= record.image_id < 2**31:
                 raise ValueError(f'{record.where}: image id {record.image_id}, beyond 31 bits')
         first = 1 + max((r.image_id for r in records if r.image_id is not None), default=-1)
-        numbers = {}
+        numbers: dict[tuple[str, ...], int] = {}
         for record in records:
             if record.image_id is None:
                 numbers.setdefault(record.images, first + len(numbers))
@@ -59,7 +61,7 @@ class ImageTexts:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Record:
         """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two.
 
         Raises replacing.UnreadableRecord if an image cannot be read.
@@ -68,18 +70,20 @@ class ImageTexts:
             images.read_image(path, decoder=self._decoder, max_pixels=self._max_pixels)
             for path in self._records[index].images
         ]
-        shown = {'image': pixels[0]} if len(pixels) == 1 else {'images': pixels}
-        return {**shown, **self.entry(index)}
+        entry = self.entry(index)
+        if len(pixels) == 1:
+            return {'image': pixels[0], **entry}
+        return {'images': pixels, **entry}
 
-    def entry(self, index: int) -> dict:
+    def entry(self, index: int) -> Entry:
         """Record `index` without its images: image_id, and what it has of ImageText's fields."""
         record = self._records[index]
-        entry = {'image_id': self._image_ids[index]}
+        entry: dict[str, object] = {'image_id': self._image_ids[index]}
         for name in _TEXT_FIELDS:
             value = getattr(record, name)
             if value not in ((), None):
                 entry[name] = list(value) if isinstance(value, tuple) else value
-        return entry
+        return cast(Entry, entry)
 
     def files(self, index: int) -> tuple[str, ...]:
         """The image files of record `index`."""
@@ -116,7 +120,7 @@ class ImageTexts:
 
     def vocabulary_texts(self) -> list[str]:
         """Texts to make a vocabulary from: every caption, prompt and target."""
-        texts = []
+        texts: list[str] = []
         for record in self._records:
             texts += [*record.captions, *record.targets, *filter(None, [record.prompt])]
         return texts

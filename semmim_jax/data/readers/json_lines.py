@@ -3,7 +3,7 @@
 import math
 import pathlib
 
-from semmim_jax.data.json_files import field, read_entries
+from semmim_jax.data.json_files import as_object, field, read_entries
 from semmim_jax.data.readers.image_texts import ImageText
 
 
@@ -22,8 +22,9 @@ def read_json_lines(path: str, *, image_root: str) -> list[ImageText]:
 
 
 def _parse(entry: object, where: str, root: pathlib.Path) -> ImageText:
-    paths = field(entry, 'image', (str, list), where)
-    paths = [paths] if isinstance(paths, str) else paths
+    entry = as_object(entry, where)
+    image = field(entry, 'image', (str, list), where)
+    paths = image if isinstance(image, list) else [image]
     if len(paths) not in (1, 2) or not all(isinstance(p, str) and p for p in paths):
         raise ValueError(f'{where}: "image" must be a path or a list of two, not {paths!r}')
     targets = field(entry, 'targets', list, where) if 'targets' in entry else []
@@ -50,5 +51,6 @@ def _parse(entry: object, where: str, root: pathlib.Path) -> ImageText:
 
 
 def _positive(weight: object) -> bool:
-    number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    return number and math.isfinite(weight) and weight > 0
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        return False
+    return math.isfinite(weight) and weight > 0

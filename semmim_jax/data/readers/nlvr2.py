@@ -1,9 +1,19 @@
 """NLVR2: statements about two images, from the official JSON lines."""
 
 import pathlib
+from typing import TypedDict
 
-from semmim_jax.data.json_files import field, read_entries, shown
+from semmim_jax.data.json_files import as_object, field, read_entries, shown
 from semmim_jax.data.readers.image_texts import ImageText
+
+
+class _Statement(TypedDict):
+    """Fields of ImageText."""
+
+    where: str
+    prompt: str
+    label: str | None
+    question_id: str
 
 
 def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
@@ -32,8 +42,9 @@ def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
     ]
 
 
-def _parse(entry: object, where: str) -> tuple[str, str, list[str], dict]:
+def _parse(entry: object, where: str) -> tuple[str, str, list[str], _Statement]:
     """Split, directory, image names, and the other fields of ImageText."""
+    entry = as_object(entry, where)
     identifier = field(entry, 'identifier', str, where)
     name = shown(identifier)
     pair, _, sentence = identifier.rpartition('-')
@@ -45,7 +56,7 @@ def _parse(entry: object, where: str) -> tuple[str, str, list[str], dict]:
         if label not in ('True', 'False'):
             raise ValueError(f'{where}: "label" must be True or False, not {entry["label"]!r}')
     directory = str(field(entry, 'directory', (str, int), where)) if 'directory' in entry else ''
-    fields = {
+    fields: _Statement = {
         'where': f'{where} ({name})',
         'prompt': field(entry, 'sentence', str, where),
         'label': label,

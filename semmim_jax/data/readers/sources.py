@@ -21,15 +21,17 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 '' if that need not be said, and source.patch_label_names are the names of labels 1, 2, ...
 """
 
+from semmim_jax.data.config import DataConfig
 from semmim_jax.data.readers.captions import read_captions, without_empty
 from semmim_jax.data.readers.coco import read_coco
-from semmim_jax.data.readers.corpus import Corpus, installed_corpora
+from semmim_jax.data.readers.corpus import installed_corpora
 from semmim_jax.data.readers.easy_vqa import read_easy_vqa
 from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.readers.json_lines import read_json_lines
 from semmim_jax.data.readers.karpathy import read_karpathy
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
 from semmim_jax.data.readers.vqa import read_vqa
+from semmim_jax.data.records import Source
 from semmim_jax.data.unreadable import UnreadableRecord
 
 __all__ = ['UnreadableRecord', 'attribution', 'make_source']
@@ -54,7 +56,7 @@ _FORMS = (
 )
 
 
-def make_source(spec: str, data_config):
+def make_source(spec: str, data_config: DataConfig) -> Source:
     """Makes the source that `spec` names, with its options from `config.data`.
 
     Raises ValueError for an unknown name, and what the source raises for its own options.
@@ -76,4 +78,5 @@ def make_source(spec: str, data_config):
 
 def attribution(spec: str) -> str:
     """Whose work the images of the source that `spec` names show; '' where nobody knows."""
-    return installed_corpora().get(spec.partition(':')[0], Corpus(make=None)).attribution
+    corpus = installed_corpora().get(spec.partition(':')[0])
+    return corpus.attribution if corpus else ''

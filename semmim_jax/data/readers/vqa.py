@@ -2,9 +2,20 @@
 
 import pathlib
 from collections import Counter
+from typing import TypedDict
 
 from semmim_jax.data.json_files import field, read_json
 from semmim_jax.data.readers.image_texts import ImageText
+
+
+class _Answers(TypedDict, total=False):
+    """Fields of ImageText."""
+
+    targets: tuple[str, ...]
+    weights: tuple[float, ...]
+    annotators: tuple[str, ...]
+    question_type: str
+    answer_type: str
 
 
 def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
@@ -27,7 +38,7 @@ def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
         question_id = field(entry, 'question_id', int, path)
         where = f'{path}, question {question_id}'
         image_id = field(entry, 'image_id', int, where)
-        known = {}
+        known: _Answers = {}
         if answers is not None:
             if question_id not in answers:
                 raise ValueError(f'{where}: {annotations} has no annotation of it')
@@ -53,9 +64,9 @@ def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
     return records
 
 
-def _read_annotations(path: str) -> dict[int, tuple[int, dict]]:
+def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
     """(image id, fields of ImageText) by question id."""
-    annotations = {}
+    annotations: dict[int, tuple[int, _Answers]] = {}
     for entry in field(read_json(path), 'annotations', list, path):
         question_id = field(entry, 'question_id', int, path)
         where = f'{path}, question {question_id}'

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from semmim_jax.models.grounding import Words
+from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
@@ -94,7 +94,7 @@ class Plan:
         """The words of a batch's captions, where anything asks for them."""
         if not self.reads_words:
             return None
-        return Words(batch['words'], batch['word_tokens'], batch['rarity'])
+        return Words(*(batch[name] for name in WORD_FIELDS))
 
     def _check(self, config: Any):
         if config.train.batch_size > self.config.queue_size:
@@ -108,6 +108,11 @@ class Plan:
                 value = value[part]
             if value not in choices:
                 raise ValueError(f'task.{name}={value!r} is none of {", ".join(choices)}')
+        if self.reads_words and not config.data.lexicon.captions:
+            raise ValueError(
+                'task.weights.words, and the masking and injections by words, need the words of '
+                'the captions: data.lexicon.captions above 0'
+            )
         if 'local' in self.active and not config.data.match_views:
             raise ValueError(
                 'task.weights.local needs to know what two views share: data.match_views=True'

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.ops import decoding
+from semmim_jax.ops.sampling import greedy_texts
+from semmim_jax.tasks.cached_decoder import cached_decoder
 from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.teacher import choose_patches, patch_relevance
@@ -49,6 +50,16 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     if 'itm' in plan.active:
         fns |= {'context': encode_context, 'match': match}
     return {name: _applied(fn, model) for name, fn in fns.items()}
+
+
+def patch_fns(model: SemMIM) -> dict[str, Callable[..., Any]]:
+    """Functions for probes.
+
+    Returns:
+      patches: images uint8 [b, s, s, 3] -> features of the image tower float32 [b, n, d].
+    """
+    features = lambda model, images: model.encode_image(images)[:, 1:].astype(jnp.float32)
+    return {'patches': _applied(features, model)}
 
 
 def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
@@ -121,33 +132,24 @@ def caption_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     """Functions for captions, if the decoder is trained.
 
     Returns:
-      caption: images [b, s, s, 3], prefix [b, t] -> ids [b, t] int32 that follow the prefix, with
-        [SEP] and padding after it. A prefix is [CLS], words and padding, as PrefixLM reads it
-        (`ops/prefix.py`), no [SEP]. [CLS] alone, which training never shows, is the nearest to it
-        without any words.
+      caption: images [b, s, s, 3], prefix [b, t] -> `ops.sampling.Texts` [b, t] that follow the
+        prefix. A prefix is [CLS], words and padding, as PrefixLM reads it (`ops/prefix.py`), no
+        [SEP]. [CLS] alone, which training never shows, is the nearest to it without any words.
     """
 
-    def read(model, images, prefix):
-        seen = prefix != plan.special.pad
-        tokens = model.encode_image(images)
-        text = model.encode_text(prefix, seen)
-        fused = model.fuse(text, seen, model.image_context(tokens))
-        image = model.to_fusion(tokens)
-        seen = jnp.concatenate([jnp.ones(image.shape[:2], bool), seen], axis=1)
-        return jnp.concatenate([image, fused], axis=1), seen
-
     def caption(variables, images, prefix):
-        params = {'params': variables.params}
-        context = nn.apply(read, model)(params, images, prefix)
-        decode = lambda ids: model.apply(params, ids, *context, method='decode')
-        return decoding.greedy(
-            lambda inputs, position: decode(inputs)[:, position],
-            rows=prefix.shape[0],
-            length=prefix.shape[1],
-            start=plan.special.cls,
-            end=plan.special.sep,
-            pad=plan.special.pad,
-        )
+        def read(model):
+            valid = prefix != plan.special.pad
+            tokens = model.encode_image(images)
+            text = model.encode_text(prefix, valid)
+            fused = model.fuse(text, valid, model.image_context(tokens))
+            image = model.to_fusion(tokens)
+            valid = jnp.concatenate([jnp.ones(image.shape[:2], bool), valid], axis=1)
+            return jnp.concatenate([image, fused], axis=1), valid
+
+        rows, length = prefix.shape
+        decoder = cached_decoder(model, variables.params, read, texts=1, length=length)
+        return greedy_texts(*decoder, rows=rows, length=length, special=plan.special)
 
     return {'caption': caption} if 'prefix' in plan.active else {}
 

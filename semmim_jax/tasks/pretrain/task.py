@@ -46,12 +46,17 @@ class Pretrain(Task):
         self.model = SemMIM(config.model)
         self.max_tokens = config.data.max_tokens
         self.max_word_tokens = config.data.lexicon.max_tokens
+        self.has_words = config.data.lexicon.captions > 0
+        self.has_matches = config.data.match_views
+        self.probes = bool(config.eval.probe_source)
 
     @property
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators that apply."""
         semantic = self.plan.masks and self.plan.config.mim.target.startswith('semantic')
-        return ('losses', 'retrieval', 'patterns') if semantic else ('losses', 'retrieval')
+        by_codes = ('patterns',) if semantic else ()
+        by_words = ('grounding',) if semantic and self.plan.reads_words else ()
+        return ('losses', 'retrieval', *by_codes, *by_words, *(('probes',) * self.probes))
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -61,12 +66,12 @@ class Pretrain(Task):
         ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         spec = {'image1': view, 'image2': view, 'ids': ids, 'image_id': number}
-        if self.plan.reads_words:
+        if self.has_words:
             places, tokens = self.max_tokens - 2, self.max_word_tokens
             spec['words'] = jax.ShapeDtypeStruct((places,), jnp.int32)
             spec['word_tokens'] = jax.ShapeDtypeStruct((places, tokens), jnp.int32)
             spec['rarity'] = jax.ShapeDtypeStruct((places,), jnp.float32)
-        if 'local' in self.plan.active:
+        if self.has_matches:
             spec['match'] = jax.ShapeDtypeStruct((self.plan.grid**2,), jnp.int32)
         return spec
 
@@ -132,6 +137,7 @@ class Pretrain(Task):
         fns = {'losses': self._losses}
         fns |= predict.retrieval_fns(self.model, self.plan)
         fns |= predict.caption_fns(self.model, self.plan)
+        fns |= predict.patch_fns(self.model)
         if 'patterns' in self.evaluators:
             fns |= predict.pattern_fns(self.model, self.plan)
         return fns

@@ -1,0 +1,140 @@
+"""The study: what each part of the method is worth (docs/ablation.md).
+
+Paper:     it ablates targets, injection and masks at full size; these rows ask the same and more of
+           a small model.
+Command:   python -m semmim_jax.ablate --rows=all --seeds=0,1,2 --out=runs/ablation
+Hardware:  any number of cores or machines that share the folder; minutes a row and seed on a core.
+Expect:    docs/ablation.md
+
+A row is a config, what it changes, the row that it is compared with ('': the row above it), and
+what it is for. NAME-literal configs are the paper's description; without it words are injected, and
+the losses of words and of local agreement are on.
+"""
+
+import ml_collections
+
+STUDY = 'configs/pretrain.py:study'
+LITERAL = 'configs/pretrain.py:study-literal'
+LEXICON = {'data.lexicon.captions': 5000}  # what the literal form lacks for words ...
+LOCAL = {'data.match_views': True, 'task.weights.local': 1.0}  # ... and for local agreement
+
+
+def _injected(student: str, teacher: str) -> dict[str, str]:
+    return {'task.mim.inject_student': student, 'task.mim.inject_teacher': teacher}
+
+
+# name: (config, changes, against, note)
+ROWS = {
+    # The paper's form: what is predicted.
+    'no_mim': (LITERAL, {'task.mim.target': 'none'}, '', 'the five other losses alone'),
+    'pixel': (LITERAL, {'task.mim.target': 'pixel'}, 'no_mim', 'MIM of normalised pixels'),
+    'dvae': (LITERAL, {'task.mim.target': 'dvae'}, 'no_mim', 'codes of a discrete VAE'),
+    'feature': (LITERAL, {'task.mim.target': 'feature'}, 'no_mim', "the teacher's features"),
+    'separate_head': (
+        LITERAL,
+        {'task.mim.target': 'semantic_separate_head'},
+        'no_mim',
+        'codes of a head of the patches alone',
+    ),
+    'shared_head': (LITERAL, {}, 'separate_head', "SemMIM: codes of the agreement's head"),
+    # Where the caption reaches the patches, as cross-attention.
+    'text_neither': (LITERAL, _injected('none', 'none'), 'shared_head', 'no side reads text'),
+    'text_student': (LITERAL, _injected('cross_attention', 'none'), 'text_neither', 'one side'),
+    'text_teacher': (LITERAL, _injected('none', 'cross_attention'), 'text_neither', 'one side'),
+    # What is masked; shared_head masks by cross-attention.
+    'masks_random': (LITERAL, {'task.mim.masking': 'random'}, 'shared_head', 'single patches'),
+    'masks_block': (LITERAL, {'task.mim.masking': 'block'}, 'shared_head', "BEiT's blocks"),
+    'masks_similarity': (
+        LITERAL,
+        {'task.mim.masking': 'similarity'},
+        'shared_head',
+        "patches like the caption's feature",
+    ),
+    'masks_words': (
+        LITERAL,
+        {'task.mim.masking': 'words', **LEXICON},
+        'shared_head',
+        'patches like a word of the caption',
+    ),
+    # How much is masked (shared_head: 0.4), how many codes there are (128), how sure they are.
+    'ratio_25': (LITERAL, {'task.mim.ratio': 0.25}, 'shared_head', 'a quarter is masked'),
+    'ratio_50': (LITERAL, {'task.mim.ratio': 0.5}, 'shared_head', 'half'),
+    'ratio_75': (LITERAL, {'task.mim.ratio': 0.75}, 'shared_head', 'three quarters'),
+    'codes_64': (LITERAL, {'model.encoding.codes': 64}, 'shared_head', '64 codes'),
+    'codes_256': (LITERAL, {'model.encoding.codes': 256}, 'shared_head', '256 codes'),
+    'hard': (LITERAL, {'task.mim.assign': 'hard'}, 'shared_head', 'one code a patch as target'),
+    # The words form, and whose the gain is.
+    'words': (STUDY, {}, 'shared_head', 'words injected; losses of words and local agreement'),
+    'words_loss': (
+        LITERAL,
+        {'task.weights.words': 1.0, **LEXICON},
+        'shared_head',
+        'the words loss beside cross-attention',
+    ),
+    'words_loss_no_mim': (
+        LITERAL,
+        {'task.weights.words': 1.0, **LEXICON, 'task.mim.target': 'none'},
+        'no_mim',
+        'the words loss alone',
+    ),
+    'no_local': (STUDY, {'task.weights.local': 0.0}, 'words', 'without local agreement'),
+    'no_words_loss': (STUDY, {'task.weights.words': 0.0}, 'words', 'without the words loss'),
+    'words_neither': (STUDY, _injected('none', 'none'), 'words', 'no side reads words'),
+    'words_student': (STUDY, _injected('words', 'none'), 'words', 'the student reads words'),
+    'words_teacher': (STUDY, _injected('none', 'words'), 'words', 'the teacher reads words'),
+    'words_masks_random': (STUDY, {'task.mim.masking': 'random'}, 'words', 'single patches'),
+    'words_masks_block': (STUDY, {'task.mim.masking': 'block'}, 'words', "BEiT's blocks"),
+    # Candidates for codes that are semantic without text, a to j of docs/ablation.md.
+    'a_clustered': (
+        STUDY,
+        {'task.mim.target': 'clustered', 'task.mim.inject_teacher': 'none'},
+        'words_student',
+        'prototypes of text-free teacher patches',
+    ),
+    'b_all_patches': (
+        STUDY,
+        {'task.mim.balance_over': 'all'},
+        'words',
+        'balanced over all teacher patches',
+    ),
+    'b_tempered': (STUDY, {'task.mim.marginal_power': 0.5}, 'words', 'towards their own shares'),
+    'c_visible': (STUDY, {'task.mim.visible_weight': 1.0}, 'words', 'visible patches have a loss'),
+    'd_local_untold': (
+        LITERAL,
+        {
+            **_injected('none', 'none'),
+            **LOCAL,
+            'task.weights.mim': 0.0,
+            'task.mim.masking': 'random',
+        },
+        'no_mim',
+        'local agreement alone, no text on either side',
+    ),
+    'e_stable': (STUDY, {'task.global_features': 'stable'}, 'words', 'pooled from stable patches'),
+    'e_text': (STUDY, {'task.global_features': 'text'}, 'words', 'pooled as the text asks'),
+    'f_gram': (STUDY, {'task.weights.gram': 1.0}, 'words', 'Gram matrix of untold patches'),
+    'g_two_targets': (STUDY, {'task.mim.second_target': 'feature'}, 'words', 'and features'),
+    'h_centred': (STUDY, {'task.mim.centre_injection': True}, 'words', 'injected change centred'),
+    'h_null_word': (STUDY, {'task.mim.null_word': True}, 'words', 'a patch may read no word'),
+    'i_late': (STUDY, {'task.mim.start_share': 0.3}, 'words', 'MIM from 30% of the steps on'),
+    'i_half': (STUDY, {'task.mim.sample_share': 0.5}, 'words', 'MIM of half of the samples'),
+    'i_text_half': (STUDY, {'task.mim.text_share': 0.5}, 'words', 'half of the students read text'),
+    'j_registers': (STUDY, {'model.image.registers': 4}, 'words', 'four register tokens'),
+    'j_koleo': (STUDY, {'task.weights.koleo': 0.1}, 'words', 'KoLeo on global features'),
+}
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The study; every field is here with its value."""
+    c = ml_collections.ConfigDict()
+    # What all rows change. Sizes, rates and weights were chosen on val; nothing was on test. To
+    # choose anew: --set=data.eval=emoji_scenes:val, into another folder.
+    c.overrides = ('data.eval=emoji_scenes:test',)
+    c.fine_tune = 'configs/vqa.py:study'  # the second stage, with --fine_tune
+    c.fine_tune_overrides = ('data.eval=emoji_questions:test',)
+    c.order = tuple(ROWS)  # fields of a section have none
+    c.rows = ml_collections.ConfigDict()
+    for name, (config, changes, against, note) in ROWS.items():
+        overrides = tuple(f'{field}={value}' for field, value in changes.items())
+        c.rows[name] = dict(config=config, overrides=overrides, against=against, note=note)
+    return c

@@ -1,0 +1,173 @@
+"""What the study measures, and reading it from the folder of a training."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from semmim_jax.ablation.rows import FINE_TUNED
+from semmim_jax.ablation.runs import read_json
+from semmim_jax.training.ledger import STEP_PHASES, totals
+from semmim_jax.training.line_files import read_lines
+
+
+class Measure(NamedTuple):
+    """One figure of an evaluator.
+
+    Attributes:
+      name: for people, in a column.
+      figure: EVALUATOR.FIGURE of results.json: results[EVALUATOR]['figures'][FIGURE].
+      about: what it is.
+      stage: folder of the training that has it, '' for the first.
+    """
+
+    name: str
+    figure: str
+    about: str
+    stage: str = ''
+
+
+SETS = {  # further evaluation sets, by the last part of their source
+    'held-out concepts': 'held_out_concepts/',
+    'held-out combinations': 'held_out_combinations/',
+    'held-out style': 'held_out_style/',
+}
+
+
+def _retrieval(prefix: str = '') -> tuple[Measure, ...]:
+    sides = {'TR': ('tr', 'image to text'), 'IR': ('ir', 'text to image')}
+    return tuple(
+        Measure(f'{side} {by}', f'retrieval.{prefix}{key}@1_{suffix}', f'{about} R@1, {how}')
+        for by, suffix, how in (('ITC', 'itc', 'by ITC'), ('ITM', 'itm', 're-ranked by ITM'))
+        for side, (key, about) in sides.items()
+    )
+
+
+def _patterns(reading: str, prefix: str = '') -> tuple[Measure, ...]:
+    figure = lambda name: f'patterns.{prefix}{reading}_{name}'
+    return (
+        Measure('semantic', figure('semantic'), 'verdict on the codes: 1 or 0'),
+        Measure('modal', figure('modal_share'), 'share of the commonest code of an image'),
+        Measure(
+            'NMI', figure('object_nmi_gain_shuffled'), 'object NMI less that of shuffled patches'
+        ),
+        Measure(
+            'NMI, other',
+            figure('object_nmi_gain_other_image'),
+            "object NMI less that of another image's codes",
+        ),
+        Measure(
+            'in image',
+            figure('in_image_nmi_gain_other_image'),
+            "in-image NMI less that of another image's codes",
+        ),
+        Measure(
+            'across', figure('cross_image'), 'same code, other image: share with the same label'
+        ),
+    )
+
+
+# Groups of measures, a table each.
+MEASURES: dict[str, tuple[Measure, ...]] = {
+    'Retrieval': _retrieval(),
+    **{f'Retrieval, {name}': _retrieval(prefix) for name, prefix in SETS.items()},
+    'Matching and language': (
+        Measure('ITM', 'losses.itm_accuracy', 'accuracy of ITM'),
+        Measure('MLM', 'losses.mlm_accuracy', 'accuracy of MLM'),
+        Measure('VQA', 'answers.accuracy', 'VQA accuracy after fine-tuning', stage=FINE_TUNED),
+        Measure('guidance', 'losses.guidance', 'share of objects in masks over chance'),
+    ),
+    'Codes with text': _patterns('told'),
+    **{f'Codes with text, {name}': _patterns('told', prefix) for name, prefix in SETS.items()},
+    'Codes without text': _patterns('untold'),
+    **{f'Codes without text, {name}': _patterns('untold', prefix) for name, prefix in SETS.items()},
+    'Patch features and grounding': (
+        Measure('k-NN', 'probes.knn_accuracy', "k-NN of patch features: the object's concept"),
+        Measure('linear', 'probes.linear_accuracy', 'linear probe of the same'),
+        Measure('word mIoU', 'grounding.word_miou', 'nearest word against patch labels'),
+        Measure('point in box', 'grounding.point_in_box', "a name's point inside its object's box"),
+    ),
+}
+ALL = {measure.figure: measure for group in MEASURES.values() for measure in group}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What one row and seed gave.
+
+    Attributes:
+      step: of the last evaluation.
+      figures: figure -> value at that step.
+      history: step -> figure -> value, of every evaluation of the first stage.
+      seconds: step -> seconds of training up to it, without compilation and evaluation.
+      minutes: whole time of the training, compilation and evaluation included.
+    """
+
+    step: int
+    figures: Mapping[str, float]
+    history: Mapping[int, Mapping[str, float]]
+    seconds: Mapping[int, float]
+    minutes: float
+
+
+def read_measured(folder: pathlib.Path) -> Measured:
+    """What a finished training's folder holds, and that of its fine-tuning if there is one."""
+    results = read_json(folder / 'results.json')
+    stages = {'': results, FINE_TUNED: read_json(folder / FINE_TUNED / 'results.json')}
+    found = {figure: _value(stages[m.stage], figure) for figure, m in ALL.items()}
+    spent = totals(folder / 'ledger.jsonl')
+    history = _history(folder / 'metrics.jsonl')
+    return Measured(
+        step=results['step'],
+        figures={figure: value for figure, value in found.items() if value is not None},
+        history=history,
+        seconds=_seconds(folder / 'ledger.jsonl', history),
+        minutes=(sum(spent.values()) - spent['down']) / 60,
+    )
+
+
+def at_equal_time(one: Measured, other: Measured) -> tuple[int, int] | None:
+    """The evaluated steps of both that are nearest to the time that the faster of them took.
+
+    None if either was never evaluated.
+    """
+    if not one.seconds or not other.seconds:
+        return None
+    time = min(max(one.seconds.values()), max(other.seconds.values()))
+    nearest = lambda seconds: min(seconds, key=lambda step: abs(seconds[step] - time))
+    return nearest(one.seconds), nearest(other.seconds)
+
+
+def _value(results: Mapping[str, Any], figure: str) -> float | None:
+    evaluator, _, name = figure.partition('.')
+    value = results.get(evaluator, {}).get('figures', {}).get(name)
+    return _number(value)
+
+
+def _number(value: Any) -> float | None:
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if known else None
+
+
+def _history(path: pathlib.Path) -> dict[int, dict[str, float]]:
+    """Step -> figure -> value, of the lines of metrics.jsonl that are evaluations."""
+    keys = {f'eval_{figure.replace(".", "/", 1)}': figure for figure in ALL}
+    history: dict[int, dict[str, float]] = {}
+    for line in read_lines(path) if path.exists() else []:
+        found = {keys[key]: _number(value) for key, value in line.items() if key in keys}
+        if found:
+            known = {figure: value for figure, value in found.items() if value is not None}
+            history.setdefault(line['step'], {}).update(known)
+    return history
+
+
+def _seconds(path: pathlib.Path, steps: Mapping[int, Any]) -> dict[int, float]:
+    """Seconds of the steps up to each of some steps; what a restart did again counts once."""
+    spent: dict[int, float] = {}
+    for line in read_lines(path):
+        if 'start' in line:
+            spent = {step: x for step, x in spent.items() if step <= line['step']}
+        elif line['phase'] in STEP_PHASES:
+            spent[line['step']] = spent.get(line['step'], 0.0) + line['seconds']
+    return {step: math.fsum(x for s, x in spent.items() if s <= step) for step in sorted(steps)}

@@ -1,0 +1,48 @@
+"""The part of `config.data` that data/ reads, by type; configs/*.py say what each field means."""
+
+from typing import Any, Protocol
+
+
+class CaptionsConfig(Protocol):
+    """`config.data.captions`."""
+
+    image_root: str
+
+
+class AugmentConfig(Protocol):
+    """`config.data.augment`."""
+
+    crop_scale: tuple[float, float]
+    flip: bool
+    ops: int
+    level: float
+    prob: float
+    fill: int
+
+
+class LexiconConfig(Protocol):
+    """`config.data.lexicon`."""
+
+    captions: int
+    npmi: float
+    min_count: int
+    max_tokens: int
+
+
+class DataConfig(Protocol):
+    """`config.data`, an ml_collections.ConfigDict, which checks no types itself."""
+
+    image_size: int
+    patch_size: int
+    max_tokens: int
+    max_words: int
+    decoder: str
+    max_pixels: int
+    max_replaced: float
+    workers: int
+    prefetch: int
+    captions: CaptionsConfig
+    augment: AugmentConfig
+    lexicon: LexiconConfig
+
+    def __getitem__(self, name: str) -> Any: ...  # whatever else a corpus or a task has there

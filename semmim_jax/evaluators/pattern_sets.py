@@ -1,0 +1,77 @@
+"""Which images patterns are measured on: those of data.eval, and of further sets by their source.
+
+The figures of a few hundred scenes are uncertain (docs/method.md section 8.3), so a corpus that is
+made gives as many as the config asks for here, however few data.eval has for everything else.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from semmim_jax.data.readers import sources
+from semmim_jax.evaluators.report import EvalData, spread
+
+
+@dataclasses.dataclass(frozen=True)
+class PatternSet:
+    """Images to measure patterns on.
+
+    Attributes:
+      name: '' for data.eval; of a further set the last part of its source: 'held_out_style' of
+        'CORPUS:held_out_style', 'val' of 'captions:data/val.json'.
+      data: the evaluation set.
+      images: positions in the order of `data.image_batches`; None for all.
+    """
+
+    name: str
+    data: EvalData
+    images: list[int] | None
+
+
+def pattern_sets(data: EvalData) -> list[PatternSet]:
+    """That of data.eval with up to `eval.pattern_images` images, then those of `eval.pattern_sets`
+    with up to `eval.pattern_set_images` each; of both 0 means all.
+
+    See docs/method.md section 8.
+
+    A corpus with an option `eval_size` (config.data.CORPUS.eval_size) makes so many; of a list they
+    are taken evenly.
+
+    Raises:
+      ValueError: as `check`.
+    """
+    settings = data.settings
+    wanted = [('', data.data.eval, settings.pattern_images)]
+    wanted += [(*pair, settings.pattern_set_images) for pair in _named(settings.pattern_sets)]
+    return [_opened(data, *each) for each in wanted]
+
+
+def check(config: Any) -> None:
+    """Raises ValueError for a further set that cannot be opened, or has the name of another."""
+    for _, spec in _named(config.eval.pattern_sets):
+        try:
+            sources.make_source(spec, config.data)
+        except ValueError as error:
+            raise ValueError(f'eval.pattern_sets: {error}') from error
+
+
+def _named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
+    names = [pathlib.PurePath(spec.split(':')[-1]).stem for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f'eval.pattern_sets={tuple(specs)!r}: two of them are named {name!r}')
+    return list(zip(names, specs, strict=True))
+
+
+def _opened(data: EvalData, name: str, spec: str, images: int) -> PatternSet:
+    corpus = spec.partition(':')[0]
+    is_made = corpus in data.data and 'eval_size' in data.data[corpus]
+    if name or images and is_made:
+        config = ml_collections.ConfigDict(data.data)
+        if images and is_made:
+            config[corpus].eval_size = images
+        data = dataclasses.replace(data, source=sources.make_source(spec, config))
+    count = data.num_images
+    return PatternSet(name, data, spread(count, images) if 0 < images < count else None)

@@ -1,0 +1,50 @@
+"""The command itself, with real trainings of a few steps."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.ablation.fakes import write_study
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def run(folder: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
+    words = [f'--config={write_study(folder)}', f'--out={folder / "out"}', '--seeds=0']
+    return subprocess.run(
+        [sys.executable, '-m', 'semmim_jax.ablate', *words, *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+
+
+@pytest.mark.slow
+def test_two_rows_are_trained_fine_tuned_and_reported(tmp_path):
+    probes = ('--set=eval.probe_source=emoji_scenes:train', '--set=eval.probe_images=16')
+    flags = ('--rows=plain,pixel', '--set=eval.every=2', *probes, '--fine_tune')
+    done = run(tmp_path, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith('pixel/0/fine_tuned: finished')
+    again = run(tmp_path, *flags)
+    assert again.stdout.splitlines() == ['4 trainings, 4 finished before']
+    report = run(tmp_path, *flags, '--report')
+    assert report.returncode == 0, report.stdout + report.stderr
+    table = json.loads((tmp_path / 'out' / 'table.json').read_text())['rows']
+    for row in 'plain', 'pixel':
+        found = table[row]['seeds']['0']
+        results = json.loads((tmp_path / 'out' / row / '0' / 'results.json').read_text())
+        for figure in ('retrieval.ir@1_itm', 'losses.mlm_accuracy', 'probes.linear_accuracy'):
+            evaluator, _, name = figure.partition('.')
+            assert found[figure] == results[evaluator]['figures'][name]
+        assert 'answers.accuracy' in found
+    assert 'patterns.untold_modal_share' in table['plain']['means']
+    assert 'patterns.untold_modal_share' not in table['pixel']['means']
+    pixel = table['pixel']
+    assert set(pixel['steps_at_equal_time']['0']) <= {2, 4}  # of the evaluations
+    assert 'retrieval.ir@1_itm' in pixel['differences_at_equal_time']
+    assert (tmp_path / 'out' / 'plots' / 'retrieval.png').exists()

@@ -1,0 +1,104 @@
+"""Probes of patch features against plain loops, gradient descent, and on separable classes."""
+
+import types
+
+import numpy as np
+import pytest
+
+from semmim_jax.evaluators import probes
+from semmim_jax.evaluators.report import EvalData
+
+
+def clusters(rng, count, *, width=8, spread=0.3):
+    """Rows around one direction a label."""
+    centres = np.random.default_rng(0).normal(size=(4, width))
+    labels = rng.integers(0, 4, count)
+    return (centres[labels] + spread * rng.normal(size=(count, width))).astype(np.float32), labels
+
+
+def test_neighbours_vote_as_in_a_loop(monkeypatch):
+    monkeypatch.setattr(probes, '_CHUNK', 100)  # several chunks
+    rng = np.random.default_rng(1)
+    fitted, known = clusters(rng, 40, spread=2.0)
+    features, _ = clusters(rng, 17, spread=2.0)
+    expected = []
+    for x in features:
+        cosine = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in fitted]
+        votes = np.zeros(4)
+        for i in sorted(range(40), key=lambda i: -cosine[i])[:5]:
+            votes[known[i]] += np.exp(cosine[i] / 0.07)
+        expected.append(votes.argmax())
+    found = probes.nearest_labels(fitted, known, features, neighbours=5)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_linear_probe_minimises_its_loss():
+    rng = np.random.default_rng(2)
+    fitted, known = clusters(rng, 60, spread=1.5)
+    features, _ = clusters(rng, 25, spread=1.5)
+    # The same minimum by gradient descent on the penalised loss, with a free bias.
+    inputs = (fitted - fitted.mean(0)) / fitted.std(0)
+    targets = np.eye(4)[known]
+    weights, bias = np.zeros((8, 4)), np.zeros(4)
+    for _ in range(4000):
+        error = inputs @ weights + bias - targets
+        weights -= 0.1 * (inputs.T @ error / 60 + 0.5 * weights)
+        bias -= 0.1 * error.mean(0)
+    scores = (features - fitted.mean(0)) / fitted.std(0) @ weights + bias
+    found = probes.linear_labels(fitted, known, features, ridge=0.5)
+    np.testing.assert_array_equal(found, scores.argmax(1))
+
+
+def test_both_tell_separate_labels_and_neither_tells_noise():
+    rng = np.random.default_rng(3)
+    fitted, known = clusters(rng, 400)
+    features, labels = clusters(rng, 400)
+    for guess in (probes.nearest_labels, probes.linear_labels):
+        assert (guess(fitted, known, features) == labels).mean() > 0.98
+        shuffled = rng.permutation(known)
+        assert (guess(fitted, shuffled, features) == labels).mean() < 0.5
+
+
+class Images:
+    """An evaluation set in one batch: labels of two patches an image, the last image padding."""
+
+    def __init__(self, features, labels, fit=None):
+        self.features, self.labels, self.fit = features, labels, fit
+
+    def image_batches(self):
+        valid = np.arange(len(self.labels)) < len(self.labels) - 1
+        batch = {'image': self.features, 'valid': valid}
+        yield batch | ({} if self.labels[0] is None else {'labels': np.array(self.labels)})
+
+
+def test_background_and_padding_do_not_count():
+    one, two = np.eye(3)[0], np.eye(3)[1]
+    train = Images(np.array([[one, two], [two, one], [two, two]]), [[1, 2], [0, 1], [1, 1]])
+    evaluation = Images(np.array([[one, two], [two, two], [one, one]]), [[1, 2], [0, 0], [2, 2]])
+    evaluation.fit = train
+    report = probes.evaluate(lambda name, images: images, evaluation)
+    assert report.figures == {
+        'knn_accuracy': 1.0,
+        'linear_accuracy': 1.0,
+        'patches': 2,
+        'fitted_patches': 3,
+    }
+    assert report.chance['knn_accuracy'] == 0.5
+
+
+def test_without_labels_there_are_no_figures():
+    unlabelled = Images(np.zeros((2, 2, 3)), [None, None])
+    unlabelled.fit = unlabelled
+    report = probes.evaluate(lambda name, images: images, unlabelled)
+    assert report.figures == {} and 'no patch' in report.text
+
+
+@pytest.mark.parametrize('source', ['', 'emoji_scenes:train'])
+def test_a_config_asks_for_probes(config, special, source):
+    from semmim_jax.tasks.pretrain.task import Pretrain
+
+    config.eval.probe_source = source
+    task = Pretrain(config, special)
+    assert ('probes' in task.evaluators) == bool(source)
+    assert 'patches' in task.predict_fns()
+    assert EvalData(types.SimpleNamespace(), None, None, None).fit is None
