@@ -117,9 +117,9 @@ class Model:
                 pixels := self._pixels(images[part]),
                 start.repeat(len(pixels), 0),
             )
-            found = self._map('caption', len(images), given)
-            texts = (f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in found.ids)
-            return [Written(*pair) for pair in zip(texts, found.scores.tolist(), strict=True)]
+            written = self._map('caption', len(images), given)
+            texts = (f'{prompt} {self.tokenizer.decode(ids)}'.strip() for ids in written.ids)
+            return [Written(*pair) for pair in zip(texts, written.scores.tolist(), strict=True)]
         return self._write(images, [prompt] * len(images))
 
     def answer(self, images: Images, questions: str | Sequence[str]) -> list[str]:

@@ -370,13 +370,13 @@ def test_a_process_reads_its_rows_of_evaluation_batches_only(data_config):
 
 def test_evaluation_reads_ahead_while_a_batch_is_in_use(data_config):
     source, data_config.prefetch = Counted(), 2
-    found = pipeline.eval_image_batches(source, data_config, batch_size=1)
-    next(found)
+    reading = pipeline.eval_image_batches(source, data_config, batch_size=1)
+    next(reading)
     deadline = time.monotonic() + 10
     while len(source.read) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(source.read)[:3] == [0, 1, 3]
-    found.close()
+    reading.close()
 
 
 def test_an_unreadable_image_ends_an_evaluation(data_config, tmp_path):

@@ -77,8 +77,8 @@ if __name__ == '__main__':
         jax.distributed.initialize(coordinator, int(processes), int(process))
     configs = {'pretrain': pretrain.get_config('tiny'), 'vqa': vqa.get_config('tiny')}
     configs['pretrain'].task.weights.update(mlm=0.0, prefix=0.0, agreement=0.0)  # to compile less
-    found = {}
+    results = {}
     for name, config in configs.items():
         (pathlib.Path(folder) / name).mkdir(parents=True, exist_ok=True)
-        found[name] = evaluate(config, pathlib.Path(folder) / name)
-    print(json.dumps(found))
+        results[name] = evaluate(config, pathlib.Path(folder) / name)
+    print(json.dumps(results))
