@@ -20,7 +20,7 @@ from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
 from semmim_jax.training.metrics import MetricsWriter
-from semmim_jax.training.sharding import check_eval_batch_size, make_mesh, rows_here
+from semmim_jax.training.sharding import check_eval_batch_size, local_examples, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 
@@ -66,7 +66,7 @@ class Evaluation:
             settings=config.eval,
             make_example=make_example,
             labels=labels,
-            rows=rows_here(mesh, config.eval.batch_size),
+            local=local_examples(mesh, config.eval.batch_size),
             whole=self._predictor.whole,
             scores=jax.process_index() == 0,
         )
