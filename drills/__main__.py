@@ -27,12 +27,12 @@ from semmim_jax.cli.parser import define_config, parse
 
 if TYPE_CHECKING:  # they import for seconds: later, when the flags are known to be right
     from drills.outcome import Outcome
-    from drills.setting import Ground
+    from drills.setting import Setting
 
 NAMES = ('kill9', 'sigterm', 'nan', 'stuck', 'full_disk', 'corruption')
 
 
-def _drills() -> dict[str, Callable[['Ground'], Iterator['Outcome']]]:
+def _drills() -> dict[str, Callable[['Setting'], Iterator['Outcome']]]:
     """The drills by name."""
     from drills import full_disk, kills, not_finite, signals, stuck
 
@@ -41,12 +41,12 @@ def _drills() -> dict[str, Callable[['Ground'], Iterator['Outcome']]]:
     return dict(zip(NAMES, drills, strict=True))
 
 
-def _corruption(ground: 'Ground') -> Iterator['Outcome']:
+def _corruption(setting: 'Setting') -> Iterator['Outcome']:
     from drills import corruption
     from drills.outcome import Outcome
 
-    workdir = str(ground.folder / 'corruption')
-    damage = corruption.drill(ground.config, workdir, flips=200, truncations=50)
+    workdir = str(setting.folder / 'corruption')
+    damage = corruption.drill(setting.config, workdir, flips=200, truncations=50)
     done = f'200 flipped bits, 50 cut files: {damage.detected} detected, {damage.harmless} harmless'
     lost = 'the steps since the checkpoint before'
     yield Outcome('corruption', done, lost, damage.seconds, tuple(damage.missed))
@@ -71,10 +71,10 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax logs each checkpoint read
     from drills.outcome import Outcome, table
-    from drills.setting import Ground
+    from drills.setting import Setting
 
     drills = _drills()
-    ground = Ground(
+    setting = Setting(
         name=flags.FLAGS['config'].config_filename,
         overrides=dict(flags.FLAGS['config'].override_values),
         named=_CONFIG.value,
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     outcomes = []
     for name in names:
         try:
-            for outcome in drills[name](ground):
+            for outcome in drills[name](setting):
                 print('\n'.join([str(outcome), *outcome.failures]), flush=True)
                 outcomes.append(outcome)
         except Exception as error:  # run the other drills as well

@@ -62,8 +62,8 @@ class Job:
         command.append(f'--workdir={self.workdir}')
         environment = dict(os.environ)
         if self.processes * self.devices > 1:
-            given = os.environ.get('XLA_FLAGS', '')
-            flags = f'{given} {simulated_devices(self.devices)} {_COMPILED_QUICKLY}'
+            flags_before = os.environ.get('XLA_FLAGS', '')
+            flags = f'{flags_before} {simulated_devices(self.devices)} {_COMPILED_QUICKLY}'
             environment |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
         if self.processes > 1:
             command += [f'--coordinator={_free_address()}', f'--processes={self.processes}']

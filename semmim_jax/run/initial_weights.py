@@ -90,8 +90,8 @@ def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[Tr
     shapes = {path: x.shape for path, x in flat.items()}
     loaded = load(config, shapes=shapes, tokenizer=tokenizer)
     shardings = jax.tree.map(lambda x: x.sharding, state.params)
-    given = {path: _placed(x, flat[path]) for path, x in loaded.params.items()}
-    params = flax.traverse_util.unflatten_dict(flat | given, sep='/')
+    placed = {path: _placed(x, flat[path]) for path, x in loaded.params.items()}
+    params = flax.traverse_util.unflatten_dict(flat | placed, sep='/')
     # Copies by the devices: arrays may share the host's memory, and the step donates its state.
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
     state = state.replace(params=copy(params), ema_params=copy(params))
@@ -162,11 +162,11 @@ def _check_words(tokenizer: Tokenizer, folder: str, *, extended: bool) -> None:
     pairs = enumerate(zip(theirs, ours))
     at = next((i for i, (a, b) in pairs if a != b and not free(a)), None)
     if len(theirs) > len(ours) or len(theirs) < len(ours) and not extended:
-        said = f'{len(theirs)} tokens there, {len(ours)} here'
+        clash = f'{len(theirs)} tokens there, {len(ours)} here'
     elif at is not None:
-        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
+        clash = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
     else:
         return
     raise ValueError(
-        f'data.vocab is not the vocabulary of {folder}: {said}; use --config.data.vocab={folder}'
+        f'data.vocab is not the vocabulary of {folder}: {clash}; use --config.data.vocab={folder}'
     )

@@ -388,8 +388,8 @@ def _check_files(folder: pathlib.Path) -> bool:
 
 def _line(error: Exception) -> str:
     """What is wrong, in one line: TensorStore names file within file before it says so."""
-    said = ' '.join(str(error).split()).rsplit('": ', 1)[-1].split(' [os_error_code')[0]
-    return said[:300] or type(error).__name__
+    message = ' '.join(str(error).split()).rsplit('": ', 1)[-1].split(' [os_error_code')[0]
+    return message[:300] or type(error).__name__
 
 
 @functools.cache
