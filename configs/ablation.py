@@ -52,8 +52,8 @@ ROWS = {
     ),
     'masks_words': (
         LITERAL,
-        {'task.mim.masking': 'words', **LEXICON},
-        'shared_head',
+        {'task.mim.masking': 'words', 'task.weights.words': 1.0, **LEXICON},
+        'words_loss',
         'patches like a word of the caption',
     ),
     # How much is masked (shared_head: 0.4), how many codes there are (128), how sure they are.

@@ -9,6 +9,7 @@ import pytest
 from flax.core import meta
 
 from configs.pretrain import get_config
+from semmim_jax.models.grounding import WORD_FIELDS
 from semmim_jax.tasks.pretrain.plan import CHOICES, LOSSES, Plan
 from semmim_jax.tasks.pretrain.student import student_pass
 from semmim_jax.tasks.pretrain.task import Pretrain
@@ -40,8 +41,8 @@ def reported(metrics):
     return [name for name in LOSSES if f'loss_{name}' in metrics]
 
 
-def two_passes(warm: Warm):
-    """(params, teacher's batch, student's batch) -> the teacher's answer and the MIM loss."""
+def two_passes(warm: Warm, loss: str = 'mim'):
+    """(params, teacher's batch, student's batch) -> the teacher's answer and a loss."""
     plan, model = warm.task.plan, warm.task.model
 
     def passes(params, teacher_batch, student_batch):
@@ -52,7 +53,7 @@ def two_passes(warm: Warm):
         losses, _ = nn.apply(student_pass, model)(
             {'params': params}, plan, student_batch, draws, teacher, warm.extra['queue'], 0.4
         )
-        return teacher, losses['mim'].value
+        return teacher, losses[loss].value
 
     return passes
 
@@ -85,6 +86,17 @@ def test_the_student_does_not_see_the_pixels_under_the_mask(config):
     seen = [np.setdiff1d(np.arange(grid**2), row)[:1] for row in masked]
     _, shown = run(warm.params, warm.batch, inverted(seen))
     assert abs(shown - before) > 1e-4
+
+
+def test_local_agreement_reads_no_caption_on_the_students_side(config):
+    warm = warm_state(override(config, {'losses': ('mim', 'local')}), rows=3)
+    run = jit(two_passes(warm, 'local'))
+    _, before = run(warm.params, warm.batch, warm.batch)
+    turned = {name: jnp.roll(warm.batch[name], 1, axis=0) for name in ('ids', *WORD_FIELDS)}
+    _, other_caption = run(warm.params, warm.batch, warm.batch | turned)
+    assert other_caption == before
+    _, other_target = run(warm.params, warm.batch | turned, warm.batch)
+    assert abs(other_target - before) > 1e-4
 
 
 def test_unmasked_patches_have_no_part_in_the_masked_loss(config):
@@ -131,9 +143,10 @@ def all_losses():
         ({'prefix'}, {'decoder', 'decoder_head'}),
         ({'agreement'}, set()),  # the head is MIM's too
         ({'mim'}, set()),
-        ({'agreement', 'mim'}, {'encoding_head'}),
+        ({'agreement', 'mim', 'local'}, {'encoding_head'}),
+        ({'mim', 'local', 'words'}, {'grounding'}),
         (
-            {'itm', 'mlm', 'prefix', 'mim'},
+            {'itm', 'mlm', 'prefix'},
             {'itm_head', 'mlm_head', 'decoder', 'decoder_head', 'fusion'},
         ),
     ],
@@ -181,7 +194,11 @@ def without(config, off: set[str]):
         {'mim.target': 'semantic_separate_head'},
         {'mim.target': 'feature'},
         {'mim.target': 'pixel'},
-        {'mim.inject_student': 'global', 'mim.inject_teacher': 'global'},
+        {
+            'mim.inject_student': 'global',
+            'mim.inject_teacher': 'global',
+            'mim.masking': 'similarity',
+        },
     ],
     ids=lambda changes: ' '.join(changes.values()) or 'default',
 )
@@ -220,6 +237,27 @@ def test_a_bad_choice_is_answered_with_the_choices(config, name):
     message = str(error.value)
     assert f"task.{name}='nonsense'" in message
     assert all(choice in message for choice in CHOICES[name])
+
+
+def test_masks_by_words_that_nothing_trains_are_refused(config):
+    config.task.mim.inject_student = 'none'
+    Plan(config, SPECIAL)
+    config.task.weights.words = 0.0
+    with pytest.raises(ValueError, match="task.mim.masking='words': nothing trains"):
+        Plan(config, SPECIAL)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'named'),
+    [
+        ({'data.match_views': False}, 'data.match_views=True'),
+        ({'data.lexicon.captions': 0}, 'data.lexicon.captions above 0'),
+        ({'task.mim.target': 'pixel'}, "task.mim.target='pixel'"),
+    ],
+)
+def test_what_words_and_local_agreement_need_is_named(config, changes, named):
+    with pytest.raises(ValueError, match=named):
+        Plan(override(config, changes), SPECIAL)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +303,7 @@ def test_guidance_is_the_share_of_objects_under_the_mask_over_their_share_in_the
 def test_losses_without_a_draw_do_not_mind_the_order_of_the_batch(config):
     # ITM, MLM and PrefixLM draw by the row's place in the batch. The mask is no draw at a
     # temperature near 0, and Sinkhorn, the queue and the in-batch candidates know no order.
-    config.task.mim.mask_temperature = 1e-6
+    config.task.mim.update(mask_temperature=1e-6, masking='similarity')
     warm = warm_state(override(config, {'losses': ('itc', 'agreement', 'mim')}), rows=6)
     run = jit(losses_of(warm))
     order = np.array([3, 0, 5, 1, 4, 2])

@@ -113,6 +113,12 @@ class Plan:
                 'task.weights.words, and the masking and injections by words, need the words of '
                 'the captions: data.lexicon.captions above 0'
             )
+        trained = 'words' in self.active or self.config.mim.inject_student == 'words'
+        if self.masks and self.config.mim.masking == 'words' and not trained:
+            raise ValueError(
+                "task.mim.masking='words': nothing trains which words a patch resembles; use "
+                'task.weights.words above 0, or another masking'
+            )
         if 'local' in self.active and not config.data.match_views:
             raise ValueError(
                 'task.weights.local needs to know what two views share: data.match_views=True'
