@@ -136,8 +136,8 @@ def main() -> None:
     for name, lines in lines_of.items():
         for figure, value, baseline, bar in lines:
             missed += value <= bar
-            said = 'reached' if value > bar else 'MISSED'
-            print(f'{name:20} {figure:24} {value:8.3f} {baseline:9.3f} {bar:8.3f}  {said}')
+            verdict = 'reached' if value > bar else 'MISSED'
+            print(f'{name:20} {figure:24} {value:8.3f} {baseline:9.3f} {bar:8.3f}  {verdict}')
     sys.exit(1 if missed else 0)
 
 

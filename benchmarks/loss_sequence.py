@@ -1,4 +1,4 @@
-"""Whether training still computes what it computed: the losses of 20 steps, bit by bit.
+"""Whether training computes the same losses as before: 20 steps, compared bit by bit.
 
     python -m benchmarks.loss_sequence                  # against tests/goldens/loss_sequence.json
     python -m benchmarks.loss_sequence --write=FILE     # stores the sequence of this checkout

@@ -3,7 +3,7 @@
     python -m benchmarks.partitioned_step             # from the root; some minutes on two cores
 
 Compiles the tiny config's step for eight simulated devices and runs nothing. `python -m
-semmim_jax.preflight --topology=v5e:2x4` tells the same of a real config on real chips.
+semmim_jax.preflight --topology=v5e:2x4` gives the same figures for a real config on real chips.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Does pre-training help: the same fine-tuning from pre-trained and from random weights.
+"""Whether pre-training helps: the same fine-tuning from pre-trained and from random weights.
 
     python -m benchmarks.pretraining_helps --init_from=runs/demo --workdir=runs/helps
     python -m benchmarks.pretraining_helps vqa ...                     # one of the two

@@ -4,7 +4,7 @@
 
 A round takes a bare step and a full one, in turns which first; later rounds take a save without
 digests and one with them (a save disturbs the step after it: its pages are still being written).
-Bare: no guard in the step, nobody watches. Medians over the rounds; of the step also the median of
+Bare: no guard in the step, no watchdog. Medians over the rounds; of the step also the median of
 the rounds' own ratios, since neighbours share the state of the machine. A save counts with the time
 until it is on disk, spread over train.save_every steps.
 """

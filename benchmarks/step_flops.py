@@ -244,9 +244,9 @@ def report(name: str, variant: str, weights: dict[str, float]) -> str:
         student = sum(row.student for row in passes if row.part == part)
         teacher = sum(row.teacher for row in passes if row.part == part)
         lines.append(f'{part:32}{giga(student + teacher, forward, 2 * student, backward)}')
-    total, held = training_total(passes), sum(map(sum, counted.values()))
-    share = f'{100 * held / total - 100:+.2f}%'
-    lines += ['', f'{"training step":32}{giga(total, held)}{share:>12}', '']
+    total, total_counted = training_total(passes), sum(map(sum, counted.values()))
+    share = f'{100 * total_counted / total - 100:+.2f}%'
+    lines += ['', f'{"training step":32}{giga(total, total_counted)}{share:>12}', '']
     return '\n'.join(lines)
 
 

@@ -23,8 +23,9 @@ def full_size(*, lr: float, image_lr: float, steps: int) -> ml_collections.Confi
 def emoji(variant: str, *, lr: float = 1e-3, encoder_lr: float = 1e-3) -> ml_collections.ConfigDict:
     """configs/pretrain.py:demo, or tiny, for minutes on two cores; from a workdir of that run.
 
-    `encoder_lr` is that of both towers and the fusion encoder. Yes and no teach them little: at the
-    rate of fresh heads they lose what pre-training taught before the heads can use it.
+    `encoder_lr` is that of both towers and the fusion encoder. Answers of yes and
+    no give them a weak gradient: at the rate of fresh heads they forget pre-training before the
+    heads can use it.
     """
     c = pretrain.get_config(variant)
     c.data.extend_vocab = True

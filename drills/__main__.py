@@ -1,11 +1,12 @@
-"""Does harm to small trainings and tells what it cost: python -m drills all --workdir=NEW
+"""Fault-injection tests on small trainings: python -m drills all --workdir=NEW
 
     python -m drills kill9 sigterm --workdir=NEW_FOLDER
 
-Each drill starts trainings as a user would, hits them with real signals, stops and damage, and
-compares their end with that of a run that nothing happened to. --config and --config.FIELD=VALUE
-choose the experiment, which is shrunk (drills/setting.py). It takes about an hour in all on two
-cores, prints a line as each drill ends and the table of all, and exits with 1 if one failed. Linux.
+Each drill starts trainings as a user would, injects faults (signals, stopped processes, damaged
+files), and compares the final state with that of an undisturbed run. --config and
+--config.FIELD=VALUE choose the experiment, which is shrunk (drills/setting.py). All drills take
+about an hour on two cores. A line is printed as each drill ends, and then the table of all. The
+exit code is 1 if one failed. Linux.
 """
 
 import functools
@@ -18,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's notes on the machine
 
 from absl import app, flags
 
@@ -26,12 +27,12 @@ from semmim_jax.cli.parser import define_config, parse
 
 if TYPE_CHECKING:  # they import for seconds: later, when the flags are known to be right
     from drills.outcome import Outcome
-    from drills.setting import Ground
+    from drills.setting import Setting
 
 NAMES = ('kill9', 'sigterm', 'nan', 'stuck', 'full_disk', 'corruption')
 
 
-def _drills() -> dict[str, Callable[['Ground'], Iterator['Outcome']]]:
+def _drills() -> dict[str, Callable[['Setting'], Iterator['Outcome']]]:
     """The drills by name."""
     from drills import full_disk, kills, not_finite, signals, stuck
 
@@ -40,12 +41,12 @@ def _drills() -> dict[str, Callable[['Ground'], Iterator['Outcome']]]:
     return dict(zip(NAMES, drills, strict=True))
 
 
-def _corruption(ground: 'Ground') -> Iterator['Outcome']:
+def _corruption(setting: 'Setting') -> Iterator['Outcome']:
     from drills import corruption
     from drills.outcome import Outcome
 
-    workdir = str(ground.folder / 'corruption')
-    damage = corruption.drill(ground.config, workdir, flips=200, truncations=50)
+    workdir = str(setting.folder / 'corruption')
+    damage = corruption.drill(setting.config, workdir, flips=200, truncations=50)
     done = f'200 flipped bits, 50 cut files: {damage.detected} detected, {damage.harmless} harmless'
     lost = 'the steps since the checkpoint before'
     yield Outcome('corruption', done, lost, damage.seconds, tuple(damage.missed))
@@ -68,12 +69,12 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder / 'compiled'))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax tells of each checkpoint read
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax logs each checkpoint read
     from drills.outcome import Outcome, table
-    from drills.setting import Ground
+    from drills.setting import Setting
 
     drills = _drills()
-    ground = Ground(
+    setting = Setting(
         name=flags.FLAGS['config'].config_filename,
         overrides=dict(flags.FLAGS['config'].override_values),
         named=_CONFIG.value,
@@ -84,10 +85,10 @@ def main(argv: list[str]) -> None:
     outcomes = []
     for name in names:
         try:
-            for outcome in drills[name](ground):
+            for outcome in drills[name](setting):
                 print('\n'.join([str(outcome), *outcome.failures]), flush=True)
                 outcomes.append(outcome)
-        except Exception as error:  # the others are still of interest
+        except Exception as error:  # run the other drills as well
             traceback.print_exc()
             outcomes.append(Outcome(name, 'broke off', '', 0.0, (str(error),)))
     print(table(outcomes))

@@ -123,10 +123,10 @@ def _restore(workdir: str | pathlib.Path, older: Any, newer: Any) -> str:
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), newer
     )
-    said = io.StringIO()
+    stderr = io.StringIO()
     checkpoints = _open(workdir)
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(stderr):
             state, _ = checkpoints.restore(abstract)
     except Exception as error:
         return f'{type(error).__name__}: {error}'
@@ -137,8 +137,8 @@ def _restore(workdir: str | pathlib.Path, older: Any, newer: Any) -> str:
     if not _equal(state, older):
         return f'a state of step {state.step} restored that was never saved'
     name = checkpoints.folder / str(newer.step)
-    if said.getvalue().count('\n') != 1 or f'{name} is damaged' not in said.getvalue():
-        return f'not one line that names it: {said.getvalue()!r}'
+    if stderr.getvalue().count('\n') != 1 or f'{name} is damaged' not in stderr.getvalue():
+        return f'not one line that names it: {stderr.getvalue()!r}'
     return 'detected'
 
 

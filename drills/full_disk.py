@@ -1,4 +1,4 @@
-"""A disk that takes nothing more while a run saves: what there is stays, and the run says so.
+"""A full disk while a run saves: older checkpoints stay, and the run reports the failure.
 
 No disk is filled. The processes are forbidden to let a file grow past a few bytes (RLIMIT_FSIZE,
 Linux), so that every write to a file fails as on a full disk.
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 
 from drills.job import Job, Running
 from drills.outcome import Outcome
-from drills.setting import Ground
+from drills.setting import Setting
 
 _BYTES = 16
 
 
-def drill(ground: Ground) -> Iterator[Outcome]:
-    """Full for some saves in the middle of a run; full until its end."""
-    yield _for_a_while(ground)
-    yield _to_the_end(ground)
+def drill(setting: Setting) -> Iterator[Outcome]:
+    """A disk that is full for some saves of a run; one that is full until its end."""
+    yield _for_a_while(setting)
+    yield _to_the_end(setting)
 
 
-def _for_a_while(ground: Ground) -> Outcome:
-    job = ground.job('full-disk-for-a-while')
-    whole = ground.whole(job)
+def _for_a_while(setting: Setting) -> Outcome:
+    job = setting.job('full-disk-for-a-while')
+    whole = setting.whole(job)
     began, failures = time.monotonic(), []
     running, full_from = _start_and_fill(job)
     running.wait_for(lambda: running.log(0).count('failed: ') >= 2)
@@ -39,15 +39,15 @@ def _for_a_while(ground: Ground) -> Outcome:
     return Outcome('full disk', done, lost, time.monotonic() - began, tuple(failures))
 
 
-def _to_the_end(ground: Ground) -> Outcome:
-    job = ground.job('full-disk-to-the-end')
-    whole = ground.whole(job)
+def _to_the_end(setting: Setting) -> Outcome:
+    job = setting.job('full-disk-to-the-end')
+    whole = setting.whole(job)
     began, failures = time.monotonic(), []
     running, full_from = _start_and_fill(job)
     saved = job.saved_steps()[-1]
-    code, said = running.wait(3600)[0], running.last_words(0)
-    if not code or 'failed: ' not in said or 'Traceback' in running.log(0):
-        failures.append(f'it ended with {code}: {said}')
+    code, last_line = running.wait(3600)[0], running.last_words(0)
+    if not code or 'failed: ' not in last_line or 'Traceback' in running.log(0):
+        failures.append(f'it ended with {code}: {last_line}')
     if job.saved_steps()[-1] < saved or not _verified(job):
         failures.append(f'{job.saved_steps()} are left or damaged, where {saved} was the newest')
     job.run()
@@ -58,7 +58,7 @@ def _to_the_end(ground: Ground) -> Outcome:
 
 
 def _start_and_fill(job: Job) -> tuple[Running, int]:
-    """Starts a job and takes its disk away half way through; returns after which step that was."""
+    """Starts a job and fills its disk half way; returns the step after which it was full."""
     running = job.start()
     running.wait_for_step(job.steps // 2)
     running.wait_for(lambda: not job.saving())

@@ -1,4 +1,4 @@
-"""A training as a user starts it, in processes of its own, for the drills to do harm to."""
+"""A training as a user starts it, in its own processes, into which the drills inject faults."""
 
 import atexit
 import dataclasses
@@ -28,7 +28,7 @@ _CLOCKS = ('images_per_second', 'data_wait', 'eta')  # differ between two runs o
 
 
 class DrillError(RuntimeError):
-    """A run did not do what the drill needs before it can do its harm."""
+    """A run did not reach the state in which the drill injects its fault."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Job:
         command.append(f'--workdir={self.workdir}')
         environment = dict(os.environ)
         if self.processes * self.devices > 1:
-            given = os.environ.get('XLA_FLAGS', '')
-            flags = f'{given} {simulated_devices(self.devices)} {_COMPILED_QUICKLY}'
+            flags_before = os.environ.get('XLA_FLAGS', '')
+            flags = f'{flags_before} {simulated_devices(self.devices)} {_COMPILED_QUICKLY}'
             environment |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
         if self.processes > 1:
             command += [f'--coordinator={_free_address()}', f'--processes={self.processes}']
@@ -128,7 +128,7 @@ class Job:
         return {jax.tree_util.keystr(k): np.asarray(x) for k, x in jax.tree.leaves_with_path(state)}
 
     def differences(self, other: 'Job') -> list[str]:
-        """How the end of this run differs from that of `other`; [] if in no bit and no line."""
+        """How this result differs from that of `other`; [] if all bits and lines are equal."""
         differences = []
         ours, theirs = self.final_state(), other.final_state()
         names = sorted(ours.keys() | theirs.keys())

@@ -1,4 +1,4 @@
-"""kill -9 at random times: every start goes on, and the end is that of the uninterrupted run."""
+"""kill -9 at random times: every start resumes, and the result is that of the uninterrupted run."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import numpy as np
 
 from drills.job import Job, Running
 from drills.outcome import Outcome
-from drills.setting import Ground
+from drills.setting import Setting
 from semmim_jax.training import ledger
 
 _MISSED = 0.01  # share of the wall time that the ledger may miss, in a drill of many kills,
@@ -15,23 +15,23 @@ _EXIT = 5.0  # or seconds: a start cannot tell of its own interpreter's end
 _START_UP = 10.0  # seconds, about
 
 
-def drill(ground: Ground) -> Iterator[Outcome]:
+def drill(setting: Setting) -> Iterator[Outcome]:
     """With the input in the run's process and in two others, and with several processes."""
-    yield _kills(ground, 'kill9', ground.job('kill9'))
-    yield _kills(ground, 'kill9, 2 workers', ground.job('kill9-workers', data__workers=2))
-    several = ground.job('kill9-several', processes=2, devices=4)
-    yield _kills(ground, 'kill9, 2 processes x 4 devices', several)
+    yield _kills(setting, 'kill9', setting.job('kill9'))
+    yield _kills(setting, 'kill9, 2 workers', setting.job('kill9-workers', data__workers=2))
+    several = setting.job('kill9-several', processes=2, devices=4)
+    yield _kills(setting, 'kill9, 2 processes x 4 devices', several)
 
 
-def _kills(ground: Ground, name: str, job: Job) -> Outcome:
-    whole = ground.whole(job)
-    rng, began, failures = np.random.default_rng(ground.seed), time.time(), []
+def _kills(setting: Setting, name: str, job: Job) -> Outcome:
+    whole = setting.whole(job)
+    rng, began, failures = np.random.default_rng(setting.seed), time.time(), []
     in_saves = redone = 0
     alone = []  # seconds until the peers of a killed process had ended too
-    for kill in range(1, ground.kills + 1):
+    for kill in range(1, setting.kills + 1):
         running = job.start()
         # The run has to last for all the kills.
-        _wait_for_a_time(running, rng, job.steps * kill // (ground.kills + 2), first=kill == 1)
+        _wait_for_a_time(running, rng, job.steps * kill // (setting.kills + 2), first=kill == 1)
         if job.processes > 1 and kill % 5 == 0:
             alone.append(_kill_one(running, int(rng.integers(job.processes)), failures))
         else:
@@ -46,7 +46,7 @@ def _kills(ground: Ground, name: str, job: Job) -> Outcome:
     if abs(wall - recorded) > max(_MISSED * wall, _EXIT):
         failures.append(f'the ledger accounts for {recorded:.1f} s of {wall:.1f} s')
     failures += job.differences(whole)
-    done = f'{ground.kills} kills, {in_saves} of them in a save'
+    done = f'{setting.kills} kills, {in_saves} of them in a save'
     if alone:
         done += f'; {len(alone)} hit one process, its peer ended within {max(alone):.0f} s'
     done += f'; the ledger accounts for {recorded / wall:.1%} of the time'

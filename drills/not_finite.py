@@ -1,4 +1,4 @@
-"""NaN in the pixels, a loss or the gradient of some batches: as if they had never been there."""
+"""NaN in the pixels, a loss or the gradient: the run ends as if it never had those batches."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ import numpy as np
 
 from drills.outcome import Outcome
 from drills.poison import PLACES, Poisoned
-from drills.setting import Ground
+from drills.setting import Setting
 from semmim_jax.run.experiment import MakeTask, open_experiment
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.training.sharding import shard_batch
@@ -20,12 +20,12 @@ from semmim_jax.training.step import jit_step
 _EACH = 3  # batches with NaN in each place
 
 
-def drill(ground: Ground) -> Iterator[Outcome]:
+def drill(setting: Setting) -> Iterator[Outcome]:
     """Trains through the loop over poisoned batches, then without it over the others only."""
     began, failures = time.monotonic(), []
-    config, make_task, folder = ground.config, ground.make_task, ground.folder / 'nan'
+    config, make_task, folder = setting.config, setting.make_task, setting.folder / 'nan'
     steps = config.train.steps
-    rng = np.random.default_rng(ground.seed)
+    rng = np.random.default_rng(setting.seed)
     bad = 1 + rng.choice(steps, _EACH * len(PLACES), replace=False)  # counted from 1, as steps are
     where = dict(zip(PLACES, np.split(bad, len(PLACES))))
     with open_experiment(config, str(folder / 'without'), make_task).batches(0) as batches:

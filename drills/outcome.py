@@ -1,4 +1,4 @@
-"""What a drill found, and the table of them."""
+"""The outcome of a drill, and the table of all outcomes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class Outcome:
       done: what was done to the run.
       lost: what that cost.
       seconds: of the drill.
-      failures: what should not have been so; () for a drill that went as promised.
+      failures: promises that the run did not keep; () if it kept all.
     """
 
     drill: str

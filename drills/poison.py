@@ -1,4 +1,4 @@
-"""A task that goes wrong in chosen batches: the only way that the drills and tests make a NaN."""
+"""A task with NaN in chosen batches: the source of every NaN in drills and tests."""
 
 from collections.abc import Mapping
 from typing import Any

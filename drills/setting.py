@@ -1,4 +1,4 @@
-"""Where drills take place: one shrunk experiment, and runs of it that nothing happened to."""
+"""The experiment of the drills, shrunk, and its undisturbed runs."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ SHORTER = {'train.steps': 30}  # of several processes: their steps take seconds 
 
 
 @dataclasses.dataclass(frozen=True)
-class Ground:
+class Setting:
     """What all drills share.
 
     Attributes:
@@ -61,7 +61,7 @@ class Ground:
         Args:
           name: of the run.
           processes, devices: see `Job`.
-          overrides: field -> value over those of the ground, '__' in place of '.'.
+          overrides: field -> value over those of the setting, '__' in place of '.'.
         """
         own = {field.replace('__', '.'): value for field, value in overrides.items()}
         shrunk = SHRUNK | SHORTER if processes > 1 else SHRUNK

@@ -1,4 +1,4 @@
-"""Processes that live and do nothing: the watchdog of each ends the job, with stacks."""
+"""Stopped processes: the watchdog of every waiting process prints stacks and ends it."""
 
 import os
 import pathlib
@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterator
 
 from drills.job import Running
 from drills.outcome import Outcome
-from drills.setting import Ground
+from drills.setting import Setting
 
-_SECONDS = 10.0  # train.watchdog.seconds of the drills: a minute is long to look at
+_SECONDS = 10.0  # train.watchdog.seconds of the drills, shorter than the default minute
 _SLACK = 5.0  # past the bound, until the stacks are written and the process is gone
 _SAID = r'watchdog: process {}: (\w+) of step \d+ has taken \d+ s, bound (\d+) s'
 
 
-def drill(ground: Ground) -> Iterator[Outcome]:
-    """The input falls asleep; then each of several processes does."""
-    yield _asleep(ground)
+def drill(setting: Setting) -> Iterator[Outcome]:
+    """Stops the input workers, then each of several processes in turn."""
+    yield _asleep(setting)
     for victim in (0, 1):
-        yield _stopped(ground, victim)
+        yield _stopped(setting, victim)
 
 
-def _asleep(ground: Ground) -> Outcome:
+def _asleep(setting: Setting) -> Outcome:
     """Stops the processes that read the input: the run waits for a batch that never comes."""
-    job = ground.job('stuck-input', data__workers=2, train__watchdog__seconds=_SECONDS)
-    whole = ground.whole(job)
+    job = setting.job('stuck-input', data__workers=2, train__watchdog__seconds=_SECONDS)
+    whole = setting.whole(job)
     began, failures = time.monotonic(), []
     running = job.start()
     running.wait_for_step(5)
@@ -54,12 +54,12 @@ def _input_workers(pid: int) -> list[int]:
     return [child for child in children if b'spawn_main' in command(child)]
 
 
-def _stopped(ground: Ground, victim: int) -> Outcome:
+def _stopped(setting: Setting, victim: int) -> Outcome:
     """Stops one process: the others wait for it in a collective."""
     name = f'stuck process {victim}'
     own = {'processes': 2, 'train__watchdog__seconds': _SECONDS}
-    job = ground.job(name.replace(' ', '-'), **own)
-    whole = ground.whole(job)
+    job = setting.job(name.replace(' ', '-'), **own)
+    whole = setting.whole(job)
     began, failures = time.monotonic(), []
     running = job.start()
     running.wait_for_step(5)
@@ -91,15 +91,15 @@ def _wait_for_watchdog(
     """Waits for a process to end itself out of a phase; returns how that went."""
     code = running.wait_for_end(process, 600)
     taken = time.time() - stuck_since()
-    said = re.search(_SAID.format(process), running.log(process))
+    match = re.search(_SAID.format(process), running.log(process))
     stacks = running.job.workdir / f'stacks-{process}.txt'
-    if code != 1 or not said or said[1] != phase:
-        failures.append(f'process {process} ended with {code}: {said and said[0]}')
-    elif taken > max(_SECONDS, int(said[2])) + _SLACK:
-        failures.append(f'process {process} ended after {taken:.0f} s: {said[0]}')
+    if code != 1 or not match or match[1] != phase:
+        failures.append(f'process {process} ended with {code}: {match and match[0]}')
+    elif taken > max(_SECONDS, int(match[2])) + _SLACK:
+        failures.append(f'process {process} ended after {taken:.0f} s: {match[0]}')
     if not stacks.exists() or 'most recent call first' not in stacks.read_text():
         failures.append(f'{stacks} holds no stacks')
-    return f'exit {code} after {taken:.0f} s, bound {said and said[2]} s'
+    return f'exit {code} after {taken:.0f} s, bound {match and match[2]} s'
 
 
 def _since_save(running: Running) -> str:

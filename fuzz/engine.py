@@ -108,9 +108,9 @@ def _attempts(target: Target, result: Result, *, examples: int, seed: int) -> Ca
             try:
                 target.run(data, pathlib.Path(folder).resolve())
             except target.errors as error:
-                said = str(error)
-                if isinstance(error, UnicodeError) or not said.strip() or '\n' in said.strip():
-                    raise Misbehaviour(f'not one line for people: {said!r}') from error
+                message = str(error).strip()
+                if isinstance(error, UnicodeError) or not message or '\n' in message:
+                    raise Misbehaviour(f'not one line for people: {message!r}') from error
                 result.refused += 1
             else:
                 result.accepted += 1

@@ -50,10 +50,10 @@ def _run(out: pathlib.Path) -> bool:
     from semmim_jax.ablation.study import Worker, end_on_sigterm, part_of
 
     study = _CONFIG.value
-    for given in _SET.value:
-        if '=' not in given:
-            raise ValueError(f'--set={given}: must be FIELD=VALUE')
-    rows = read_rows(study, given=_SET.value)
+    for setting in _SET.value:
+        if '=' not in setting:
+            raise ValueError(f'--set={setting}: must be FIELD=VALUE')
+    rows = read_rows(study, settings=_SET.value)
     chosen = select(rows, _ROWS.value)
     seeds = _seeds(_SEEDS.value)
     if _LIST.value:
@@ -91,10 +91,10 @@ def _run(out: pathlib.Path) -> bool:
     return bool(worker.failed)
 
 
-def _seeds(given: list[str]) -> list[int]:
-    if not given or not all(seed.strip().isdecimal() for seed in given):
-        raise ValueError(f'--seeds={",".join(given)}: must be numbers with commas between them')
-    return list(dict.fromkeys(map(int, given)))
+def _seeds(words: list[str]) -> list[int]:
+    if not words or not all(seed.strip().isdecimal() for seed in words):
+        raise ValueError(f'--seeds={",".join(words)}: must be numbers with commas between them')
+    return list(dict.fromkeys(map(int, words)))
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's notes on the machine
 
 from absl import app, flags
 

@@ -8,7 +8,7 @@
     python -m semmim_jax.predict embed   --workdir=RUN --images=FOLDER --out=images.npy
 
 caption and answer write a line an image (and question), match a line an image with the probability
-of each text, embed an array [i, e] and the names of its rows beside it (images.jsonl). --text and
+of each text, embed an array [i, e] and the names of its images beside it (images.jsonl). --text and
 --texts may be prompts of caption too. Files that are left out are named with the reason.
 
 The score in a line is, of a label, its probability; of an answer ranked in a list, its
@@ -22,7 +22,7 @@ import os
 import pathlib
 import sys
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's notes on the machine are no news here
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's notes on the machine
 
 from absl import app, flags
 

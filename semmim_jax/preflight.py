@@ -1,4 +1,4 @@
-"""Tells what a run needs before it is paid for: memory, FLOPs, communication, time.
+"""Memory, FLOPs, communication and time of a run, before renting the machine.
 
     python -m semmim_jax.preflight --config=configs/pretrain.py --topology=v5e:16x16 \\
         --config.mesh.fsdp=8 --json=v5e.json

@@ -10,12 +10,14 @@ WIDTH = 100
 
 
 def prose(text: str) -> list[tuple[int, str]]:
-    """(number, line) of all lines but code blocks and tables."""
-    lines, in_code = [], False
+    """(number, line) of all lines but code blocks, fenced or indented, and tables."""
+    lines, in_code, code_may_follow = [], False, True
     for number, line in enumerate(text.splitlines(), start=1):
         fence = line.lstrip().startswith('```')
         in_code ^= fence
-        if not (in_code or fence or line.lstrip().startswith('|')):
+        indented = code_may_follow and line.startswith(' ' * 4)
+        code_may_follow = indented or not line.strip()
+        if not (in_code or fence or indented or line.lstrip().startswith('|')):
             lines.append((number, line))
     assert not in_code, 'a code block is not closed'
     return lines
@@ -28,5 +30,5 @@ def test_prose_is_at_most_a_hundred_columns_wide(page):
 
 
 def test_code_blocks_and_tables_are_no_prose():
-    text = 'a\n\n| b |\n\n```bash\nc\n```\n\n1. d\n   ```\n   e\n   ```\n'
-    assert [line for _, line in prose(text) if line] == ['a', '1. d']
+    text = 'a\n    b\n\n| c |\n\n```bash\nd\n```\n\n    e\n\n1. f\n   ```\n   g\n   ```\n'
+    assert [line for _, line in prose(text) if line] == ['a', '    b', '1. f']

@@ -33,10 +33,10 @@ class Lock:
         try:
             if self._link():
                 return True
-            found = _read(self._path)
-            if found is None or not _is_stale(self._path, found):
+            holder = _read(self._path)
+            if holder is None or not _is_stale(self._path, holder):
                 return False
-            return self._take_over(found)
+            return self._take_over(holder)
         finally:
             self._draft.unlink(missing_ok=True)
 
@@ -96,8 +96,8 @@ class Lock:
 
 def is_held(path: pathlib.Path) -> bool:
     """Whether a living worker holds the lock."""
-    found = _read(path)
-    return found is not None and not _is_stale(path, found)
+    holder = _read(path)
+    return holder is not None and not _is_stale(path, holder)
 
 
 def _me() -> str:
@@ -107,12 +107,12 @@ def _me() -> str:
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """What the holder wrote; {} of a file that is damaged, None where there is none."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _is_stale(path: pathlib.Path, holder: dict[str, Any]) -> bool:

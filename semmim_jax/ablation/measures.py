@@ -115,12 +115,12 @@ def read_measured(folder: pathlib.Path) -> Measured:
     """What a finished training's folder holds, and that of its fine-tuning if there is one."""
     results = read_json(folder / 'results.json')
     stages = {'': results, FINE_TUNED: read_json(folder / FINE_TUNED / 'results.json')}
-    found = {figure: _value(stages[m.stage], figure) for figure, m in ALL.items()}
+    figures = {figure: _value(stages[m.stage], figure) for figure, m in ALL.items()}
     spent = totals(folder / 'ledger.jsonl')
     history = _history(folder / 'metrics.jsonl')
     return Measured(
         step=results['step'],
-        figures={figure: value for figure, value in found.items() if value is not None},
+        figures={figure: value for figure, value in figures.items() if value is not None},
         history=history,
         seconds=_seconds(folder / 'ledger.jsonl', history),
         minutes=(sum(spent.values()) - spent['down']) / 60,
@@ -155,9 +155,9 @@ def _history(path: pathlib.Path) -> dict[int, dict[str, float]]:
     keys = {f'eval_{figure.replace(".", "/", 1)}': figure for figure in ALL}
     history: dict[int, dict[str, float]] = {}
     for line in read_lines(path) if path.exists() else []:
-        found = {keys[key]: _number(value) for key, value in line.items() if key in keys}
-        if found:
-            known = {figure: value for figure, value in found.items() if value is not None}
+        figures = {keys[key]: _number(value) for key, value in line.items() if key in keys}
+        if figures:
+            known = {figure: value for figure, value in figures.items() if value is not None}
             history.setdefault(line['step'], {}).update(known)
     return history
 

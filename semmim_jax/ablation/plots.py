@@ -42,19 +42,19 @@ def _draw(
 def _means(table: Table, figure: str) -> dict[str, Bar]:
     bars = {}
     for row, result in table.results.items():
-        if found := result.means.get(figure):
+        if mean := result.means.get(figure):
             seeds = table.measured[row].values()
             values = [seed.figures[figure] for seed in seeds if figure in seed.figures]
-            bars[row] = Bar(found.mean, found.low, found.high, values)
+            bars[row] = Bar(mean.mean, mean.low, mean.high, values)
     return bars
 
 
 def _differences(table: Table, figure: str) -> dict[str, Bar]:
     bars = {}
     for row, result in table.results.items():
-        if found := result.differences.get(figure):
+        if difference := result.differences.get(figure):
             ours, theirs = table.measured[row], table.measured[result.row.against]
             pairs = ((ours[s].figures, theirs[s].figures) for s in ours if s in theirs)
             values = [a[figure] - b[figure] for a, b in pairs if figure in a and figure in b]
-            bars[row] = Bar(found.mean, found.low, found.high, values)
+            bars[row] = Bar(difference.mean, difference.low, difference.high, values)
     return bars

@@ -49,12 +49,12 @@ class Training(NamedTuple):
         return dict(_flat(read_config(self.words).to_dict()))
 
 
-def read_rows(study: Any, *, given: Sequence[str] = ()) -> dict[str, Row]:
+def read_rows(study: Any, *, settings: Sequence[str] = ()) -> dict[str, Row]:
     """All rows of a study by name, in its order.
 
     Args:
       study: of configs/ablation.py.
-      given: FIELD=VALUE of the command line, for all rows.
+      settings: FIELD=VALUE of the command line, for all rows.
 
     Raises:
       ValueError: `against` names no row.
@@ -63,7 +63,7 @@ def read_rows(study: Any, *, given: Sequence[str] = ()) -> dict[str, Row]:
     above = ''
     for name in study.order:
         row = study.rows[name]
-        overrides = (*study.overrides, *row.overrides, *given)
+        overrides = (*study.overrides, *row.overrides, *settings)
         rows[name] = Row(name, row.config, overrides, row.against or above, row.note)
         above = name
     for row in rows.values():

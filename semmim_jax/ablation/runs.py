@@ -103,7 +103,7 @@ def commit() -> str:
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """An object of a file; {} where there is none, or none that can be read."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

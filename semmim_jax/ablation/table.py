@@ -101,7 +101,7 @@ def read_table(
 
 def to_json(table: Table) -> dict[str, Any]:
     """The whole table, the figures of every seed included."""
-    as_dict = lambda found: {figure: x._asdict() for figure, x in found.items()}
+    as_dict = lambda intervals: {figure: x._asdict() for figure, x in intervals.items()}
     rows = {}
     for name, result in table.results.items():
         rows[name] = {
@@ -161,9 +161,9 @@ def _result(row: Row, ours: Mapping[int, Measured], theirs: Mapping[int, Measure
     differences = {seed: _less(ours[seed].figures, theirs[seed].figures) for seed in both}
     steps, at_time = {}, {}
     for seed in both:
-        if found := at_equal_time(ours[seed], theirs[seed]):
-            steps[seed] = found
-            histories = ours[seed].history[found[0]], theirs[seed].history[found[1]]
+        if at_steps := at_equal_time(ours[seed], theirs[seed]):
+            steps[seed] = at_steps
+            histories = ours[seed].history[at_steps[0]], theirs[seed].history[at_steps[1]]
             at_time[seed] = _less(*histories)
     minutes = interval([m.minutes for m in ours.values()])
     return Result(
@@ -183,28 +183,28 @@ def _less(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, f
 
 def _over_seeds(figures: Iterable[Mapping[str, float]]) -> dict[str, Interval]:
     figures = list(figures)
-    found = {f: interval([x[f] for x in figures if f in x]) for f in ALL}
-    return {figure: x for figure, x in found.items() if x}
+    intervals = {f: interval([x[f] for x in figures if f in x]) for f in ALL}
+    return {figure: x for figure, x in intervals.items() if x}
 
 
 def _figures(table: Table, measures: Sequence[Measure], which: str) -> list[str]:
     signed = which != 'means'
     rows = []
     for name, result in table.results.items():
-        found = getattr(result, which)
-        if signed and not found:
+        intervals = getattr(result, which)
+        if signed and not intervals:
             continue
         label = f'{name} - {result.row.against}' if signed else name
-        rows.append((label, *(_cell(found.get(m.figure), signed=signed) for m in measures)))
+        rows.append((label, *(_cell(intervals.get(m.figure), signed=signed) for m in measures)))
     return _grid(('row', *(m.name for m in measures)), rows)
 
 
-def _cell(found: Interval | None, *, signed: bool) -> str:
-    if found is None:
+def _cell(value: Interval | None, *, signed: bool) -> str:
+    if value is None:
         return '-'
-    mean = f'{found.mean:+.3f}' if signed else f'{found.mean:.3f}'
-    spread = '' if found.half is None else f' +- {found.half:.3f}'
-    return f'{mean}{spread}{" **" if signed and found.excludes_zero else ""}'
+    mean = f'{value.mean:+.3f}' if signed else f'{value.mean:.3f}'
+    spread = '' if value.half is None else f' +- {value.half:.3f}'
+    return f'{mean}{spread}{" **" if signed and value.excludes_zero else ""}'
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

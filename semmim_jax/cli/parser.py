@@ -1,4 +1,4 @@
-"""How the commands read their flags: before anything heavy is imported, mistakes in one line."""
+"""How the commands read their flags: before slow imports, with mistakes in one line."""
 
 import difflib
 import itertools
@@ -52,23 +52,23 @@ def parse(argv: list[str], *, words: Mapping[str, Sequence[str]] = _NO_WORDS) ->
       SystemExit: after a mistake, with its line; after -h or --help, which print the command's
         docstring and flags, with 0.
     """
-    given = list(itertools.takewhile(lambda word: word != '--', argv[1:]))
-    if set(_HELP) & set(given):
+    arguments = list(itertools.takewhile(lambda word: word != '--', argv[1:]))
+    if set(_HELP) & set(arguments):
         print(_help())
         sys.exit(0)
     try:
         if 'config' in flags.FLAGS:
-            given = _with_located_configs(given)
-        parsed = flags.FLAGS([argv[0], *given, *argv[1 + len(given) :]])
+            arguments = _with_located_configs(arguments)
+        parsed = flags.FLAGS([argv[0], *arguments, *argv[1 + len(arguments) :]])
         _check_words(parsed[1:], words)
         return parsed
     except _TOO_NESTED:
         sys.exit('error: a key or value of --config is nested too deeply to be read')
     except Exception as error:  # config_flags, absl and the config file raise what they like
-        sys.exit(f'error: {_line(error, given)}')
+        sys.exit(f'error: {_line(error, arguments)}')
 
 
-def read_config(given: Sequence[str]) -> Any:
+def read_config(arguments: Sequence[str]) -> Any:
     """The config of a command line: --config=FILE:VARIANT, and --config.FIELD=VALUE for others.
 
     Nothing is printed, and no flag of the running command changes.
@@ -78,8 +78,8 @@ def read_config(given: Sequence[str]) -> Any:
     """
     values = flags.FlagValues()
     try:
-        words = [_located(w, say=False) for w in _values('config', given)]
-        words = [f'--config={words[0]}', *(w for w in given if not w.startswith('--config='))]
+        words = [_located(w, say=False) for w in _values('config', arguments)]
+        words = [f'--config={words[0]}', *(w for w in arguments if not w.startswith('--config='))]
         command = ['config', *words]
         config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=command)
         values(command)
@@ -87,7 +87,7 @@ def read_config(given: Sequence[str]) -> Any:
     except _TOO_NESTED:
         raise ValueError('a key or value of --config is nested too deeply to be read') from None
     except Exception as error:  # see parse
-        raise ValueError(_line(error, given)) from None
+        raise ValueError(_line(error, arguments)) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -108,10 +108,10 @@ def _help() -> str:
     return '\n'.join(lines)
 
 
-def _with_located_configs(given: Sequence[str]) -> list[str]:
+def _with_located_configs(arguments: Sequence[str]) -> list[str]:
     """The words of a command line with the files of --config where they are, see `_located`."""
     located, is_value = [], False
-    for word in given:
+    for word in arguments:
         key, is_set, value = word.partition('=')
         names_config = key in ('--config', '-config')
         if is_value:
@@ -143,30 +143,30 @@ def _located(value: str, *, say: bool = True) -> str:
     return f'{config.path}{colon}{variant}'
 
 
-def _values(name: str, given: Sequence[str]) -> Iterator[str]:
+def _values(name: str, arguments: Sequence[str]) -> Iterator[str]:
     """Values of a flag, written --name=VALUE or --name VALUE."""
-    for word, following in zip(given, [*given[1:], '']):
+    for word, following in zip(arguments, [*arguments[1:], '']):
         key, is_set, value = word.partition('=')
         if key in (f'--{name}', f'-{name}'):
             yield value if is_set else following
 
 
-def _check_words(given: Sequence[str], words: Mapping[str, Sequence[str]]) -> None:
+def _check_words(arguments: Sequence[str], words: Mapping[str, Sequence[str]]) -> None:
     """Raises ValueError unless the words beside the flags are those that the command takes."""
     names, usage = list(words), 'this command takes flags alone'
     if words:
         usage = f'usage: {" ".join(words)} --FLAG=VALUE ...'
     many = bool(names) and names[-1].endswith('...')
-    for word, name in zip(given, [*names, *names[-1:] * many * len(given)]):
+    for word, name in zip(arguments, [*names, *names[-1:] * many * len(arguments)]):
         if words[name] and word not in words[name]:
             one_of = ', '.join(words[name])
             raise ValueError(f'{word!r} is none of {one_of}{nearest(word, words[name])}')
-    if len(given) < len(names):
-        lacking = names[len(given)]
+    if len(arguments) < len(names):
+        lacking = names[len(arguments)]
         one_of = f', one of {", ".join(words[lacking])}' if words[lacking] else ''
         raise ValueError(f'{lacking.removesuffix("...")} is missing{one_of}; {usage}')
-    if len(given) > len(names) and not many:
-        word = given[len(names)]
+    if len(arguments) > len(names) and not many:
+        word = arguments[len(names)]
         raise ValueError(f'{word!r} is not understood: {usage}{_meant(word)}')
 
 
@@ -181,37 +181,37 @@ def _meant(word: str) -> str:
     return ''
 
 
-def _line(error: Exception, given: Sequence[str]) -> str:
+def _line(error: Exception, arguments: Sequence[str]) -> str:
     """What is wrong, in one line that names the flag or field."""
-    said = ' '.join(str(part) for part in error.args).strip()
+    message = ' '.join(str(part) for part in error.args).strip()
     if isinstance(error, KeyError | AttributeError):
-        if wrong := re.match(r'[\'"\\]*(\w+)[\'"\\]*(?:$|\\n|\n)', said):
-            return _no_field(wrong[1], said, given)
+        if wrong := re.match(r'[\'"\\]*(\w+)[\'"\\]*(?:$|\\n|\n)', message):
+            return _no_field(wrong[1], message, arguments)
     place = traceback.extract_tb(error.__traceback__)[-1]
-    files = [value.partition(':')[0] for value in _values('config', given)]
+    files = [value.partition(':')[0] for value in _values('config', arguments)]
     if isinstance(error, SyntaxError):
         return f'{error.filename}, line {error.lineno}: {error.msg}'
     if place.filename in files:
-        return f'{place.filename}, line {place.lineno}: {type(error).__name__}: {said}'
+        return f'{place.filename}, line {place.lineno}: {type(error).__name__}: {message}'
     # An error inside a config file may arrive as a whole traceback, in which the last line counts.
-    said = re.sub(r'^\w+: ', '', said.splitlines()[-1]) if 'Traceback' in said else said
-    if "no attribute 'get_config'" in said:
+    message = re.sub(r'^\w+: ', '', message.splitlines()[-1]) if 'Traceback' in message else message
+    if "no attribute 'get_config'" in message:
         return f'{files[-1]} has no get_config, which configs/*.py show'
-    if said.startswith("Unknown command line flag 'config.") and not files:
+    if message.startswith("Unknown command line flag 'config.") and not files:
         return '--config=FILE must be given, for its fields to be set'
-    missing = re.match(r'flag --(\w+)=None: Flag --\1 must have a value', said)
-    said = f'--{missing[1]}=VALUE must be given; -h lists the flags' if missing else said
-    return ' '.join(said.split()) or type(error).__name__
+    missing = re.match(r'flag --(\w+)=None: Flag --\1 must have a value', message)
+    message = f'--{missing[1]}=VALUE must be given; -h lists the flags' if missing else message
+    return ' '.join(message.split()) or type(error).__name__
 
 
-def _no_field(wrong: str, said: str, given: Sequence[str]) -> str:
+def _no_field(wrong: str, message: str, arguments: Sequence[str]) -> str:
     """A line about a field that the config does not have, as it was typed."""
-    names = [word.partition('=')[0] for word in given if word.lstrip('-').startswith('config.')]
+    names = [word.partition('=')[0] for word in arguments if word.lstrip('-').startswith('config.')]
     for name in names:
         old = name.lstrip('-').removeprefix('config.')
         if old in RENAMED and wrong == old.split('.')[-1]:
             return f'{name}: this field is {RENAMED[old]} now; write --config.{RENAMED[old]}=VALUE'
     name = next((name for name in names if wrong in name.split('.')), f'--config...{wrong}')
-    near = re.search(r'Did you mean "(\w+)"', said)
+    near = re.search(r'Did you mean "(\w+)"', message)
     more = f'; did you mean {near[1]}?' if near else ''
     return f'{name}: the config has no field {wrong!r}{more}'

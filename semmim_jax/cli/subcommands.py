@@ -43,15 +43,15 @@ def main() -> None:
     os.execv(sys.executable, [sys.executable, '-m', *words])
 
 
-def command(given: Sequence[str]) -> list[str] | None:
+def command(arguments: Sequence[str]) -> list[str] | None:
     """What `python -m` is to run; None for help, ['--version'] for that.
 
     Raises:
       ValueError: for another subcommand, or a --mode that the subcommand sets.
     """
-    if not given or given[0] in ('-h', '-help', '--help', 'help'):
+    if not arguments or arguments[0] in ('-h', '-help', '--help', 'help'):
         return None
-    name, *rest = given
+    name, *rest = arguments
     if name == '--version':
         return [name]
     if name not in SUBCOMMANDS:

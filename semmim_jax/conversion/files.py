@@ -123,17 +123,17 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
     strange = [name for name in shards if pathlib.Path(name).name != name]
     if strange:
         raise ConversionError(f'{index}: shards outside the folder: {", ".join(strange)}')
-    found: dict[str, np.ndarray] = {}
+    all_tensors: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for shard in shards:
         tensors = _read_safetensors(index.parent / shard)
         here = {name for name, place in places.items() if place == shard}
         problems += [f'{name} is not in {shard}' for name in sorted(here - set(tensors))]
         problems += [f'{name} of {shard} is not listed' for name in sorted(set(tensors) - here)]
-        found |= tensors
+        all_tensors |= tensors
     if problems:
         raise ConversionError(f'{index}: {"; ".join(problems)}')
-    return found
+    return all_tensors
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -270,6 +270,6 @@ def _absent(table: Table, shapes: Mapping[str, Shape]) -> list[str]:
 
 
 def _raise_if(origin: str, problems: Mapping[str, Sequence[str]]) -> None:
-    said = [f'{what}: {", ".join(names)}' for what, names in problems.items() if names]
-    if said:
-        raise ConversionError(f'{origin} does not fit; {"; ".join(said)}')
+    lines = [f'{what}: {", ".join(names)}' for what, names in problems.items() if names]
+    if lines:
+        raise ConversionError(f'{origin} does not fit; {"; ".join(lines)}')

@@ -277,8 +277,8 @@ class SemMIM(nn.Module):
         """The answer to question i about image i, as the run's task says: written, the likeliest of
         its list of answers, or the likeliest label."""
         if 'cls_head' in self.parts:
-            found = self.classify(images, questions)
-            return [max(labels, key=labels.__getitem__) for labels in found]
+            shares = self.classify(images, questions)
+            return [max(labels, key=labels.__getitem__) for labels in shares]
         self._need('decoding' in self.task, tasks='generate, self_critical, classify')
         if self.task['rank']:
             index, _ = self.rank(images, questions)

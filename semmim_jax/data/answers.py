@@ -76,9 +76,9 @@ def vqa_accuracy(answer: str, annotators: Sequence[str]) -> float:
     if len(annotators) < 2:
         raise ValueError('the official accuracy compares with at least two annotators')
     if len(set(annotators)) > 1:
-        annotators = [_without_punctuation(given) for given in annotators]
+        annotators = [_without_punctuation(text) for text in annotators]
     answer = normalise_answer(answer)
-    same = sum(given == answer for given in annotators)
+    same = sum(text == answer for text in annotators)
     # Leaving out one who agrees leaves same - 1.
     with_one_less, with_all = min((same - 1) / 3, 1), min(same / 3, 1)
     return (same * with_one_less + (len(annotators) - same) * with_all) / len(annotators)
@@ -92,7 +92,7 @@ def soft_label(annotators: Sequence[str], numbers: dict[str, int]) -> np.ndarray
       numbers: position of each normalised answer of the list.
     """
     scores = np.zeros(len(numbers), np.float32)  # [c]
-    for answer in Counter(normalise_answer(given) for given in annotators):
+    for answer in Counter(normalise_answer(text) for text in annotators):
         if answer in numbers:
             scores[numbers[answer]] = vqa_accuracy(answer, annotators)
     return scores

@@ -176,7 +176,7 @@ def eval_image_batches(
     data_config: DataConfig,
     *,
     batch_size: int,
-    rows: Collection[int] | None = None,
+    local: Collection[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every distinct image of a source once, in order of first appearance, not augmented.
 
@@ -186,17 +186,17 @@ def eval_image_batches(
     Args:
       source: see data/readers/sources.py.
       data_config: config.data.
-      batch_size: rows of a batch, whatever `rows`.
-      rows: of each batch, those that this process reads, the others being zeros; None: all.
+      batch_size: examples of a batch, whatever `local`.
+      local: positions in each batch that this process reads, the others being zeros; None: all.
 
-    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b], of all rows; labels
+    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b], of all; labels
     int32 [b, n] if the source has labels.
 
     Raises UnreadableRecord for an unreadable image: a score over other images than the named ones
     would be wrong.
     """
-    make: Callable[[Record], Fields] = lambda record: _eval_row(record, data_config)
-    batches = _EvalBatches(source, unique_images(source), make, batch_size, rows)
+    make: Callable[[Record], Fields] = lambda record: _eval_example(record, data_config)
+    batches = _EvalBatches(source, unique_images(source), make, batch_size, local)
     yield from _read_ahead(batches, prefetch=data_config.prefetch)
 
 
@@ -206,19 +206,19 @@ def eval_batches(
     data_config: DataConfig,
     *,
     batch_size: int,
-    rows: Collection[int] | None = None,
+    local: Collection[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order, not augmented; batches as of eval_image_batches.
 
     Args:
       source: see data/readers/sources.py. Row r of batch j is record j * batch_size + r.
       make_example: with `evaluation`, see data/examples.py.
-      data_config, batch_size, rows: as in eval_image_batches.
+      data_config, batch_size, local: as in eval_image_batches.
 
     Yields a dict: the fields of make_example.evaluation, stacked, and valid bool [b].
     """
     make, positions = make_example.evaluation, range(len(source))
-    batches = _EvalBatches(source, positions, make, batch_size, rows)
+    batches = _EvalBatches(source, positions, make, batch_size, local)
     yield from _read_ahead(batches, prefetch=data_config.prefetch)
 
 
@@ -265,22 +265,22 @@ class _EvalBatches:
     positions: Sequence[int]
     make: Callable[[Record], Fields]
     batch_size: int
-    rows: Collection[int] | None
+    local: Collection[int] | None
 
     def __len__(self) -> int:
         return -(-len(self.positions) // self.batch_size)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         positions = self.positions[number * self.batch_size :][: self.batch_size]
-        mine = [r for r in range(len(positions)) if self.rows is None or r in self.rows]
-        made = [self.make(self.source[positions[r]]) for r in mine]
-        # A process with no row of the last batch still gives all fields.
-        example = made[0] if made else self.make(self.source[positions[0]])
+        mine = [i for i in range(len(positions)) if self.local is None or i in self.local]
+        made = [self.make(self.source[positions[i]]) for i in mine]
+        # A process with no example of the last batch still gives all fields.
+        fields = made[0] if made else self.make(self.source[positions[0]])
         batch: dict[str, np.ndarray] = {}
-        for name, value in example.items():
+        for name, value in fields.items():
             batch[name] = np.zeros((self.batch_size, *value.shape), value.dtype)
-            for r, row in zip(mine, made, strict=True):
-                batch[name][r] = row[name]
+            for i, example in zip(mine, made, strict=True):
+                batch[name][i] = example[name]
         batch['valid'] = np.arange(self.batch_size) < len(positions)
         return batch
 
@@ -295,7 +295,7 @@ def _read_ahead(batches: _EvalBatches, *, prefetch: int) -> Iterator[dict[str, n
         iterator.close()
 
 
-def _eval_row(record: Record, data_config: DataConfig) -> Fields:
+def _eval_example(record: Record, data_config: DataConfig) -> Fields:
     image, labels = transforms.eval_view(
         record['image'], record.get('labels'), size=data_config.image_size
     )

@@ -51,9 +51,9 @@ def score_labels(labels: Sequence[str], entries: Sequence[dict]) -> Report:
     types = [entry.get('question_type', '') for entry in entries]
     guesses = _majority(truth, types)
     constant = [guesses[t] for t in types]
-    equal = lambda given: [float(a == b) for a, b in zip(given, truth, strict=True)]
+    equal = lambda predicted: [float(a == b) for a, b in zip(predicted, truth, strict=True)]
     report = _by_type('accuracy', equal(labels), equal(constant), types)
-    f1 = lambda given: float(f1_score(truth, given, average='macro', zero_division=0))
+    f1 = lambda predicted: float(f1_score(truth, predicted, average='macro', zero_division=0))
     report.figures['macro_f1'], report.chance['macro_f1'] = f1(labels), f1(constant)
     return report
 

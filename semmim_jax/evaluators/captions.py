@@ -48,20 +48,20 @@ def score_captions(
         ) from None
     java = shutil.which('java') is not None if java is None else java
     split = _penn_treebank if java else _plain_words
-    given = split({key: [part_chinese(captions[key])] for key in references})
+    candidates = split({key: [part_chinese(captions[key])] for key in references})
     right = split({key: [part_chinese(t) for t in group] for key, group in references.items()})
-    bleu, _ = Bleu(4).compute_score(right, given, verbose=0)
+    bleu, _ = Bleu(4).compute_score(right, candidates, verbose=0)
     figures = {f'bleu{n}': float(score) for n, score in enumerate(bleu, start=1)}
-    figures['rouge_l'] = float(Rouge().compute_score(right, given)[0])
-    figures['cider'] = float(Cider().compute_score(right, given)[0])
+    figures['rouge_l'] = float(Rouge().compute_score(right, candidates)[0])
+    figures['cider'] = float(Cider().compute_score(right, candidates)[0])
     missing = []
     for name, score in (('meteor', _meteor), ('spice', _spice)):
-        value = score(right, given) if java else None
+        value = score(right, candidates) if java else None
         if value is None:
             missing.append(name)
         else:
             figures[name] = float(value)
-    chance = {'cider': float(Cider().compute_score(right, _shuffled(given))[0])}
+    chance = {'cider': float(Cider().compute_score(right, _shuffled(candidates))[0])}
     text = f'captions: words by {"Penn Treebank" if java else "spaces (no Java)"}'
     if missing:
         text += f'; not available: {", ".join(missing)}'
@@ -90,8 +90,8 @@ def _plain_words(texts: Mapping[Key, Sequence[str]]) -> dict[Key, list[str]]:
 def _penn_treebank(texts: Mapping[Key, Sequence[str]]) -> dict[Key, list[str]]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    asked = {key: [{'caption': text} for text in group] for key, group in texts.items()}
-    return PTBTokenizer().tokenize(asked)
+    groups = {key: [{'caption': text} for text in group] for key, group in texts.items()}
+    return PTBTokenizer().tokenize(groups)
 
 
 def _shuffled(captions: dict[Key, list[str]]) -> dict[Key, list[str]]:
@@ -101,17 +101,17 @@ def _shuffled(captions: dict[Key, list[str]]) -> dict[Key, list[str]]:
     return {key: captions[other] for key, other in zip(keys, [*keys[1:], keys[0]], strict=True)}
 
 
-def _meteor(right: dict, given: dict) -> float:
+def _meteor(right: dict, candidates: dict) -> float:
     from pycocoevalcap.meteor.meteor import Meteor
 
-    return Meteor().compute_score(right, given)[0]
+    return Meteor().compute_score(right, candidates)[0]
 
 
-def _spice(right: dict, given: dict) -> float | None:
+def _spice(right: dict, candidates: dict) -> float | None:
     """None without the language models that SPICE fetches by itself on first use."""
     from pycocoevalcap.spice import spice
 
     models = pathlib.Path(spice.__file__).parent / 'lib'
     if not any(models.glob('stanford-corenlp-*-models.jar')):
         return None
-    return spice.Spice().compute_score(right, given)[0]
+    return spice.Spice().compute_score(right, candidates)[0]

@@ -35,9 +35,9 @@ def evaluate(predict: Any, data: EvalData) -> Report:
             break
         read = Words(*(batch[name] for name in WORD_FIELDS))
         key = jax.random.key(number)
-        found = predict('patterns', batch['image'], batch['ids'], read, key)['word_codes']
-        for rows, part in ((codes, to_host(found)), (words, batch[WORD_FIELDS[0]])):
-            rows.append(part[batch['valid']])
+        word_codes = predict('patterns', batch['image'], batch['ids'], read, key)['word_codes']
+        for parts, part in ((codes, to_host(word_codes)), (words, batch[WORD_FIELDS[0]])):
+            parts.append(part[batch['valid']])
         labels.append(data.whole(batch['labels'])[batch['valid']])
     if not data.scores:
         return Report({})

@@ -14,8 +14,8 @@ from semmim_jax.models.grounding import WORD_FIELDS
 def evaluate(predict: Any, data: EvalData) -> Report:
     """Means over all full batches (hard negatives and Sinkhorn need full ones).
 
-    A set smaller than one batch gives no figures and a line that says so: a run that has trained
-    for days must not end in an error over it.
+    A set smaller than one batch gives no figures and a line that says so, not
+    an error: a run that has trained for days must not fail here.
 
     Both views are the whole image. Chance is the answer "no match" for ITM, the commonest token for
     MLM, and random masks for the guidance.

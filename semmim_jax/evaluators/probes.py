@@ -36,12 +36,12 @@ def evaluate(predict: Any, data: EvalData) -> Report:
         return Report({})
     if not len(known) or not len(labels):
         return Report({}, 'probes: no patch with a label of an object')
-    found = {
+    guesses = {
         'knn_accuracy': nearest_labels(fitted, known, features),
         'linear_accuracy': linear_labels(fitted, known, features),
     }
-    figures = {name: float((guess == labels).mean()) for name, guess in found.items()}
-    chance = dict.fromkeys(found, float(np.bincount(labels).max() / len(labels)))
+    figures = {name: float((guess == labels).mean()) for name, guess in guesses.items()}
+    chance = dict.fromkeys(guesses, float(np.bincount(labels).max() / len(labels)))
     figures |= {'patches': len(labels), 'fitted_patches': len(known)}
     return Report(figures, chance=chance)
 
@@ -111,10 +111,10 @@ def _object_patches(predict: Any, data: EvalData) -> tuple[np.ndarray, np.ndarra
     for batch in data.image_batches():
         if 'labels' not in batch:
             break
-        found = to_host(predict('patches', batch['image']))
+        all_features = to_host(predict('patches', batch['image']))
         objects = data.whole(batch['labels'])  # [b, n]
         chosen = (objects > 0) & batch['valid'][:, None]
-        features.append(found[chosen])
+        features.append(all_features[chosen])
         labels.append(objects[chosen] - 1)
     return np.concatenate(features[1:] or features), np.concatenate(labels)
 

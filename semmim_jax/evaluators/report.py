@@ -1,4 +1,4 @@
-"""What evaluators read and what they give."""
+"""Inputs and results of evaluators."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -23,8 +23,9 @@ class EvalData:
       settings: `config.eval`.
       make_example: makes an example of a record, for `record_batches`.
       labels: what the task chooses from, in the order of its classes.
-      rows: of each batch, those whose images this process reads, the others being zeros; None: all.
-      whole: arrays with these rows -> the same with all rows, on every process.
+      local: positions in each batch whose images this process reads, the others being zeros;
+        None: all.
+      whole: arrays filled at these positions -> filled at all, on every process.
       scores: whether this is the process that scores, clusters and draws.
       fit: images to fit probes on; None where there are none.
     """
@@ -35,14 +36,14 @@ class EvalData:
     settings: Any
     make_example: Any = None
     labels: tuple[str, ...] = ()
-    rows: Collection[int] | None = None
+    local: Collection[int] | None = None
     whole: Callable[[Any], Any] = lambda arrays: arrays
     scores: bool = True
     fit: 'EvalData | None' = None
 
     @property
     def attribution(self) -> str:
-        """Whose work the images show, for pictures of them; '' if that need not be said."""
+        """The attribution that pictures of the images must carry; '' if none."""
         return self.source.attribution
 
     @property
@@ -58,7 +59,7 @@ class EvalData:
     def image_batches(self):
         """See `pipeline.eval_image_batches`."""
         return pipeline.eval_image_batches(
-            self.source, self.data, batch_size=self.settings.batch_size, rows=self.rows
+            self.source, self.data, batch_size=self.settings.batch_size, local=self.local
         )
 
     def record_batches(self):
@@ -68,7 +69,7 @@ class EvalData:
             self.make_example,
             self.data,
             batch_size=self.settings.batch_size,
-            rows=self.rows,
+            local=self.local,
         )
 
     def record_pixels(self, index: int) -> np.ndarray:
@@ -111,7 +112,7 @@ class EvalData:
             records = pipeline.unique_images(source)
             source = Records(source, [records[i] for i in images])
         image_batches = pipeline.eval_image_batches(
-            source, self.data, batch_size=size, rows=self.rows
+            source, self.data, batch_size=size, local=self.local
         )
         for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
             shown = captions[number * size : (number + 1) * size]

@@ -25,10 +25,10 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
     entries, texts = _written(predict, data)
     if not data.scores:
         return Report({})
-    given, references = {}, {}
+    by_key, references = {}, {}
     for entry, text in zip(entries, texts, strict=True):
         key = entry.get('question_id', entry['image_id'])
-        given.setdefault(key, text)
+        by_key.setdefault(key, text)
         references.setdefault(key, []).extend(entry.get('captions') or entry.get('targets', ()))
     if not all(references.values()):
         report = Report({}, 'captions: no references to compare with')
@@ -36,12 +36,12 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
         if not data.data.vocab:  # a made vocabulary lacks what captions cannot hold
             plain = lambda text: data.tokenizer.plain(clean_caption(text, max_words=None))
             references = {key: [plain(t) for t in group] for key, group in references.items()}
-        report = captions.score_captions(given, references)
+        report = captions.score_captions(by_key, references)
     report.files |= _listed(entries, texts)
     report.pictures |= _drawn(entries, texts, data, right=lambda text, entry: None)
     if 'question_id' not in entries[0]:
         report.files['captions.json'] = functools.partial(
-            captions.write_coco_results, captions=given
+            captions.write_coco_results, captions=by_key
         )
     return report
 

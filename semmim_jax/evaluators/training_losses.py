@@ -1,4 +1,4 @@
-"""The course of the training losses: where each began and where it ended."""
+"""The training losses: the first logged value and the last of each."""
 
 import pathlib
 

@@ -81,9 +81,9 @@ def _list_images(images: str) -> tuple[pathlib.Path, list[pathlib.Path], list[pa
 def _caption(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
     def lines(names, pixels):
         for prompt in texts or ['']:
-            given = {'prompt': prompt} if prompt else {}
+            inputs = {'prompt': prompt} if prompt else {}
             for name, caption in zip(names, model.scored_captions(pixels, prompt), strict=True):
-                yield {'image': name, **given, 'caption': caption.text, **_score(caption)}
+                yield {'image': name, **inputs, 'caption': caption.text, **_score(caption)}
 
     _write_lines(chunks, out, lines)
 
@@ -93,8 +93,8 @@ def _answer(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None
         for question in texts:
             answers = model.scored_answers(pixels, [question] * len(pixels))
             for name, answer in zip(names, answers, strict=True):
-                given = {'image': name, 'question': question}
-                yield {**given, 'answer': answer.text, **_score(answer)}
+                inputs = {'image': name, 'question': question}
+                yield {**inputs, 'answer': answer.text, **_score(answer)}
 
     _write_lines(chunks, out, lines)
 
@@ -114,8 +114,8 @@ def _match(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
 
 def _embed(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
     names, features = [], []
-    for some, pixels in chunks:
-        names += some
+    for chunk_names, pixels in chunks:
+        names += chunk_names
         features.append(model.encode_image(pixels))
     with _completed(out) as partial, partial.open('wb') as file:
         np.save(file, np.concatenate(features))

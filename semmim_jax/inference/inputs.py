@@ -1,6 +1,6 @@
-"""What a model takes as texts and images, each with one meaning, and a sentence for all else.
+"""The texts and images that a model takes; anything else is a ValueError of one sentence.
 
-The PyTorch module (conversion/torch_model.py) takes the same, with the same sentences.
+The PyTorch module (conversion/torch_model.py) takes the same and raises the same sentences.
 
 An image is
 

@@ -113,13 +113,13 @@ class Model:
         if 'caption' in self._predict:
             start = self._ids([prompt], self.config.data.max_tokens)
             start[start == self.tokenizer.sep_id] = self.tokenizer.pad_id
-            given = lambda part: (
+            inputs = lambda part: (
                 pixels := self._pixels(images[part]),
                 start.repeat(len(pixels), 0),
             )
-            found = self._map('caption', len(images), given)
-            texts = (f'{prompt} {self.tokenizer.decode(row)}'.strip() for row in found.ids)
-            return [Written(*pair) for pair in zip(texts, found.scores.tolist(), strict=True)]
+            written = self._map('caption', len(images), inputs)
+            texts = (f'{prompt} {self.tokenizer.decode(ids)}'.strip() for ids in written.ids)
+            return [Written(*pair) for pair in zip(texts, written.scores.tolist(), strict=True)]
         return self._write(images, [prompt] * len(images))
 
     def answer(self, images: Images, questions: str | Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ class Model:
             name, length = 'prompt', data.max_prompt_tokens
         ids = self._ids(prompts, length, keep_end=True)
 
-        def given(part):
+        def inputs(part):
             pixels = self._pixels(images[part])
             return {'images' if pixels.ndim == 5 else 'image': pixels, name: ids[part]}
 
@@ -154,7 +154,7 @@ class Model:
         outputs = []
         for first in range(0, len(images), self.batch_size):
             part = slice(first, first + self.batch_size)
-            outputs += write(jax.tree.map(self._filled, given(part)))[: len(images[part])]
+            outputs += write(jax.tree.map(self._filled, inputs(part)))[: len(images[part])]
         return outputs
 
     def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
@@ -204,13 +204,13 @@ class Model:
         pixels = as_pixels(image, decoder=data.decoder, max_pixels=data.max_pixels)
         return eval_view(pixels, None, size=data.image_size)[0]
 
-    def _map(self, name: str, count: int, given: Callable[[slice], tuple]) -> Any:
-        """Outputs of a predict function for `count` examples; `given` has the inputs of some."""
+    def _map(self, name: str, count: int, inputs_of: Callable[[slice], tuple]) -> Any:
+        """Outputs of a predict function for `count` examples; `inputs_of` gives those of some."""
         if not count:
             raise ValueError(_NOTHING)
         parts = []
         for first in range(0, count, self.batch_size):
-            inputs = given(slice(first, first + self.batch_size))
+            inputs = inputs_of(slice(first, first + self.batch_size))
             outputs = to_host(self._predict(name, *jax.tree.map(self._filled, inputs)))
             filled = min(self.batch_size, count - first)
             parts.append(jax.tree.map(lambda x, count=filled: x[:count], outputs))

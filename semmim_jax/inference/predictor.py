@@ -14,8 +14,8 @@ from semmim_jax.training.sharding import BATCH
 class Predictor:
     """A task's predict functions by name: `predictor('image', images)`.
 
-    Numpy inputs are global arrays whose first axis is split over the mesh; of each, a process needs
-    to give the rows of `sharding.rows_here` only, and may leave the others zeros. Device arrays
+    Numpy inputs are global arrays whose first axis is split over the mesh. A process needs to fill
+    the examples of `sharding.local_examples` only, and may leave the others zeros. Device arrays
     pass through, so that results can be handed on without leaving the devices.
 
     Args:
@@ -43,7 +43,7 @@ class Predictor:
         return self._jitted[name](self._variables, *jax.tree.map(self._place, inputs))
 
     def whole(self, tree: Any) -> Any:
-        """Numpy inputs of which each process gives its rows, with all rows on every process."""
+        """Numpy inputs of which each process gives its examples, whole on every process."""
         if jax.process_count() == 1:
             return tree
         return to_host(jax.tree.map(self._place, tree))

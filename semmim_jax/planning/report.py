@@ -17,7 +17,7 @@ PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
 def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
-    """Everything that is known of a run before renting the machine.
+    """All figures of a run that are known before renting the machine.
 
     Args:
       config: the experiment.
@@ -90,9 +90,9 @@ def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compil
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        said = str(error).splitlines()[0].partition('RESOURCE_EXHAUSTED: ')[2]
+        message = str(error).splitlines()[0].partition('RESOURCE_EXHAUSTED: ')[2]
         raise ValueError(
-            f'the step does not fit {machine.name}: {said} A larger mesh.fsdp, model.remat=full '
+            f'the step does not fit {machine.name}: {message} A larger mesh.fsdp, model.remat=full '
             'or a smaller train.batch_size saves memory'
         ) from error
 
@@ -102,15 +102,16 @@ def _memory(compiled, state, batch, machine: Machine) -> dict[str, float]:
     rest = state.replace(params=None, opt_state=None, ema_params=None)
     held = (state.params, state.opt_state, state.ema_params, rest, batch)
     ours = {name: program.device_bytes(tree, tile=machine.tile) for name, tree in zip(PARTS, held)}
-    said = compiled.memory_analysis()
-    kept = said.output_size_in_bytes - said.alias_size_in_bytes  # what takes no argument's place
-    needed = said.argument_size_in_bytes + kept + said.temp_size_in_bytes
+    usage = compiled.memory_analysis()
+    # Results that take no argument's place.
+    kept = usage.output_size_in_bytes - usage.alias_size_in_bytes
+    needed = usage.argument_size_in_bytes + kept + usage.temp_size_in_bytes
     return ours | {
         'arguments_predicted': sum(ours.values()),
-        'arguments': said.argument_size_in_bytes,
-        'temporaries': said.temp_size_in_bytes,
-        'code': said.generated_code_size_in_bytes,
-        'needed': needed + said.generated_code_size_in_bytes,
+        'arguments': usage.argument_size_in_bytes,
+        'temporaries': usage.temp_size_in_bytes,
+        'code': usage.generated_code_size_in_bytes,
+        'needed': needed + usage.generated_code_size_in_bytes,
         'hbm': machine.chip.hbm_bytes if machine.chip else None,
     }
 
@@ -168,7 +169,7 @@ def _memory_lines(memory: dict[str, Any]) -> list[str]:
 def _flops_lines(figures: dict[str, Any]) -> list[str]:
     batch_size, devices = figures['settings']['train.batch_size'], figures['devices']
     step, once = figures['step_flops_per_sample'], figures['model_flops_per_sample']
-    held, even = figures['flops_per_device'], step * batch_size / devices
+    actual, even = figures['flops_per_device'], step * batch_size / devices
     line = lambda name, value: f'  {name:26}{_si(value)}'
     return [
         '',
@@ -176,7 +177,7 @@ def _flops_lines(figures: dict[str, Any]) -> list[str]:
         line('model, a sample', once),
         f'{line("with recomputation", step)}   {step / once - 1:+.1%}',
         line('model, a step', once * batch_size),
-        f'{line("compiled, a device", held)}   {held / even - 1:+.1%} against an even share',
+        f'{line("compiled, a device", actual)}   {actual / even - 1:+.1%} against an even share',
     ]
 
 

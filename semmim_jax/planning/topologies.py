@@ -1,4 +1,4 @@
-"""Machines that are not here, as devices to compile for.
+"""Topologies of machines that are not present, as devices to compile for.
 
 v5e:16x16    a TPU slice by its shape in chips; v4, v5p, v6e alike        needs libtpu
 h100:8       GPUs, up to 8 of a host, or whole hosts of 8                 needs the CUDA plugin

@@ -1,4 +1,4 @@
-"""What would stop a run when it reads its data or evaluates: found before its first step."""
+"""Checks before the first step for what would stop a run when it reads data or evaluates."""
 
 import importlib.util
 from typing import Any
@@ -8,7 +8,7 @@ from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.evaluators import pattern_sets, suite
 from semmim_jax.training.task import Task
 
-_LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation all are
+_LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation records all
 
 
 def check_training_files(config: Any, source: Any) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation of a run: of its states while it trains, or of a workdir by itself."""
+"""Evaluation of a run: of the states of a training run, or of a workdir alone."""
 
 import functools
 import pathlib
@@ -20,7 +20,7 @@ from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
 from semmim_jax.training.metrics import MetricsWriter
-from semmim_jax.training.sharding import check_eval_batch_size, make_mesh, rows_here
+from semmim_jax.training.sharding import check_eval_batch_size, local_examples, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 
@@ -66,7 +66,7 @@ class Evaluation:
             settings=config.eval,
             make_example=make_example,
             labels=labels,
-            rows=rows_here(mesh, config.eval.batch_size),
+            local=local_examples(mesh, config.eval.batch_size),
             whole=self._predictor.whole,
             scores=jax.process_index() == 0,
         )
@@ -161,15 +161,15 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     return figures
 
 
-def _settings(saved: SavedRun, given: Any) -> ml_collections.FrozenConfigDict:
-    """The checkpoint's config, with what `given` says about evaluation."""
+def _settings(saved: SavedRun, requested: Any) -> ml_collections.FrozenConfigDict:
+    """The checkpoint's config, with what `requested` says about evaluation."""
     config = ml_collections.ConfigDict(saved.config)
-    if given is None:
+    if requested is None:
         config.mesh = dict(data=-1, fsdp=1, tensor=1)  # those of training may be elsewhere
         return ml_collections.FrozenConfigDict(config)
-    if given.init.sizes == 'config':
+    if requested.init.sizes == 'config':
         flat = lambda section: flax.traverse_util.flatten_dict(section.to_dict(), sep='.')
-        ours, theirs = flat(config.model), flat(given.model)
+        ours, theirs = flat(config.model), flat(requested.model)
         for key, value in theirs.items():
             value = list(value) if isinstance(value, tuple) else value  # as JSON has it
             if ours.get(key, value) != value:
@@ -177,13 +177,13 @@ def _settings(saved: SavedRun, given: Any) -> ml_collections.FrozenConfigDict:
                     f'model.{key} is {value!r} in --config and {ours[key]!r} in the checkpoint: '
                     'leave --config out, or give that of the run'
                 )
-    if given.task.name != config.task.name:
+    if requested.task.name != config.task.name:
         raise ValueError(
-            f'task.name is {given.task.name!r} in --config and {config.task.name!r} in the '
+            f'task.name is {requested.task.name!r} in --config and {config.task.name!r} in the '
             'checkpoint: leave --config out, or give that of the run'
         )
     for section in _TAKEN:
-        config[section] = given[section]
+        config[section] = requested[section]
     for name in _TAKEN_OF_DATA:
-        config.data[name] = given.data[name]
+        config.data[name] = requested.data[name]
     return ml_collections.FrozenConfigDict(config)

@@ -1,4 +1,4 @@
-"""Everything that a run is made of, built from its config in one place."""
+"""All parts of a run, built from its config in one place."""
 
 import dataclasses
 import json
@@ -212,8 +212,8 @@ def _with_min_length(config: Any, source: Any, tokenizer: Any) -> ml_collections
     """`config` with a `task.decoding.min_length` of -1 replaced by what the texts say."""
     if 'decoding' not in config.task or config.task.decoding.min_length >= 0:
         return config
-    found = usual_minimum(source, tokenizer, max_words=config.data.max_words)
-    minimum = min(found, config.task.decoding.max_length)
+    usual = usual_minimum(source, tokenizer, max_words=config.data.max_words)
+    minimum = min(usual, config.task.decoding.max_length)
     return _changed(config, 'task.decoding.min_length', minimum)
 
 

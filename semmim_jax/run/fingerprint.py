@@ -1,7 +1,7 @@
-"""What the order and content of batches depend on, as far as it is cheap to see, and in words.
+"""The data fingerprint: what the order and content of batches depend on, as far as cheap to read.
 
-A resumed run goes on with the records that it would have had. So a checkpoint remembers them, and
-a start on others is refused with the first thing that differs.
+A resumed run must get the batches that it would have had. So a checkpoint stores the fingerprint,
+and a start on other data is refused with the first difference.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Starting a run from weights that are there already, as `config.init` says."""
+"""Starting a run from existing weights, as `config.init` says."""
 
 import pathlib
 from typing import Any
@@ -90,8 +90,8 @@ def start_from(state: TrainState, config: Any, tokenizer: Tokenizer) -> tuple[Tr
     shapes = {path: x.shape for path, x in flat.items()}
     loaded = load(config, shapes=shapes, tokenizer=tokenizer)
     shardings = jax.tree.map(lambda x: x.sharding, state.params)
-    given = {path: _placed(x, flat[path]) for path, x in loaded.params.items()}
-    params = flax.traverse_util.unflatten_dict(flat | given, sep='/')
+    placed = {path: _placed(x, flat[path]) for path, x in loaded.params.items()}
+    params = flax.traverse_util.unflatten_dict(flat | placed, sep='/')
     # Copies by the devices: arrays may share the host's memory, and the step donates its state.
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
     state = state.replace(params=copy(params), ema_params=copy(params))
@@ -143,7 +143,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
 
 
 def _placed(value: np.ndarray, fresh: jax.Array) -> jax.Array:
-    """The value on the devices of a fresh parameter, which keeps the rows that the value lacks."""
+    """A loaded value on the devices of the fresh parameter; words that it lacks stay fresh."""
     if value.shape != fresh.shape:
         fill = lambda fresh, value: fresh.at[: len(value)].set(value)
         return jax.jit(fill, out_shardings=fresh.sharding)(fresh, value)
@@ -162,11 +162,11 @@ def _check_words(tokenizer: Tokenizer, folder: str, *, extended: bool) -> None:
     pairs = enumerate(zip(theirs, ours))
     at = next((i for i, (a, b) in pairs if a != b and not free(a)), None)
     if len(theirs) > len(ours) or len(theirs) < len(ours) and not extended:
-        said = f'{len(theirs)} tokens there, {len(ours)} here'
+        clash = f'{len(theirs)} tokens there, {len(ours)} here'
     elif at is not None:
-        said = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
+        clash = f'token {at} is {theirs[at]!r} there, {ours[at]!r} here'
     else:
         return
     raise ValueError(
-        f'data.vocab is not the vocabulary of {folder}: {said}; use --config.data.vocab={folder}'
+        f'data.vocab is not the vocabulary of {folder}: {clash}; use --config.data.vocab={folder}'
     )

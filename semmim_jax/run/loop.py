@@ -134,10 +134,10 @@ class _Loop:
     evaluation: Evaluation | None
 
     def run_to_the_end(self, state: TrainState) -> TrainState:
-        """Steps, goes back where the guard gives up and the config allows it, evaluates."""
+        """Trains, rolls back after too many skipped batches if the config allows it, evaluates."""
         train, stopped = self.run.config.train, False
         with Preemption(self.run.mesh) as preemption:
-            # Connects the processes while they are abreast. Each compiles the step for itself, and
+            # Connects the processes while they are at the same point. Each compiles the step, and
             # Gloo, on CPUs, gives up on a first collective for which a peer is 30 s late.
             preemption.vote()
             if 0 < int(state.step) < train.steps:
@@ -164,7 +164,7 @@ class _Loop:
         return state
 
     def steps(self, state: TrainState, preemption: Preemption) -> tuple[TrainState, bool]:
-        """Steps to the end, or to the step at which the processes agree to stop; and whether so."""
+        """Trains to the last step, or until the processes agree to stop; says whether they did."""
         run, train, first = self.run, self.run.config.train, int(state.step)
         due = lambda step, every: step == train.steps or step % every == 0
         in_flight, stop = None, False
@@ -208,12 +208,12 @@ class _Loop:
         self.clock.close()
 
     def finish_step(self, in_flight: InFlightStep) -> bool:
-        """Waits for a step, lets the guard see it, and says whether to stop."""
+        """Waits for a step, records its batch if it was skipped, and says whether to stop."""
         self.skipped.record(in_flight.step, in_flight.metrics, in_flight.index)
         return bool(in_flight.stop)
 
     def maybe_evaluate(self, state: TrainState, step: int) -> None:
-        """Evaluates and draws, where that is due."""
+        """Evaluates and draws if it is time to."""
         every, images_every = self.run.config.eval.every, self.run.config.train.images_every
         if self.evaluation is None:
             return

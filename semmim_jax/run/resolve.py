@@ -1,7 +1,7 @@
-"""Values of a config that the weights a run starts from, and its data, have to give.
+"""Open fields of a config, filled from the initial weights and the data.
 
-A field that is left open has a value that says so: 0, or init.sizes='weights'. configs/pretrain.py
-and configs/finetune.py say so beside the field. Whatever comes after `resolve` sees numbers.
+An open field has the value 0, or init.sizes='weights'. configs/pretrain.py and configs/finetune.py
+say so beside the field. After `resolve` every field has its final value.
 """
 
 import math
@@ -89,11 +89,11 @@ def resolve(
     filled = {key: value for key, value in flat.items() if key not in left_open}
     check_ranges(flax.traverse_util.unflatten_dict(filled, sep='.'))
     # By plain values: a ConfigDict made of another shares what is inside with it.
-    config, said = ml_collections.ConfigDict(frozen.to_dict()), []
+    config, notes = ml_collections.ConfigDict(frozen.to_dict()), []
     origin = str(workdir) if saved else config.init_from
     if by_weights and origin:
         theirs = saved.config if saved else _config_of(origin)
-        said.append(_fill(config, _of_weights(config, theirs), giver=origin))
+        notes.append(_fill(config, _of_weights(config, theirs), giver=origin))
     for name in ('image_size', 'patch_size'):
         config.model.image[name] = config.data[name]
     if config.data.image_size == 0:
@@ -103,9 +103,9 @@ def resolve(
         )
     source = sources.make_source(config.data.train, config.data)
     from_data = _of_data(config, source, saved, workdir, left_open)
-    said.append(_fill(config, from_data, giver='the data'))
-    if jax.process_index() == 0 and any(said):
-        print('; '.join(filter(None, said)), flush=True)
+    notes.append(_fill(config, from_data, giver='the data'))
+    if jax.process_index() == 0 and any(notes):
+        print('; '.join(filter(None, notes)), flush=True)
     return ml_collections.FrozenConfigDict(config)
 
 
@@ -121,11 +121,11 @@ def _config_of(origin: str) -> dict[str, Any]:
 
 def _of_weights(config: Any, theirs: dict[str, Any]) -> dict[str, Any]:
     """Fields that a run, or a folder of weights, settles: 'model.image.width' -> value."""
-    data, given = theirs['data'], _flat(theirs['model'])
+    data, model = theirs['data'], _flat(theirs['model'])
     fields = {
-        f'model.{key}': given[key]
+        f'model.{key}': model[key]
         for key in _flat(config.model.to_dict())
-        if key not in _NOT_OF_WEIGHTS and key in given
+        if key not in _NOT_OF_WEIGHTS and key in model
     }
     names = ['patch_size', 'end_token']
     names += [name for name in ('image_size', 'max_tokens') if config.data[name] == 0]

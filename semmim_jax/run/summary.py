@@ -1,4 +1,4 @@
-"""What a start says before its first step: the data, the texts, the length of the run."""
+"""Lines printed before the first step: the data, the texts, the length of the run."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """Fine-tuning for retrieval: ITC and ITM with queue and momentum targets (ALBEF).
 
 The passes are those of pre-training, on one view of each image. Pairs of one image are no
-negatives: they share the mass of ITC's hard targets, in the batch and in the queue, whose rows
-carry image ids for that; ITM's hard negatives are of other images as in pre-training.
+negatives: they share the mass of ITC's hard targets, in the batch and in the queue, whose
+entries carry image ids for that; ITM's hard negatives are of other images as in pre-training.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ class Retrieval(Pretrain):
         return {'image': spec['image1'], 'ids': spec['ids'], 'image_id': spec['image_id']}
 
     def init_extra(self, key: jax.Array) -> dict[str, Any]:
-        """As in pre-training, with the image id of each queue row, -1 where none was written."""
+        """As in pre-training, with the image id of each queue entry, -1 where none was written."""
         extra = super().init_extra(key)
         nobody = jnp.full(self.plan.config.queue_size, -1, jnp.int32)
         return extra | {'queue': extra['queue'] | {'image_id': nobody}}

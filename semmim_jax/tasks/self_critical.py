@@ -1,4 +1,4 @@
-"""Generation trained on the measure that it is judged by: self-critical sequence training.
+"""Generation trained on its own evaluation metric: self-critical sequence training.
 
 A text that is drawn is made likelier by how much more CIDEr-D it has than a baseline, which is the
 model's own too: its greedy text of the same image (SCST, Rennie et al., arXiv 1612.00563), or the
@@ -44,8 +44,8 @@ class SelfCritical(Generate):
     def __init__(self, config: Any, special: SpecialTokens):
         super().__init__(config, special)
         if self.config.baseline not in BASELINES:
-            said = f'task.baseline={self.config.baseline!r} is none of {", ".join(BASELINES)}'
-            raise ValueError(said)
+            message = f'task.baseline={self.config.baseline!r} is none of {", ".join(BASELINES)}'
+            raise ValueError(message)
         if self.config.baseline == 'others' and self.config.samples < 2:
             raise ValueError('task.samples=1: task.baseline=others needs at least 2')
         self.references = config.data.references

@@ -1,4 +1,4 @@
-"""The collapse alarm: a line in the log when the teacher stops telling its inputs apart.
+"""The collapse alarm: a line in the log when the teacher gives all inputs nearly the same codes.
 
 Balanced targets use all codes evenly even where the teacher gives every input the same logits. What
 shows such a collapse is the distribution before balancing: the entropy of its mean over a batch is

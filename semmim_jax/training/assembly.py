@@ -1,6 +1,6 @@
-"""Task, optimizer and the shapes of the state, from a config that is known to be good.
+"""Task, optimizer and the shapes of the state, from a checked config.
 
-Training, evaluation and preflight all come through here, so that none refuses what another takes.
+Training, evaluation and preflight all use it, so that each refuses the same configs.
 """
 
 from collections.abc import Callable
@@ -51,6 +51,6 @@ def assemble(config: Any, make_task: MakeTask, special: SpecialTokens, mesh: Mes
     try:
         abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
     except Exception as error:  # sizes that do not fit each other are found at many places
-        said = ' '.join(str(error).split())
-        raise ValueError(f'no model can be built from this config: {said}') from error
+        message = ' '.join(str(error).split())
+        raise ValueError(f'no model can be built from this config: {message}') from error
     return Assembly(task, tx, abstract)

@@ -148,7 +148,7 @@ class Checkpoints:
     ) -> tuple[TrainState, SavedRun] | None:
         """The newest state that is as it was saved, placed as `abstract` says, and its run.
 
-        Damaged steps are stepped over; once a good one is restored they are named and moved to
+        Damaged steps are skipped; once a good one is restored they are named and moved to
         `checkpoints/damaged`.
 
         Args:
@@ -190,7 +190,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[ocp.CheckpointManager]:
-        """A manager to read with; until there was a save, one that changes nothing on disk."""
+        """A manager to read with; before the first save, one that changes nothing on disk."""
         if self._writer:
             yield self._writer
             return
@@ -317,7 +317,7 @@ def load_params(
 
 
 def load_run(workdir: str | pathlib.Path) -> SavedRun | None:
-    """What the newest checkpoint that can tell says of its run; None if there is no checkpoint.
+    """What the newest readable checkpoint says of its run; None if there is no checkpoint.
 
     The arrays are left alone. None as well where no checkpoint is whole: restoring says so.
     """
@@ -388,8 +388,8 @@ def _check_files(folder: pathlib.Path) -> bool:
 
 def _line(error: Exception) -> str:
     """What is wrong, in one line: TensorStore names file within file before it says so."""
-    said = ' '.join(str(error).split()).rsplit('": ', 1)[-1].split(' [os_error_code')[0]
-    return said[:300] or type(error).__name__
+    message = ' '.join(str(error).split()).rsplit('": ', 1)[-1].split(' [os_error_code')[0]
+    return message[:300] or type(error).__name__
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What the numbers of a config may be, so that a mistake is named before anything is built on it.
+"""The allowed values of a config: a mistake is named before anything is built.
 
 Rules go by the last part of a key, in every experiment: a width is a width wherever it stands.
 """

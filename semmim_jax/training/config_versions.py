@@ -1,4 +1,4 @@
-"""Configs of earlier commits: what they lack gets the value that keeps what they did."""
+"""Configs of earlier commits: missing fields get the value that keeps the old behaviour."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run needs beside its arrays: resolved config, tokeniser, labels.
+"""Copies of the files of a run: resolved config, tokeniser, labels.
 
 Every checkpoint holds them, under its digests, and a run is opened from there. The workdir has
 copies of those of its newest checkpoint, for people and for other programs; they are written when

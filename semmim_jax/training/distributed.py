@@ -1,4 +1,4 @@
-"""One program on several processes: how they find each other, and that they run the same thing."""
+"""One program on several processes: how they connect, and checks that they run the same."""
 
 import hashlib
 import json
@@ -74,10 +74,10 @@ def _initialize(coordinator: str, processes: int, process_id: int, given: str, t
 
 
 def abort(message: str) -> NoReturn:
-    """Ends this process with a message and without a farewell to the others.
+    """Ends this process with a message, by os._exit instead of jax.distributed.shutdown.
 
-    JAX's own way out waits for all processes, and those wait for this one in a collective. So they
-    see closed connections, and end too.
+    The latter would deadlock: it waits for all processes, and those wait for this one in a
+    collective. After os._exit they see closed connections, and end too.
     """
     print(message, file=sys.stderr, flush=True)
     os._exit(1)

@@ -1,12 +1,12 @@
-"""The numerical guard: a batch whose loss or gradient is not finite leaves no trace in the state.
+"""The numerical guard: a batch whose loss or gradient is not finite does not change the state.
 
 `accept` runs inside the jitted step. Parameters, optimizer, teacher, queue, centres and temperature
 stay as they were; schedules and random streams count updates (`TrainState.updates`), not batches.
-So the state goes on bit for bit as if the input had never held that batch; only `step`, the place
-in the input, and the two counts of skipped batches tell.
+So the state is bit for bit that of a run whose input never held the batch, but for `step`, the
+place in the input, and the two counts of skipped batches.
 
-`SkippedBatches` is the other half, on the host: it writes down whose records they were and ends a
-run that does nothing but skip.
+`SkippedBatches` is the other half, on the host: it writes down the records of these batches and
+ends a run that skips too many in a row.
 """
 
 import pathlib
@@ -69,7 +69,7 @@ class SkippedBatches:
         keep_lines(self._path, lambda line: line['step'] <= first_step)
 
     def record(self, step: int, metrics: Mapping[str, jax.Array], index: np.ndarray) -> None:
-        """Takes note of a step's outcome; waits until the step is done.
+        """Records the batch of a step if it was skipped; waits until the step is done.
 
         Args:
           step: steps done.

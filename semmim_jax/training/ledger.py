@@ -2,11 +2,11 @@
 
 A process is always in exactly one phase, so the phases add up to the time since it began:
 
-    {"start": 1760000000.0, "step": 30}              a process began, and goes on after this step
+    {"start": 1760000000.0, "step": 30}              a process began; it resumes after this step
     {"phase": "step", "step": 31, "seconds": 0.71}
 
-What a restart does again is `lost_work`: the steps of earlier starts past the one that it goes on
-from. The time between the last line of one start and the next start is `down`.
+Steps that a restart does again are `lost_work`: those of earlier starts after the step that it
+resumes from. The time between the last line of one start and the next start is `down`.
 """
 
 import collections
@@ -31,7 +31,7 @@ STEP_PHASES = ('data_wait', 'step')
 
 
 def process_start() -> float:
-    """Unix time at which this process began; now, where the system does not tell."""
+    """Unix time at which this process began; now, where the system does not say."""
     try:
         stat = pathlib.Path('/proc/self/stat').read_text()
     except OSError:

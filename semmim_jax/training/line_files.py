@@ -1,4 +1,4 @@
-"""Files of JSON lines that a kill, a restart and a full disk leave whole."""
+"""Files of JSON lines that survive a kill, a restart and a full disk."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 class LineFile:
     """Appends JSON objects to a file, a line each, on disk as soon as `write` returns.
 
-    Where the disk is full the lines wait in memory for the next write: figures must not end a run.
+    On a full disk the lines wait in memory for the next write: a full disk must not end a run.
 
     Args:
       path: of the file; made if it is absent.
@@ -45,7 +45,7 @@ class LineFile:
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The objects of a file that name a step; what is none, as a line cut short, is left out."""
+    """The objects of a file that name a step; other lines, such as one cut short, are left out."""
     entries = []
     for line in path.read_text(errors='replace').splitlines():
         try:

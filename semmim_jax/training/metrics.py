@@ -95,7 +95,7 @@ def _is_before(line: Mapping[str, Any], step: int) -> bool:
 
 
 class Progress:
-    """Speed, waiting and time left; a bar on a terminal, a line per log step elsewhere.
+    """Speed, waiting time and time left; a bar on a terminal, a line per log step elsewhere.
 
     Args:
       first_step, last_step: of this process's work.

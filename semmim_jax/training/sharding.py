@@ -98,10 +98,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def rows_here(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
-    """Rows of a global batch that are on devices of this process, in order."""
+def local_examples(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
+    """Positions in a global batch of the examples on devices of this process, ascending."""
     parts = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
-    return tuple(sorted({row for (part,) in parts for row in range(batch_size)[part]}))
+    return tuple(sorted({i for (part,) in parts for i in range(batch_size)[part]}))
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""The training state and its creation, sharded from the first byte."""
+"""The training state and its sharded creation."""
 
 from typing import Any
 

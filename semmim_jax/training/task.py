@@ -1,8 +1,8 @@
-"""The contract between a task and all that trains, evaluates and uses it.
+"""The interface between a task and everything that trains, evaluates and uses it.
 
 A task is what a new objective or benchmark adds. The loop, the step, the state, the checkpoints,
-evaluation and `semmim_jax.load` ask for what stands here and for nothing else; tasks/registry.py
-lists the tasks by the name that a config gives in `task.name`. docs/design.md section 2 shows a
+evaluation and `semmim_jax.load` use only the members of this class; tasks/registry.py lists the
+tasks by the name that a config gives in `task.name`. docs/design.md section 2 shows a
 whole one.
 """
 
@@ -16,7 +16,7 @@ from semmim_jax.ops.special_tokens import SpecialTokens
 
 
 class Task:
-    """What a task says of itself; a subclass overrides what differs.
+    """The members of a task; a subclass overrides what differs.
 
     Attributes:
       examples: what makes its training examples of records, a subclass of

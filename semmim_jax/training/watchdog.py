@@ -71,7 +71,7 @@ class Watchdog:
             waited = time.monotonic() - began
             if waited > bound:
                 self._end(f'{phase} of step {step} has taken {waited:.0f} s, bound {bound:.0f} s')
-            # Code that never lets go of Python's lock stops this thread too. Then this timer ends
+            # Code that never releases Python's lock stops this thread too. Then this timer ends
             # the process, which needs no lock.
             faulthandler.dump_traceback_later(bound, exit=True, file=2)
 

@@ -1,4 +1,4 @@
-"""Records of an evaluation with what was asked, written and right, for people to read."""
+"""Records of an evaluation with prompt, written text and truth, as a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -58,14 +58,14 @@ def leave(training: Training, *, steps=4, at=None, figures=None, seconds=1.0) ->
     ledger = [{'start': 0.0, 'step': 0}, {'phase': 'compilation', 'step': 1, 'seconds': 60.0}]
     ledger += [{'phase': 'step', 'step': s, 'seconds': seconds} for s in range(2, at + 1)]
     (folder / 'ledger.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in ledger))
-    found = figures or {at: {'retrieval/ir@1_itm': 0.5}}
+    by_step = figures or {at: {'retrieval/ir@1_itm': 0.5}}
     lines = [
         {'step': step, **{f'eval_{name}': x for name, x in values.items()}}
-        for step, values in found.items()
+        for step, values in by_step.items()
     ]
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    results = {'step': max(found)}
-    for name, value in found[max(found)].items():
+    results = {'step': max(by_step)}
+    for name, value in by_step[max(by_step)].items():
         evaluator, figure = name.split('/')
         results.setdefault(evaluator, {'figures': {}})['figures'][figure] = value
     (folder / 'results.json').write_text(json.dumps(results))

@@ -36,12 +36,12 @@ def test_two_rows_are_trained_fine_tuned_and_reported(tmp_path):
     assert report.returncode == 0, report.stdout + report.stderr
     table = json.loads((tmp_path / 'out' / 'table.json').read_text())['rows']
     for row in 'plain', 'pixel':
-        found = table[row]['seeds']['0']
+        figures = table[row]['seeds']['0']
         results = json.loads((tmp_path / 'out' / row / '0' / 'results.json').read_text())
         for figure in ('retrieval.ir@1_itm', 'losses.mlm_accuracy', 'probes.linear_accuracy'):
             evaluator, _, name = figure.partition('.')
-            assert found[figure] == results[evaluator]['figures'][name]
-        assert 'answers.accuracy' in found
+            assert figures[figure] == results[evaluator]['figures'][name]
+        assert 'answers.accuracy' in figures
     assert 'patterns.untold_modal_share' in table['plain']['means']
     assert 'patterns.untold_modal_share' not in table['pixel']['means']
     pixel = table['pixel']

@@ -26,11 +26,11 @@ def test_the_probability_is_the_integral_of_the_density():
 
 
 def test_three_seeds_by_hand():
-    found = interval([1.0, 2.0, 6.0])  # mean 3, variance (4 + 1 + 9) / 2 = 7
+    result = interval([1.0, 2.0, 6.0])  # mean 3, variance (4 + 1 + 9) / 2 = 7
     half = 4.3027 * math.sqrt(7 / 3)
-    assert found.mean == 3 and found.count == 3
-    assert (found.low, found.high) == pytest.approx((3 - half, 3 + half), abs=1e-3)
-    assert not found.excludes_zero
+    assert result.mean == 3 and result.count == 3
+    assert (result.low, result.high) == pytest.approx((3 - half, 3 + half), abs=1e-3)
+    assert not result.excludes_zero
     assert interval([5.0, 5.1, 5.2]).excludes_zero
 
 

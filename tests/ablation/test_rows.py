@@ -58,7 +58,7 @@ def test_a_row_is_compared_with_the_one_above_or_the_one_it_names(tmp_path):
 
 
 def test_of_overrides_of_one_field_the_command_lines_counts(tmp_path):
-    rows = read_rows(small_study(tmp_path), given=['train.steps=9', 'data.eval='])
+    rows = read_rows(small_study(tmp_path), settings=['train.steps=9', 'data.eval='])
     config = training(rows['sparse'], 5, out=OUT).config()
     assert (config['train.steps'], config['data.eval'], config['seed']) == (9, '', 5)
     assert config['task.mim.ratio'] == 0.25

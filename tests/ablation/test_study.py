@@ -81,7 +81,7 @@ def test_a_row_whose_field_does_not_exist_fails_and_the_others_go_on(tmp_path):
 
 
 def test_a_training_that_would_not_be_evaluated_fails(tmp_path):
-    row = read_rows(small_study(tmp_path), given=['data.eval='])['plain']
+    row = read_rows(small_study(tmp_path), settings=['data.eval='])['plain']
     worker, _ = work([[training(row, 0, out=tmp_path)]])
     assert worker.failed == {'plain/0': "data.eval is '': a study is made of evaluations"}
 

@@ -138,9 +138,9 @@ def test_a_figure_of_the_second_stage_is_read_from_its_folder(study):
 def test_files_and_plots_are_written(study):
     rows, out = study
     table = read_table(rows, [0, 1, 2], out=out)
-    found = json.loads(write_table(table, out)[0].read_text())
-    assert found['rows']['pixel']['seeds']['1'][IR] == 0.66
-    assert found['rows']['pixel']['means'][IR]['count'] == 3
+    saved = json.loads(write_table(table, out)[0].read_text())
+    assert saved['rows']['pixel']['seeds']['1'][IR] == 0.66
+    assert saved['rows']['pixel']['means'][IR]['count'] == 3
     paths = draw_table(table, out / 'plots')
     assert [path.name for path in paths] == ['retrieval.png', 'retrieval_differences.png']
     assert all(path.stat().st_size > 5000 for path in paths)

@@ -268,14 +268,14 @@ size = model.config['image']['image_size']
 image = torch.arange(48 * 64 * 3).reshape(48, 64, 3).remainder(251).byte()
 images = torch.stack([model.preprocess(image)])
 with torch.no_grad():
-    found = {
+    outputs = {
         'feature': model.encode_image(images).feature.tolist(),
         'text': model.encode_text(['A big dog!']).feature.tolist(),
         'match': model.match(images, ['a big dog']).tolist(),
         'patterns': [x.tolist() for x in model.patterns(images, ['a big dog'])],
         'captions': model.caption(images),
     }
-print(json.dumps(found))
+print(json.dumps(outputs))
 """
 
 

@@ -211,7 +211,7 @@ def test_soft_labels_of_annotators(config, tmp_path):
 def test_evaluation_has_every_record_once_in_order(config, shares):
     source, row = make(config, 'generate', 'emoji_questions:val')
     joined = joined_batches(
-        [pipeline.eval_batches(source, row, config, batch_size=4, rows=rows) for rows in shares]
+        [pipeline.eval_batches(source, row, config, batch_size=4, local=local) for local in shares]
     )
     assert len(joined) == 3
     valid = np.concatenate([b['valid'] for b in joined])

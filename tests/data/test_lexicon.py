@@ -129,9 +129,9 @@ def test_a_word_in_pieces_is_a_name():
 
     data = get_config('tiny').data
     data.lexicon.update(captions=10, npmi=2.0, min_count=1, max_tokens=4)  # no name by counting
-    found = make_lexicon(Source(), Tokens(), data_config=data)
-    assert set(found.texts) >= {'unicorns', 'corns'}
-    assert found.counts[found.read([5, 6, 7])[0]] == 3
+    made = make_lexicon(Source(), Tokens(), data_config=data)
+    assert set(made.texts) >= {'unicorns', 'corns'}
+    assert made.counts[made.read([5, 6, 7])[0]] == 3
 
 
 def test_a_large_corpus_is_sampled_evenly_up_to_a_number_of_captions(tokenizer):

@@ -360,23 +360,23 @@ class Counted(Pairs):
         return super().__getitem__(index)
 
 
-def test_a_process_reads_its_rows_of_evaluation_batches_only(data_config):
+def test_a_process_reads_its_examples_of_evaluation_batches_only(data_config):
     source = Counted()
-    list(pipeline.eval_image_batches(source, data_config, batch_size=2, rows=(1,)))
-    # The images are records 0, 1, 3, 5 and 6. Of the last batch, which has no row 1, record 6 tells
+    list(pipeline.eval_image_batches(source, data_config, batch_size=2, local=(1,)))
+    # The images are records 0, 1, 3, 5 and 6. The last batch has no example 1: record 6 is read for
     # the shapes.
     assert sorted(source.read) == [1, 5, 6]
 
 
 def test_evaluation_reads_ahead_while_a_batch_is_in_use(data_config):
     source, data_config.prefetch = Counted(), 2
-    found = pipeline.eval_image_batches(source, data_config, batch_size=1)
-    next(found)
+    reading = pipeline.eval_image_batches(source, data_config, batch_size=1)
+    next(reading)
     deadline = time.monotonic() + 10
     while len(source.read) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(source.read)[:3] == [0, 1, 3]
-    found.close()
+    reading.close()
 
 
 def test_an_unreadable_image_ends_an_evaluation(data_config, tmp_path):
@@ -389,8 +389,8 @@ def test_an_unreadable_image_ends_an_evaluation(data_config, tmp_path):
 def test_eval_images_come_once_in_order_with_a_mask(data_config, shares):
     joined = joined_batches(
         [
-            pipeline.eval_image_batches(Pairs(), data_config, batch_size=4, rows=rows)
-            for rows in shares
+            pipeline.eval_image_batches(Pairs(), data_config, batch_size=4, local=local)
+            for local in shares
         ]
     )
     assert [b['image'].shape for b in joined] == [(4, 64, 64, 3)] * 2

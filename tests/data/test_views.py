@@ -64,9 +64,9 @@ def crop(monkeypatch, box, *, size, flip=False):
 
 def match(view1, view2, *, size=32):
     """Matches with patches of 8 pixels, as rows and columns."""
-    found = match_patches(view1, view2, size=size, patch_size=8)
-    assert found.dtype == np.int32
-    return found.reshape(size // 8, size // 8).tolist()
+    matches = match_patches(view1, view2, size=size, patch_size=8)
+    assert matches.dtype == np.int32
+    return matches.reshape(size // 8, size // 8).tolist()
 
 
 WHOLE = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
@@ -190,7 +190,7 @@ def pixel_matches(view1, view2, *, width, size, patch):
         return bool(block[0, 0]) if block.all() or not block.any() else None
 
     shown1 = [surely(view1.labels, *p) for p in pixel]
-    found = []
+    expected = []
     for x, y in pixel:
         here = surely(view2.labels, x, y)
         apart = np.hypot(*((places1 - places2[y, x]) / scale).T)
@@ -200,14 +200,14 @@ def pixel_matches(view1, view2, *, width, size, patch):
         nearest = int(distances.argmin())
         # Views are sheared by 0.21 twice at most: that changes distances by less than a half.
         if here is False or apart.min() > 1.5 * 0.6 * patch + margin:
-            found.append(-1)
+            expected.append(-1)
         elif here is None or apart.min() > 2 or shown1[nearest] is None:
-            found.append(None)
+            expected.append(None)
         elif second - first < margin or abs(first - 0.6 * patch) < margin:
-            found.append(None)
+            expected.append(None)
         else:
-            found.append(nearest if first < 0.6 * patch and shown1[nearest] else -1)
-    return found
+            expected.append(nearest if first < 0.6 * patch and shown1[nearest] else -1)
+    return expected
 
 
 def test_matches_are_those_of_the_pixels(monkeypatch):
@@ -218,8 +218,8 @@ def test_matches_are_those_of_the_pixels(monkeypatch):
         numbers = numbered(*rng.integers(250, 400, 2))
         view1, view2 = (draw(rng, numbers, size=size) for _ in range(2))
         expected = pixel_matches(view1, view2, width=numbers.shape[1], size=size, patch=patch)
-        found = match_patches(view1.geometry, view2.geometry, size=size, patch_size=patch)
-        for ours, theirs in zip(found.tolist(), expected, strict=True):
+        matches = match_patches(view1.geometry, view2.geometry, size=size, patch_size=patch)
+        for ours, theirs in zip(matches.tolist(), expected, strict=True):
             if theirs is None:
                 unclear += 1
                 continue
@@ -234,10 +234,10 @@ def test_matches_are_those_of_the_pixels(monkeypatch):
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_a_view_matches_itself_where_it_shows_the_record(height, width, seed):
     view = draw(np.random.default_rng(seed), numbered(height, width), size=32)
-    found = match_patches(view.geometry, view.geometry, size=32, patch_size=8)
+    matches = match_patches(view.geometry, view.geometry, size=32, patch_size=8)
     middle = (np.indices((4, 4)).reshape(2, -1).T[:, ::-1] + 0.5) * 8
     shown = ~np.isnan(view.geometry.to_record(middle)).any(axis=1)
-    np.testing.assert_array_equal(found, np.where(shown, np.arange(16), -1))
+    np.testing.assert_array_equal(matches, np.where(shown, np.arange(16), -1))
 
 
 @settings(deadline=None, max_examples=60)
@@ -248,10 +248,10 @@ def test_matches_of_any_two_views(height, width, seed):
     rng = np.random.default_rng(seed)
     numbers = numbered(height, width)
     view1, view2 = (draw(rng, numbers, size=32).geometry for _ in range(2))
-    found = match_patches(view1, view2, size=32, patch_size=8)
-    assert ((found >= -1) & (found < 16)).all()
+    matches = match_patches(view1, view2, size=32, patch_size=8)
+    assert ((matches >= -1) & (matches < 16)).all()
     middle = (np.indices((4, 4)).reshape(2, -1).T[:, ::-1] + 0.5) * 8
-    has = found >= 0
-    here, there = view2.to_record(middle)[has], view1.to_record(middle)[found[has]]
+    has = matches >= 0
+    here, there = view2.to_record(middle)[has], view1.to_record(middle)[matches[has]]
     assert np.isfinite(here).all() and np.isfinite(there).all()
     assert (np.hypot(*(view1.to_view(here) - view1.to_view(there)).T) < 0.6 * 8).all()

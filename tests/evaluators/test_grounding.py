@@ -27,37 +27,37 @@ def score(codes, captions, labels):
 
 
 def test_iou_and_points_by_hand():
-    found = score([CODES], [CAPTION], [LABELS])
-    assert found.figures == {'word_miou': 0.75, 'point_in_box': 1.0, 'objects': 2}
+    report = score([CODES], [CAPTION], [LABELS])
+    assert report.figures == {'word_miou': 0.75, 'point_in_box': 1.0, 'objects': 2}
     # By chance 3 x 4 / 16 patches are both, of 7 - 3 / 4; a box covers a quarter of the image.
-    assert found.chance['word_miou'] == pytest.approx(0.75 / 6.25)
-    assert found.chance['point_in_box'] == 0.25
+    assert report.chance['word_miou'] == pytest.approx(0.75 / 6.25)
+    assert report.chance['point_in_box'] == 0.25
 
 
 def test_intersections_are_summed_over_images_before_they_are_divided():
     everywhere = np.full(16, DOG)
     labels = grid('11..', '11..', '....', '....')
-    found = score([CODES, everywhere], [CAPTION] * 2, [LABELS, labels])
+    report = score([CODES, everywhere], [CAPTION] * 2, [LABELS, labels])
     # Dog: (3 + 4) / (4 + 16); cat: 3 / 4.
-    assert found.figures['word_miou'] == pytest.approx((7 / 20 + 3 / 4) / 2)
+    assert report.figures['word_miou'] == pytest.approx((7 / 20 + 3 / 4) / 2)
     # Of the four patches around the middle of the whole image the first, row 1, column 1, is taken.
-    assert found.figures['point_in_box'] == 1.0
+    assert report.figures['point_in_box'] == 1.0
 
 
 def test_a_point_outside_and_a_name_without_patches_are_misses():
-    found = score([grid('oooo', 'oooo', 'oooo', 'oood')], [CAPTION], [LABELS])
-    assert found.figures == {'word_miou': 0.0, 'point_in_box': 0.0, 'objects': 2}
+    report = score([grid('oooo', 'oooo', 'oooo', 'oood')], [CAPTION], [LABELS])
+    assert report.figures == {'word_miou': 0.0, 'point_in_box': 0.0, 'objects': 2}
 
 
 def test_an_object_that_the_caption_does_not_name_in_full_does_not_count():
     labels = grid('11..', '..22', '33..', '..44')
-    found = score([CODES], [np.array([DOG, CAT, -1])], [labels])
-    assert found.figures['objects'] == 1  # no 'big', no 'red', and label 4 has no word
+    report = score([CODES], [np.array([DOG, CAT, -1])], [labels])
+    assert report.figures['objects'] == 1  # no 'big', no 'red', and label 4 has no word
 
 
 def test_nothing_named_gives_no_figures():
-    found = score([CODES], [np.array([7, -1])], [LABELS])
-    assert found.figures == {} and 'no caption names' in found.text
+    report = score([CODES], [np.array([7, -1])], [LABELS])
+    assert report.figures == {} and 'no caption names' in report.text
 
 
 def test_the_box_and_the_middle():
@@ -93,5 +93,5 @@ def test_names_are_found_in_the_lexicon_and_padding_is_left_out():
         assert name == 'patterns' and words.entries.shape == (2, 5)
         return {'word_codes': np.stack([CODES, CODES])}
 
-    found = grounding.evaluate(predict, Caption())
-    assert found.figures == {'word_miou': 0.75, 'point_in_box': 1.0, 'objects': 2}
+    report = grounding.evaluate(predict, Caption())
+    assert report.figures == {'word_miou': 0.75, 'point_in_box': 1.0, 'objects': 2}

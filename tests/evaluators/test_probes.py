@@ -28,8 +28,8 @@ def test_neighbours_vote_as_in_a_loop(monkeypatch):
         for i in sorted(range(40), key=lambda i: -cosine[i])[:5]:
             votes[known[i]] += np.exp(cosine[i] / 0.07)
         expected.append(votes.argmax())
-    found = probes.nearest_labels(fitted, known, features, neighbours=5)
-    np.testing.assert_array_equal(found, expected)
+    guesses = probes.nearest_labels(fitted, known, features, neighbours=5)
+    np.testing.assert_array_equal(guesses, expected)
 
 
 def test_the_linear_probe_minimises_its_loss():
@@ -45,8 +45,8 @@ def test_the_linear_probe_minimises_its_loss():
         weights -= 0.1 * (inputs.T @ error / 60 + 0.5 * weights)
         bias -= 0.1 * error.mean(0)
     scores = (features - fitted.mean(0)) / fitted.std(0) @ weights + bias
-    found = probes.linear_labels(fitted, known, features, ridge=0.5)
-    np.testing.assert_array_equal(found, scores.argmax(1))
+    guesses = probes.linear_labels(fitted, known, features, ridge=0.5)
+    np.testing.assert_array_equal(guesses, scores.argmax(1))
 
 
 def test_both_tell_separate_labels_and_neither_tells_noise():

@@ -107,14 +107,14 @@ def test_a_written_text_comes_with_its_score():
 
 
 def test_a_caption_of_pre_training_comes_with_its_score_in_the_written_lines_too(tmp_path):
-    found = model(pretrain.get_config('tiny'), 'caption', None)
-    word = found.tokenizer.encode('dog', 4)[1:2]
+    loaded = model(pretrain.get_config('tiny'), 'caption', None)
+    word = loaded.tokenizer.encode('dog', 4)[1:2]
     ids = np.stack([np.pad(word, (0, 3))] * 2)
-    found._predict.output = Texts(ids, np.array([-0.25, -0.5], np.float32))
-    assert found.scored_captions([GREY, GREY]) == [('dog', -0.25), ('dog', -0.5)]
-    assert found.scored_captions(GREY, 'a') == [('a dog', -0.25)]
+    loaded._predict.output = Texts(ids, np.array([-0.25, -0.5], np.float32))
+    assert loaded.scored_captions([GREY, GREY]) == [('dog', -0.25), ('dog', -0.5)]
+    assert loaded.scored_captions(GREY, 'a') == [('a dog', -0.25)]
     out = tmp_path / 'captions.jsonl'
-    ACTIONS['caption'](found, [(['a.png', 'b.png'], [GREY, GREY])], out, [])
+    ACTIONS['caption'](loaded, [(['a.png', 'b.png'], [GREY, GREY])], out, [])
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
         {'image': 'a.png', 'caption': 'dog', 'score': -0.25},
         {'image': 'b.png', 'caption': 'dog', 'score': -0.5},

@@ -56,8 +56,8 @@ if __name__ == '__main__':
     configs = {'pretrain': pretrain.get_config('tiny'), 'vqa': vqa.get_config('tiny')}
     # To compile less.
     configs['pretrain'].task.weights.update(mlm=0.0, prefix=0.0, agreement=0.0, local=0.0)
-    found = {}
+    results = {}
     for name, config in configs.items():
         (pathlib.Path(folder) / name).mkdir(parents=True, exist_ok=True)
-        found[name] = evaluate(config, pathlib.Path(folder) / name)
-    print(json.dumps(found))
+        results[name] = evaluate(config, pathlib.Path(folder) / name)
+    print(json.dumps(results))

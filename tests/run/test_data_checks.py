@@ -66,9 +66,9 @@ QUESTIONS = dict(prompt='which shape', targets=['bar'])
     ],
 )
 def test_an_evaluation_list_of_another_kind(lists, name, more, said):
-    folder, told = lists
+    folder, with_lists = lists
     module = {'pretrain': pretrain, 'answers': vqa, 'labels': classify}[name]
-    config = told(module.get_config('tiny'))
+    config = with_lists(module.get_config('tiny'))
     training = {'answers': QUESTIONS, 'labels': dict(label='bar')}
     if name in training:
         config.data.train = entries(folder, **training[name]).replace('entries', 'train')
@@ -83,8 +83,8 @@ def test_an_evaluation_list_of_another_kind(lists, name, more, said):
 
 
 def test_the_evaluation_list_is_parsed_once(lists, monkeypatch):
-    folder, told = lists
-    config, parsed, make = told(pretrain.get_config('tiny')), [], sources.make_source
+    folder, with_lists = lists
+    config, parsed, make = with_lists(pretrain.get_config('tiny')), [], sources.make_source
     monkeypatch.setattr(
         sources, 'make_source', lambda spec, data: parsed.append(spec) or make(spec, data)
     )

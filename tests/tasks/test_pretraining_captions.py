@@ -35,7 +35,7 @@ def test_captions_are_those_of_whole_passes_and_have_their_likelihood(config):
         inputs[:, t + 1] = np.where(ended, SPECIAL.pad, token)
         ended |= token == SPECIAL.sep
     caption = jit(warm.task.predict_fns()['caption'])
-    found = caption(Params(warm.params), images, prefix)
-    assert found.ids.tolist() == inputs[:, 1:].tolist()
-    np.testing.assert_allclose(found.scores, np.nanmean(log_p, axis=1), rtol=1e-5)
+    written = caption(Params(warm.params), images, prefix)
+    assert written.ids.tolist() == inputs[:, 1:].tolist()
+    np.testing.assert_allclose(written.scores, np.nanmean(log_p, axis=1), rtol=1e-5)
     assert len({tuple(row) for row in inputs.tolist()}) > 2, 'texts are to differ'

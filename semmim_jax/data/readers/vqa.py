@@ -72,8 +72,8 @@ def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
         where = f'{path}, question {question_id}'
         if question_id in annotations:
             raise ValueError(f'{where}: annotated twice')
-        given = [field(a, 'answer', str, where) for a in field(entry, 'answers', list, where)]
-        counts = Counter(' '.join(answer.split()) for answer in given)
+        annotators = [field(a, 'answer', str, where) for a in field(entry, 'answers', list, where)]
+        counts = Counter(' '.join(answer.split()) for answer in annotators)
         counts.pop('', None)
         if not counts:
             raise ValueError(f'{where}: no answer that is not empty')
@@ -81,8 +81,8 @@ def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
             field(entry, 'image_id', int, where),
             {
                 'targets': tuple(answer for answer, _ in counts.most_common()),
-                'weights': tuple(n / len(given) for _, n in counts.most_common()),
-                'annotators': tuple(given),
+                'weights': tuple(n / len(annotators) for _, n in counts.most_common()),
+                'annotators': tuple(annotators),
                 'question_type': field(entry, 'question_type', str, where),
                 'answer_type': field(entry, 'answer_type', str, where),
             },
