@@ -294,7 +294,8 @@ def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.encoding.update(hidden=128)
     c.task.update(queue_size=48, alpha_ramp_steps=200)
     c.train.update(batch_size=48, steps=400, save_every=100, images_every=0)
-    c.eval.update(every=100, k_test=16, probe_source='emoji_scenes:train')
+    c.eval.update(every=100, k_test=16, pattern_images=500, pattern_set_images=250)
+    c.eval.probe_source = 'emoji_scenes:train'
     return c
 
 

@@ -119,7 +119,8 @@ class Worker:
         status = self._launch(training, lock)
         minutes = (self._clock() - began) / 60
         if status:
-            self._fail(training.name, f'{runs.last_line(training.folder)} (status {status})')
+            ended = f'status {status}' if status > 0 else f'killed by signal {-status}'
+            self._fail(training.name, f'{runs.last_line(training.folder)} ({ended})')
             return False
         if not runs.is_finished(training.folder):
             self.stopped.append(training.name)

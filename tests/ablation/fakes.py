@@ -1,4 +1,4 @@
-"""A study of two rows, and trainings that only write what a training leaves."""
+"""A study of three rows, and trainings that only write what a training leaves."""
 
 import json
 import pathlib
@@ -15,11 +15,11 @@ def get_config():
     c.fine_tune = 'configs/vqa.py:tiny'
     c.fine_tune_overrides = ('train.steps=4',)
     c.order = ('plain', 'pixel', 'sparse')
-    row = lambda overrides, against='': dict(
-        config='configs/pretrain.py:tiny-literal', overrides=overrides, against=against, note='n'
+    row = lambda overrides, against='', form='-literal': dict(
+        config=f'configs/pretrain.py:tiny{form}', overrides=overrides, against=against, note='n'
     )
     c.rows = {
-        'plain': row(()),
+        'plain': row((), form=''),
         'pixel': row(('task.mim.target=pixel',)),
         'sparse': row(('task.mim.ratio=0.25', 'model.encoding.codes=16'), 'plain'),
     }

@@ -42,8 +42,9 @@ def test_two_rows_are_trained_fine_tuned_and_reported(tmp_path):
             evaluator, _, name = figure.partition('.')
             assert figures[figure] == results[evaluator]['figures'][name]
         assert 'answers.accuracy' in figures
-    assert 'patterns.untold_modal_share' in table['plain']['means']
-    assert 'patterns.untold_modal_share' not in table['pixel']['means']
+    for figure in ('patterns.untold_modal_share', 'grounding.word_miou'):  # of codes, of words
+        assert figure in table['plain']['means']
+        assert figure not in table['pixel']['means']
     pixel = table['pixel']
     assert set(pixel['steps_at_equal_time']['0']) <= {2, 4}  # of the evaluations
     assert 'retrieval.ir@1_itm' in pixel['differences_at_equal_time']

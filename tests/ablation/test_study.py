@@ -68,6 +68,15 @@ def test_a_failed_one_is_reported_with_its_last_line_and_the_others_go_on(tmp_pa
     assert said[-1].startswith('pixel/0: finished')
 
 
+def test_a_killed_one_is_said_to_be_killed(tmp_path):
+    def launch(training, lock):
+        (training.folder / runs.LOG).write_text('compiling\n')
+        return -9  # as subprocess gives it: no room in memory, for one
+
+    worker, _ = work(units(tmp_path)[:1], launch)
+    assert worker.failed == {'plain/0': 'compiling (killed by signal 9)'}
+
+
 def test_a_row_whose_field_does_not_exist_fails_and_the_others_go_on(tmp_path):
     rows = read_rows(small_study(tmp_path))
     odd = rows['pixel']._replace(overrides=('task.mim.ratioo=1',))

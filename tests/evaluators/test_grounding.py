@@ -70,9 +70,9 @@ def test_the_box_and_the_middle():
 class Caption:
     """An evaluation set of one image and a padded row."""
 
+    scores = True
     concepts = ('dog', 'big cat')
     ids = {'dog': [2, DOG, 3], 'big cat': [2, BIG, CAT, 3]}
-    scores, whole = True, staticmethod(lambda arrays: arrays)
 
     def __init__(self):
         lexicon = types.SimpleNamespace(read=lambda ids: [i for i in ids if i > 4])
@@ -81,11 +81,14 @@ class Caption:
             length=lambda text: len(self.ids[text]), encode=lambda text, length: self.ids[text]
         )
 
+    def whole(self, labels):
+        return np.stack([LABELS, LABELS])  # of all processes
+
     def pair_batches(self):
         words = np.stack([CAPTION, np.full(5, -1)])
         fields = {'words': words, 'word_tokens': words[..., None], 'rarity': words}
         batch = {'image': np.zeros(2), 'ids': words, 'valid': np.array([True, False])}
-        yield batch | fields | {'labels': np.stack([LABELS, LABELS])}, ['a dog', '']
+        yield batch | fields | {'labels': np.zeros((2, 16), int)}, ['a dog', '']
 
 
 def test_names_are_found_in_the_lexicon_and_padding_is_left_out():
@@ -93,5 +96,8 @@ def test_names_are_found_in_the_lexicon_and_padding_is_left_out():
         assert name == 'patterns' and words.entries.shape == (2, 5)
         return {'word_codes': np.stack([CODES, CODES])}
 
-    report = grounding.evaluate(predict, Caption())
+    data = Caption()
+    report = grounding.evaluate(predict, data)
     assert report.figures == {'word_miou': 0.75, 'point_in_box': 1.0, 'objects': 2}
+    data.scores = False
+    assert grounding.evaluate(predict, data).figures == {}

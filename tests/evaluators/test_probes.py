@@ -62,10 +62,13 @@ def test_both_tell_separate_labels_and_neither_tells_noise():
 class Images:
     """An evaluation set in one batch: labels of two patches an image, the last image padding."""
 
-    scores, whole = True, staticmethod(lambda arrays: arrays)
+    scores = True
 
     def __init__(self, features, labels, fit=None):
         self.features, self.labels, self.fit = features, labels, fit
+
+    def whole(self, arrays):
+        return arrays
 
     def image_batches(self):
         valid = np.arange(len(self.labels)) < len(self.labels) - 1
@@ -86,6 +89,18 @@ def test_background_and_padding_do_not_count():
         'fitted_patches': 3,
     }
     assert report.chance['knn_accuracy'] == 0.5
+
+
+def test_labels_are_those_of_all_processes_and_one_process_scores():
+    one, two = np.eye(3)[0], np.eye(3)[1]
+    train = Images(np.array([[one, two], [one, two]]), [[1, 2], [0, 0]])
+    evaluation = Images(np.array([[one, two], [one, two]]), [[0, 0], [0, 0]])  # of another's rows
+    evaluation.fit = train
+    evaluation.whole = lambda labels: np.array([[1, 2], [0, 0]])
+    report = probes.evaluate(lambda name, images: images, evaluation)
+    assert report.figures['patches'] == 2
+    evaluation.scores = False
+    assert probes.evaluate(lambda name, images: images, evaluation).figures == {}
 
 
 def test_without_labels_there_are_no_figures():
