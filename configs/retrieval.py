@@ -52,6 +52,6 @@ def _retrieval(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     A weight brings back mlm or prefix; the fields of the other losses are not read.
     """
     c.task.name = 'retrieval'
-    c.task.weights.update(mlm=0.0, prefix=0.0, agreement=0.0, mim=0.0)
+    c.task.weights.update(mlm=0.0, prefix=0.0, agreement=0.0, mim=0.0, words=0.0, local=0.0)
     c.task.views = 'same'
     return c

@@ -65,7 +65,7 @@ def test_the_full_size_model_has_albefs_names_and_shapes():
     buffers = {'image_queue', 'text_queue', 'queue_ptr'}
     repeated = {x for x in albef if 'predictions.decoder' in x or x.endswith('position_ids')}
     wanted = {k: v for k, v in albef.items() if k not in momentum | buffers | repeated}
-    own = ('encoding_head.', 'mask_token')
+    own = ('encoding_head.', 'grounding.', 'mask_token')
     assert {k: v for k, v in ours.items() if not k.startswith(own)} == wanted
 
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_albefs_fills_what_albef_has(tmp_path):
     weights = loaded.params
 
     fresh = {path.split('/')[0] for path in shapes.keys() - weights.keys()}
-    assert fresh == {'encoding_head', 'mask_token', 'decoder', 'decoder_head'}
+    assert fresh == {'encoding_head', 'grounding', 'mask_token', 'decoder', 'decoder_head'}
     known = [x for names in loaded.unused.values() for x in names]
     used = set(theirs) - set(known)
     assert not [x for x in used if '_m.' in x or 'queue' in x] and 'temp' in used

@@ -142,7 +142,7 @@ def test_relevance_of_patches(special, masking, sign):
         text = golden.inputs['text_tokens']
         feature = model.project_text(text[:, 0])
         return patch_relevance(
-            model, plan, golden.inputs['image_tokens'], text, feature, None, None
+            model, plan, golden.inputs['image_tokens'], text, feature, None, None, None
         )
 
     found = jax.jit(nn.apply(relevance, module))(variables)

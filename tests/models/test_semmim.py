@@ -273,10 +273,15 @@ VARIANTS = {
     },
     'pixels, bridge, plain': {
         'task.mim.target': 'pixel',
+        'task.weights.local': 0.0,
         'model.image.width': 48,
         'model.image.variant': 'plain',
     },
-    'features': {'task.mim.target': 'feature', 'task.mim.masking': 'cross_attention'},
+    'features': {
+        'task.mim.target': 'feature',
+        'task.mim.masking': 'cross_attention',
+        'task.weights.local': 0.0,
+    },
 }
 
 

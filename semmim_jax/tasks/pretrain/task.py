@@ -61,6 +61,10 @@ class Pretrain(Task):
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Of one example, but for patch labels."""
+        return self._spec()
+
+    def _spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What `loss` reads of an example, whatever a subclass makes it of."""
         size = self.model.config.image.image_size
         view = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
         ids = jax.ShapeDtypeStruct((self.max_tokens,), jnp.int32)
@@ -78,7 +82,7 @@ class Pretrain(Task):
     def init(self, key: jax.Array) -> Any:
         """Parameters of every part that the active losses use, boxed with their logical axes."""
         ids = jnp.full((2, 5), self.plan.special.cls, jnp.int32)
-        fields = jax.tree.map(lambda x: jnp.zeros((2, *x.shape), x.dtype), self.batch_spec)
+        fields = jax.tree.map(lambda x: jnp.zeros((2, *x.shape), x.dtype), self._spec())
         batch = {**fields, 'ids': ids, 'image_id': jnp.arange(2)}
 
         def every_pass(model):
