@@ -81,7 +81,7 @@ MISTAKES = [
     ('main', ['--config=configs/pretrian.py', '--workdir=run'], 'pretrian.py: no such file'),
     ('main', [TINY.replace('train.py', 'trian.py'), '--workdir=run'], 'mean .*/pretrain.py?'),
     ('main', ['--config', 'absent.py', '--workdir=run'], '--config=absent.py: no such file'),
-    ('main', [f'{TINY}y', '--workdir=run'], 'error: no variant .tinyy. .* demo, own or tiny$'),
+    ('main', [f'{TINY}y', '--workdir=run'], 'error: no variant .tinyy. .* use base, .* tiny, '),
     ('main', [TINY, '--workdir=run', '--config.optim.lrr=1'], 'config.optim.lrr: .* mean lr?'),
     ('main', [TINY, '--workdir=run', '--config.optim.zzz=1'], "optim.zzz: .* no field 'zzz'$"),
     (
