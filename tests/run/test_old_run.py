@@ -29,7 +29,7 @@ OLD_FINGERPRINT = ('records', 'captions', 'vocabulary', 'batch_size', 'seed')
 def old(tmp_path_factory):
     """The workdir, with its state of step 0."""
     workdir = tmp_path_factory.mktemp('old')
-    run = open_experiment(get_config('tiny'), str(workdir / 'unused'), Pretrain)
+    run = open_experiment(get_config('tiny-literal'), str(workdir / 'unused'), Pretrain)
     state = run.restore_or_create()
     config = json.loads(STORED.read_text())
     manager = ocp.CheckpointManager(
@@ -90,7 +90,7 @@ def test_it_loads_evaluates_and_converts(old, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_it_resumes(old):
-    config = get_config('tiny')
+    config = get_config('tiny-literal')
     config.data.eval = ''
     config.train.update(steps=2)
     state = train_and_evaluate(config, str(old), Pretrain)
