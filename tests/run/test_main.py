@@ -136,7 +136,7 @@ def test_a_mistake_ends_in_one_line_that_names_it(tmp_path, flags, said):
 def test_another_shape_or_other_data_is_refused_by_name(uninterrupted):
     wider = run(uninterrupted, '--config.data.eval=', '--config.model.embed_dim=24')
     assert wider.returncode != 0
-    assert 'image_projection/kernel' in wider.stderr.splitlines()[-1]
+    assert 'grounding/patch_projection' in wider.stderr.splitlines()[-1]
     other = run(uninterrupted, '--config.data.eval=', '--config.data.emoji_scenes.train_size=77')
     assert other.returncode != 0
     assert 'had 100000 records and has 77' in other.stderr.splitlines()[-1]

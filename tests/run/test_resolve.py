@@ -82,7 +82,10 @@ def test_what_the_data_settles(folder, tmp_path, capsys):
     assert len(words) == resolved.model.text.vocab_size
     assert {'red', 'green', 'blue', 'square', 'bar', 'a'} <= set(words)
     assert not any(UNUSED.fullmatch(word) for word in words)
-    assert run.config == resolved
+    settled = ml_collections.ConfigDict(run.config)
+    assert settled.task.mim.lexicon_size == len(run.lexicon) >= len(words)
+    settled.task.mim.lexicon_size = 0
+    assert ml_collections.FrozenConfigDict(settled) == resolved
     assert run.task.batch_spec['ids'].shape == (5,)
 
 

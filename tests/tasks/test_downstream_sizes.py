@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import caption, classify, nlvr2, pretrain, retrieval, vqa
+from semmim_jax.data.lexicon import make_lexicon
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.ops.special_tokens import SpecialTokens
@@ -75,7 +76,10 @@ def test_rows_are_what_the_pipeline_makes(config):
     texts, size = source.vocabulary_texts(), config.model.text.vocab_size
     labels = source.label_names(min_count=1) if task.needs_labels else ()
     tokenizer = make_tokenizer('', texts=texts, size=size)
-    make = task.examples.of(tokenizer, config.data, labels=labels)
+    lexicon = None
+    if config.data.lexicon.captions:
+        lexicon = make_lexicon(source, tokenizer, data_config=config.data)
+    make = task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon)
     example = make(source[0], np.random.default_rng(0))
     example.pop('labels1', None)
     shapes = lambda fields: {name: (tuple(x.shape), x.dtype) for name, x in fields.items()}

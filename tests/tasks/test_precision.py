@@ -54,7 +54,8 @@ def _products(op: Any) -> Iterator[Product]:
 
 
 def warm(dtype: str, **changes: Any) -> Warm:
-    return warm_state(override(get_config('tiny'), {'model.dtype': dtype, **changes}), rows=BATCH)
+    changes = {'model.dtype': dtype, 'task.mim.masking': 'similarity', **changes}
+    return warm_state(override(get_config('tiny'), changes), rows=BATCH)
 
 
 @pytest.fixture(scope='module', params=DTYPES)
@@ -89,9 +90,11 @@ def test_products_of_the_towers_are_rounded(step):
         ('/image_projection/', 2 + 1 + 2),  # CLS of both, the teacher's patches; the gradients
         ('/text_projection/', 2 + 2),
         ('bne,be->bn', 1),
+        ('bne,bwe->bnw', 2 + 2),  # words of the caption, on both sides; the gradients
+        ('bne,ue->bnu', 1 + 2),  # words of the batch
         ('/itm_head/', 1 + 2),
     ],
-    ids=['itc', 'image features', 'text features', 'relevance', 'itm'],
+    ids=['itc', 'image features', 'text features', 'relevance', 'own words', 'all words', 'itm'],
 )
 def test_similarities_relevance_and_matches_are_exact_with_their_gradients(step, scope, least):
     chosen = [p for p in step[1] if re.search(scope, p.scope)]

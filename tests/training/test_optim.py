@@ -157,7 +157,8 @@ def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target
 
     Our biases of attention are [heads, d / heads], so they go by name.
     """
-    config.task.mim.target = target
+    config.task.mim.update(target=target, masking='similarity')
+    config.task.weights.local = float(target.startswith('semantic'))
     config.task.mim.inject_student = config.task.mim.inject_teacher = 'global'
     boxed = jax.eval_shape(Pretrain(config, special).init, jax.random.key(0))
     is_box = lambda x: isinstance(x, meta.AxisMetadata)

@@ -217,9 +217,9 @@ def test_captions_are_true(data_config, split):
             assert set(words) & set(scenes.BACKGROUNDS) <= {scene.background}
             for size, name in re.findall(r'\b(small|large) (\w+)', caption):
                 assert by_name[name].size_word == size
-            relations = re.findall(r'(left of|right of|above|below) (an? )?(\w+)', caption)
+            phrases = re.findall(r'(left of|right of|above|below) (an? )?(\w+)', caption)
             subject = by_name.get(strip_article(caption).split()[0])
-            for relation, _, name in relations:
+            for relation, _, name in phrases:
                 relations += 1
                 (ax, ay), (bx, by) = subject.centre, by_name[name].centre
                 holds = {
