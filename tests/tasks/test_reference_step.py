@@ -22,6 +22,8 @@ CASES = {
     'separate_head': {
         'losses': ('mim',),
         'task.mim.target': 'semantic_separate_head',
+        'task.mim.inject_student': 'cross_attention',
+        'task.mim.inject_teacher': 'cross_attention',
         'task.mim.masking': 'cross_attention',
     },
     'feature': {
