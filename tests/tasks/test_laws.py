@@ -101,7 +101,7 @@ def test_local_agreement_reads_no_caption_on_the_students_side(config):
 
 def test_unmasked_patches_have_no_part_in_the_masked_loss(config):
     # Without injection nothing mixes the tokens between the image tower and the loss.
-    config.task.mim.inject_student = 'none'
+    config.task.mim.update(inject_student='none', masking='similarity')
     warm = warm_state(override(config, {'losses': ('mim',)}), rows=3)
     run = two_passes(warm)
 
