@@ -145,8 +145,12 @@ def remat() -> str:
 
 
 def options() -> str:
-    """FLOPs of a step by option: counted in the lowered step, or by arithmetic where not built."""
-    config = step_flops.full_size({})
+    """FLOPs of a step by option: counted in the lowered step, or by arithmetic where not built.
+
+    Of the literal form, for which the figures in docs/scaling/ were made.
+    """
+    config = step_flops.full_size({}, variant='base-literal')
+    config = step_flops.changed(config, {'train.batch_size': step_flops.BATCH})
     passes = step_flops.arithmetic(config)
     recipe = step_flops.training_total(passes)
     cost = {p.name: p for p in passes}

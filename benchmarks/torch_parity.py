@@ -80,8 +80,8 @@ def words_of(lexicon: Lexicon | None, ids: np.ndarray) -> Words | None:
     """The words of captions [b, t]; None where the run has no lexicon."""
     if lexicon is None:
         return None
-    rows = [lexicon.words_of(row) for row in ids]
-    return Words(*(np.stack([row[name] for row in rows]) for name in WORD_FIELDS))
+    fields = lexicon.words_of_batch(ids)
+    return Words(*(fields[name] for name in WORD_FIELDS))
 
 
 def jax_captions(

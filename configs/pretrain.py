@@ -11,8 +11,9 @@ Hardware:  base, large: a TPU slice or a GPU node, docs/scaling.md says which (V
 Expect:    demo: the table in the README. base, large: not run.
 
 Variants (`configs/pretrain.py:NAME`): base, large (ViT-L/16), demo, own (your own pictures, small),
-tiny (for tests: seconds). NAME-literal is the paper's description and no more: the caption reaches
-the patches by cross-attention, and there are no losses of words and of local agreement.
+tiny (for tests: seconds). NAME-literal has the parts that the paper names and no further ones: no
+losses of words and of local agreement. The caption reaches the patches by cross-attention, a form
+of ours (D): the paper's is not known.
 """
 
 import ml_collections
@@ -340,7 +341,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def literal(c: ml_collections.ConfigDict, *, masking: str) -> ml_collections.ConfigDict:
-    """SemMIM as the paper describes it: text by cross-attention, no losses of words or places."""
+    """Only the parts that the paper names; captions reach patches by cross-attention (D)."""
     c.data.match_views = False
     c.data.lexicon.captions = 0
     c.task.weights.update(words=0.0, local=0.0)

@@ -2,22 +2,13 @@
 
 from typing import Any, Protocol
 
+from semmim_jax.data.transforms import Augment
+
 
 class CaptionsConfig(Protocol):
     """`config.data.captions`."""
 
     image_root: str
-
-
-class AugmentConfig(Protocol):
-    """`config.data.augment`."""
-
-    crop_scale: tuple[float, float]
-    flip: bool
-    ops: int
-    level: float
-    prob: float
-    fill: int
 
 
 class LexiconConfig(Protocol):
@@ -42,7 +33,7 @@ class DataConfig(Protocol):
     workers: int
     prefetch: int
     captions: CaptionsConfig
-    augment: AugmentConfig
+    augment: Augment
     lexicon: LexiconConfig
 
     def __getitem__(self, name: str) -> Any: ...  # whatever else a corpus or a task has there

@@ -72,6 +72,11 @@ class Lexicon:
             rarity[place] = -math.log((self.counts[number] + 1) / (self.captions + 1))
         return {'words': words, 'word_tokens': tokens, 'rarity': rarity}
 
+    def words_of_batch(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """`words_of` every caption of ids [b, t], stacked: [b, ...] each."""
+        captions = [self.words_of(caption) for caption in ids]
+        return {name: np.stack([fields[name] for fields in captions]) for name in captions[0]}
+
     def text(self) -> str:
         """The lexicon as a JSON file."""
         tokens = len(self.counts) - len(self.names)

@@ -119,8 +119,7 @@ class EvalData:
             batch = {**batch, 'ids': ids['ids']}
             lexicon = getattr(self.make_example, 'lexicon', None)
             if lexicon:
-                words = [lexicon.words_of(row) for row in batch['ids']]
-                batch |= {name: np.stack([w[name] for w in words]) for name in words[0]}
+                batch |= lexicon.words_of_batch(batch['ids'])
             yield batch, shown
 
 

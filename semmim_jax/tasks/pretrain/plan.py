@@ -113,7 +113,8 @@ class Plan:
                 'task.weights.words, and the masking and injections by words, need the words of '
                 'the captions: data.lexicon.captions above 0'
             )
-        trained = 'words' in self.active or self.config.mim.inject_student == 'words'
+        injected = 'mim' in self.active and self.config.mim.inject_student == 'words'
+        trained = 'words' in self.active or injected
         if self.masks and self.config.mim.masking == 'words' and not trained:
             raise ValueError(
                 "task.mim.masking='words': nothing trains which words a patch resembles; use "
