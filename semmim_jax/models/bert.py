@@ -132,7 +132,7 @@ class BertLayer(nn.Module):
                 others = jax.tree.map(
                     lambda a: rows.take(a, others_index, any_device=False), context
                 )
-            x = self.cross_norm(x + self._look(x, context, context_mask, others))
+            x = self.cross_norm(x + self._cross_attend(x, context, context_mask, others))
         return self.mlp_norm(x + self.mlp(x))
 
     def extend(
@@ -163,10 +163,10 @@ class BertLayer(nn.Module):
         )
         seen = jnp.arange(cache[0].shape[1])[None] <= position  # [1, t]
         x = self.attn_norm(x + self.attn(x, cache, mask=seen))
-        x = self.cross_norm(x + self._look(x, context, context_mask))
+        x = self.cross_norm(x + self._cross_attend(x, context, context_mask))
         return self.mlp_norm(x + self.mlp(x)), cache
 
-    def _look(
+    def _cross_attend(
         self,
         x: jax.Array,
         context: KeysValues,
@@ -182,8 +182,8 @@ class BertLayer(nn.Module):
 
         if others is None:
             return attend(grouped, context).reshape(x.shape)
-        told = [attend(grouped[:, :-1], context), attend(grouped[:, -1:], others)]
-        return jnp.concatenate(told, axis=1).reshape(x.shape)
+        read = [attend(grouped[:, :-1], context), attend(grouped[:, -1:], others)]
+        return jnp.concatenate(read, axis=1).reshape(x.shape)
 
     def every_part(self, x: jax.Array) -> jax.Array:
         """For initialisation, see `layers.Stack`."""
@@ -307,7 +307,7 @@ class Bert(nn.Module):
 
     def project_context(self, context: jax.Array, *, stop: int | None = None) -> KeysValues:
         """Keys and values for layers 0..stop: [b, s, d] -> two of [layers, b, s, h, d / h]."""
-        keys, values = self.blocks.each('project_context', context, stop=stop)
+        keys, values = self.blocks.map_layers('project_context', context, stop=stop)
         return keys, values
 
     def __call__(
@@ -347,7 +347,7 @@ class Bert(nn.Module):
         Returns:
           [b, 1, d], and the cache with the token in it.
         """
-        return self.blocks.thread(
+        return self.blocks.scan_with(
             'extend', x, (context, cache), position=position, context_mask=context_mask
         )
 

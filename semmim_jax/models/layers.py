@@ -284,7 +284,7 @@ class Stack(nn.Module):
         block = self.make_block()
         return rows.shard(_apply(block, params, x, *arguments, *args, method=method, **options))
 
-    def thread(
+    def scan_with(
         self, method: str, x: jax.Array, per_layer: tuple[Any, ...], **options: Any
     ) -> tuple[jax.Array, Any]:
         """Runs all layers: x, result[l] = method(x, per_layer[l], **options).
@@ -302,7 +302,7 @@ class Stack(nn.Module):
         unroll = 1 if self.scan else True
         return jax.lax.scan(body, x, (self.layers, per_layer), unroll=unroll)
 
-    def each(self, method: str, *args: Any, stop: int | None = None) -> Any:
+    def map_layers(self, method: str, *args: Any, stop: int | None = None) -> Any:
         """Calls `method` of layers 0..stop on the same arguments; results stacked on axis 0."""
 
         def call(params: Any) -> Any:

@@ -24,12 +24,12 @@ def every_part(model):
     ids = jnp.ones((1, 4), int)
     text = model.encode_text(ids, ids > 0)
     fused = model.fuse(text, ids > 0, model.image_context(tokens))
-    told = model.inject('global', tokens, text, ids > 0, positions=ids, layers=1)
+    injected = model.inject('global', tokens, text, ids > 0, positions=ids, layers=1)
     features = model.project_image(tokens), model.project_text(text)
     heads = model.match(fused), model.predict_words(fused), model.decode(ids, fused, ids > 0)
     for separate in True, False:
-        model.encode_patches(told, separate=separate)
-    return features, heads, model.pixel_head(told), model.feature_head(told)
+        model.encode_patches(injected, separate=separate)
+    return features, heads, model.pixel_head(injected), model.feature_head(injected)
 
 
 def model_and_params(seed=0, **changes):
@@ -144,8 +144,8 @@ def test_injection_none_and_global_by_hand(semmim, streams):
     np.testing.assert_array_equal(none, patches)
     added = np.asarray(text)[:, 0] @ params['text_injection']['kernel']
     added = added + params['text_injection']['bias']
-    told = nn.apply(inject, module)({'params': params}, 'global')
-    assert_close(told, patches + added[:, None])
+    injected = nn.apply(inject, module)({'params': params}, 'global')
+    assert_close(injected, patches + added[:, None])
     with pytest.raises(ValueError, match="'everywhere'.*cross_attention"):
         nn.apply(inject, module)({'params': params}, 'everywhere')
 
@@ -201,7 +201,7 @@ def every_output(model, images, ids, mask):
         'image': image,
         'text': text,
         'fused': fused,
-        'told': model.inject('cross_attention', image, text, mask, **options),
+        'injected': model.inject('cross_attention', image, text, mask, **options),
         'decoded': model.decode(ids, fused, mask),
     }
     cosines = {
@@ -312,7 +312,7 @@ def test_bfloat16_stays_near_float32(run_every_output, streams):
     inputs = [streams[name] for name in ('images', 'ids', 'mask')]
     exact = run_every_output(*inputs)
     rounded = call(*model_and_params(dtype='bfloat16'), every_output, *inputs)
-    for name in 'image', 'text', 'fused', 'told':
+    for name in 'image', 'text', 'fused', 'injected':
         assert rounded[0][name].dtype == jnp.bfloat16
         error = np.abs(np.asarray(rounded[0][name], np.float32) - exact[0][name])
         assert error.max() < 0.15 and error.mean() < 0.015, (name, error.max(), error.mean())

@@ -53,10 +53,10 @@ def reference_loss(
     losses, centres = {}, dict(extra.get('centres', {}))
 
     # Both towers on the full views and the clean caption; the student's full view is I2 if crossed.
-    seen = teacher('encode_image', batch['image1'])  # [b, n + 1, d]
-    told = teacher('encode_text', ids, valid)  # [b, t, d]
-    key_image = teacher('project_image', seen)[:, 0]  # [b, e]
-    key_text = teacher('project_text', told)[:, 0]
+    teacher_image = teacher('encode_image', batch['image1'])  # [b, n + 1, d]
+    teacher_text = teacher('encode_text', ids, valid)  # [b, t, d]
+    key_image = teacher('project_image', teacher_image)[:, 0]  # [b, e]
+    key_text = teacher('project_text', teacher_text)[:, 0]
     full = batch['image2' if c.views == 'crossed' else 'image1']
     image = student('encode_image', full)
     text = student('encode_text', ids, valid)
@@ -110,7 +110,7 @@ def reference_loss(
         )  # [b, t, v]
         momentum_words = teacher(
             'predict_words',
-            fuse(teacher, teacher('encode_text', draws.masked.ids, valid), valid, seen),
+            fuse(teacher, teacher('encode_text', draws.masked.ids, valid), valid, teacher_image),
         )
         target = (1 - alpha) * jax.nn.one_hot(ids, words.shape[-1])
         target += alpha * jax.nn.softmax(momentum_words, axis=-1)
@@ -163,7 +163,9 @@ def reference_loss(
 
     # MIM, sections 3 and 4: all patches go through everything, the mask M [b, n] picks at the end.
     if on('mim') and mim.target != 'none':
-        mask = choose_mask(teacher, config, draws, seen, told, key_text, valid, batch)
+        mask = choose_mask(
+            teacher, config, draws, teacher_image, teacher_text, key_text, valid, batch
+        )
         view = student('encode_image', batch['image1'], mask > 0)
         got = inject(student, mim, mim.inject_student, view, text, valid, batch)
         if mim.target == 'pixel':
@@ -173,13 +175,15 @@ def reference_loss(
                 student('pixel_head', got), seen_pixels, config.model.image.patch_size
             )
         elif mim.target == 'feature':
-            predicted, wanted = student('feature_head', got), seen[:, 1:]
+            predicted, wanted = student('feature_head', got), teacher_image[:, 1:]
             norms = jnp.sqrt((predicted**2).sum(axis=-1) * (wanted**2).sum(axis=-1))
             errors = 1 - (predicted * wanted).sum(axis=-1) / norms
         else:
             head = {'semantic': 'encoding_head', 'semantic_separate_head': 'patch_encoding_head'}
             head = head[mim.target]
-            wanted = inject(teacher, mim, mim.inject_teacher, seen, told, valid, batch)
+            wanted = inject(
+                teacher, mim, mim.inject_teacher, teacher_image, teacher_text, valid, batch
+            )
             logits = teacher(head, wanted)  # [b, n, k]
             flat, rows = logits.reshape(-1, logits.shape[-1]), mask.reshape(-1)
             target = balance(flat, rows, 'patches').reshape(logits.shape)
@@ -302,9 +306,11 @@ def local_agreement(logits, match, mask, target, temperature) -> jax.Array:
     return errors.sum() / pick.sum()
 
 
-def choose_mask(run: Run, config, draws: Draws, seen, told, key_text, valid, batch) -> jax.Array:
+def choose_mask(
+    run: Run, config, draws: Draws, teacher_image, teacher_text, key_text, valid, batch
+) -> jax.Array:
     """M [b, n] float, 1 at masked patches: the relevance of section 3, then the draw."""
-    mim, rows, patches = config.task.mim, len(seen), seen.shape[1] - 1
+    mim, rows, patches = config.task.mim, len(teacher_image), teacher_image.shape[1] - 1
     count = round(mim.ratio * patches)
     if mim.masking == 'block':
         grid = math.isqrt(patches)
@@ -313,14 +319,14 @@ def choose_mask(run: Run, config, draws: Draws, seen, told, key_text, valid, bat
         )
         chosen = masking.top_patches(scores, count)
     else:
-        cosine = (run('project_image', seen)[:, 1:] * key_text[:, None]).sum(axis=-1)
+        cosine = (run('project_image', teacher_image)[:, 1:] * key_text[:, None]).sum(axis=-1)
         relevance = {
             'similarity': lambda: cosine,
             'similarity_inverse': lambda: -cosine,
             'random': lambda: jnp.zeros((rows, patches)),
-            'words': lambda: word_relevance(run, mim, seen, batch),
+            'words': lambda: word_relevance(run, mim, teacher_image, batch),
             'cross_attention': lambda: jnp.log(
-                attention_to_patches(run, seen, told, valid, mim.attention_layer)
+                attention_to_patches(run, teacher_image, teacher_text, valid, mim.attention_layer)
             ),
         }[mim.masking]()
         chosen = masking.select_patches(
@@ -339,17 +345,17 @@ def word_relevance(run: Run, mim, image, batch) -> jax.Array:
     return run(relevance, image)
 
 
-def attention_to_patches(run: Run, seen, told, valid, layer: int) -> jax.Array:
+def attention_to_patches(run: Run, teacher_image, teacher_text, valid, layer: int) -> jax.Array:
     """Attention of text to patches [b, n] in one fusion layer, mean over heads and valid tokens."""
 
-    def attention(model, seen, told, valid):
-        context = model.fusion.project_context(model.to_fusion(seen))
-        text = model.fusion(told, context, mask=valid, stop=layer)
+    def attention(model, teacher_image, teacher_text, valid):
+        context = model.fusion.project_context(model.to_fusion(teacher_image))
+        text = model.fusion(teacher_text, context, mask=valid, stop=layer)
         return model.fusion.layer(
             layer, text, context, mask=valid, context_mask=None, method='cross_weights'
         )
 
-    weights = run(attention, seen, told, valid).mean(axis=1)  # [b, t, n + 1]
+    weights = run(attention, teacher_image, teacher_text, valid).mean(axis=1)  # [b, t, n + 1]
     weights = (weights * valid[..., None]).sum(axis=1) / valid.sum(axis=1)[:, None]
     return weights[:, 1:]
 

@@ -129,8 +129,8 @@ def is_trained(name: str, task) -> bool:
     if name == 'temperature' or name.startswith(('image_projection', 'text_projection')):
         return on.itc > 0
     if name.startswith('text/'):
-        told = masked_modelling and mim.inject_student not in ('none', 'words')
-        contextual = told or on.itc + on.itm + on.mlm + on.prefix > 0
+        injected = masked_modelling and mim.inject_student not in ('none', 'words')
+        contextual = injected or on.itc + on.itm + on.mlm + on.prefix > 0
         named = on.words > 0 or masked_modelling and mim.inject_student == 'words'
         return contextual or named and name.endswith('embeddings/word')
     return True
