@@ -126,6 +126,7 @@ def batch(config: Any, *, seed: int) -> dict[str, np.ndarray]:
     """This process's examples of a random batch."""
     rng = np.random.default_rng(seed)
     size, tokens = config.data.image_size, config.data.max_tokens
+    patches = (size // config.data.patch_size) ** 2
     ids = rng.integers(5, SPECIAL.vocab_size, (BATCH, tokens), np.int32)
     ids[:, 0] = SPECIAL.cls
     for text, length in zip(ids, rng.integers(3, tokens, BATCH)):
@@ -135,10 +136,23 @@ def batch(config: Any, *, seed: int) -> dict[str, np.ndarray]:
         'image2': rng.integers(0, 256, (BATCH, size, size, 3), np.uint8),
         'ids': ids,
         'image_id': np.arange(BATCH, dtype=np.int32),
+        **words(config, ids, rng),
+        'match': rng.integers(-4, patches, (BATCH, patches), np.int32).clip(-1),
     }
     share = BATCH // jax.process_count()
     start = share * jax.process_index()
     return {name: array[start : start + share] for name, array in whole.items()}
+
+
+def words(config: Any, ids: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Up to three words per caption, few enough kinds that captions on other devices share them."""
+    rows, places = len(ids), config.data.max_tokens - 2
+    words = np.full((rows, places), -1, np.int32)
+    words[:, :3] = -np.sort(-rng.integers(-1, 8, (rows, 3)))  # -1 after the last
+    tokens = np.full((rows, places, config.data.lexicon.max_tokens), -1, np.int32)
+    tokens[:, :3, 0] = np.where(words[:, :3] < 0, -1, words[:, :3] + 5)
+    rarity = np.where(words < 0, 0, 1 + words / 4)
+    return {'words': words, 'word_tokens': tokens, 'rarity': rarity.astype(np.float32)}
 
 
 def named(kind: str, tree: Any) -> dict[str, np.ndarray]:
