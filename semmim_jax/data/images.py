@@ -18,6 +18,12 @@ DECODERS = ('opencv', 'pillow')
 _ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 
 
+def check_decoder(decoder: str) -> None:
+    """Raises ValueError for a decoder that does not exist."""
+    if decoder not in DECODERS:
+        raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(DECODERS)}')
+
+
 def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np.ndarray:
     """Reads one image file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
 
@@ -45,8 +51,7 @@ def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np
 
 def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
     """As read_image, from the bytes of a file. The error does not name the file."""
-    if decoder not in DECODERS:
-        raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(DECODERS)}')
+    check_decoder(decoder)
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as e:  # Pillow's own limit, above any sensible max_pixels
