@@ -27,7 +27,8 @@ def check_decoder(decoder: str) -> None:
 def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np.ndarray:
     """Reads one image file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
 
-    Grey and palette images become RGB, alpha is dropped, CMYK is converted.
+    Grey and palette images become RGB, CMYK is converted, 16 bits are scaled to 8. What is
+    transparent lies on white: below it files hold any colour, often black.
 
     Args:
       path: the file.
@@ -66,12 +67,22 @@ def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
         raise UnreadableRecord('no pixels')
     complete = _ENDINGS.get(header.format or '', b'') in data[-1024:]
     # 16-bit grey is scaled by OpenCV and clipped by Pillow: the former is right.
-    if (decoder == 'opencv' and complete) or header.mode.startswith('I;16'):
+    deep_grey = header.mode.startswith('I;16')
+    transparent = header.has_transparency_data and not deep_grey
+    if deep_grey or (decoder == 'opencv' and complete and not transparent):
         return _decode_opencv(data)
     try:
-        return np.array(ImageOps.exif_transpose(header).convert('RGB'))  # [h, w, 3]
+        upright = ImageOps.exif_transpose(header)
+        return np.array(_on_white(upright) if transparent else upright.convert('RGB'))  # [h, w, 3]
     except Exception as e:
         raise UnreadableRecord(_why(e, 'corrupt image')) from None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert('RGBA')
+    flat = Image.new('RGB', image.size, 'white')
+    flat.paste(image, mask=image.getchannel('A'))
+    return flat
 
 
 def _decode_opencv(data: bytes) -> np.ndarray:
