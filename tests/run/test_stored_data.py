@@ -99,6 +99,6 @@ def test_a_run_goes_on_when_records_have_rotted(config, tmp_path):
     train_and_evaluate(config, str(workdir), SmallTask)
     train_and_evaluate(config, str(tmp_path / 'fresh'), SmallTask)
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    replaced = [line['replaced_records'] for line in lines if 'replaced_records' in line]
+    replaced = [line['train/replaced_records'] for line in lines if 'train/loss' in line]
     assert len(replaced) == 6 and replaced[2] == 0
     assert replaced[-1] >= 2  # in an epoch and a half
