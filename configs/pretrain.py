@@ -146,6 +146,7 @@ def base() -> ml_collections.ConfigDict:
     task.weights = dict(
         itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=1.0, local=1.0
     )
+    task.weights.clustering = 1.0  # of the prototypes' loss, where mim.target is clustered
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
     task.alpha_ramp_steps = 4883  # one epoch
@@ -164,7 +165,7 @@ def base() -> ml_collections.ConfigDict:
     task.centre_momentum = 0.9
     task.itm_negatives = 'global'  # or 'local': of one's own device, whose image tokens stay there
     task.mim = mim = ml_collections.ConfigDict()
-    mim.target = 'semantic'  # semantic_separate_head, feature, pixel, none
+    mim.target = 'semantic'  # semantic_separate_head, clustered, feature, pixel, none
     mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block
     mim.ratio = 0.4
     mim.mask_temperature = 0.05
@@ -179,6 +180,9 @@ def base() -> ml_collections.ConfigDict:
     mim.word_pool = 0.1  # temperature over patches of the words loss
     mim.word_logit_scale = 20.0  # of the words loss's scores
     mim.lexicon_size = 0  # most different words of a batch; 0: as many as the lexicon has
+    # Candidates for codes that are semantic without text (docs/method.md section 4.4), all off.
+    mim.tau_assignment = 0.06  # of clustered targets before they are balanced
+    mim.tau_prototypes = 0.12  # of the prototypes' own prediction of them
 
     c.optim = optim = ml_collections.ConfigDict()
     optim.lr = 1e-4  # decoder and heads

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.grounding import Grounding, Words
-from semmim_jax.models.heads import EncodingHead
+from semmim_jax.models.heads import EncodingHead, Prototypes
 from semmim_jax.models.layers import (
     INIT_STDDEV,
     LAST_DENSE,
@@ -69,6 +69,7 @@ class SemMIM(nn.Module):
         self.mlm_head = head()
         self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
         self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
+        self.prototypes = Prototypes(c.encoding.codes)
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
@@ -304,6 +305,13 @@ class SemMIM(nn.Module):
         See docs/method.md section 4.
         """
         return (self.patch_encoding_head if separate else self.encoding_head)(tokens)
+
+    def compare_prototypes(self, patches: jax.Array) -> jax.Array:
+        """Patches of the image tower [..., d] -> logits of the prototypes [..., k], float32.
+
+        See docs/method.md section 4.
+        """
+        return self.prototypes(patches)
 
     def predict_words(self, fused: jax.Array) -> jax.Array:
         """Fused tokens [..., d] -> MLM logits [..., v], float32."""

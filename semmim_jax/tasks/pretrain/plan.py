@@ -10,14 +10,15 @@ from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
-LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim', 'words', 'local')
+LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim', 'words', 'local', 'clustering')
+CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the encoding space
 INJECTIONS = ('words', 'cross_attention', 'global', 'none')
 MASKINGS = ('words', 'similarity', 'cross_attention', 'random', 'block', 'similarity_inverse')
 CHOICES = {
     'views': ('crossed', 'same'),
     'balance': ('sinkhorn', 'centring'),
     'itm_negatives': ('global', 'local'),
-    'mim.target': ('semantic', 'semantic_separate_head', 'feature', 'pixel', 'none'),
+    'mim.target': (*CODES, 'feature', 'pixel', 'none'),
     'mim.masking': MASKINGS,
     'mim.inject_student': INJECTIONS,
     'mim.inject_teacher': INJECTIONS,
@@ -34,7 +35,9 @@ class Plan:
       patch_size: pixels.
       mask_count: patches masked in every image.
       active: names of the losses whose weight is above 0; the passes of others do not run.
-      masks: whether patches of view 1 are chosen and have targets: for MIM, or for 'local' alone.
+      masks: whether patches of view 1 are chosen and have targets: for MIM, or for other losses.
+      has_codes: whether these targets are codes.
+      separate_head: whether patches have an encoding head of their own.
       reads_words: whether anything asks for the words of the captions.
       pairs: (teacher view, student view) of each direction of the agreement.
       full_view: 'view1' or 'view2', what the student sees unmasked in ITC, ITM, MLM and PrefixLM.
@@ -53,7 +56,11 @@ class Plan:
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         if c.mim.target == 'none':
             self.active -= {'mim', 'local'}
-        self.masks = bool(self.active & {'mim', 'local'})
+        if c.mim.target != 'clustered':
+            self.active.discard('clustering')
+        self.masks = bool(self.active & {'mim', 'local', 'clustering'})
+        self.has_codes = self.masks and c.mim.target in CODES
+        self.separate_head = c.mim.target == 'semantic_separate_head'
         kinds = {c.mim.masking, c.mim.inject_student, c.mim.inject_teacher} if self.masks else set()
         self.reads_words = 'words' in self.active or 'words' in kinds
         directions = ((1, 2), (2, 1)) if c.symmetric else ((1, 2),)
@@ -123,11 +130,14 @@ class Plan:
             raise ValueError(
                 'task.weights.local needs to know what two views share: data.match_views=True'
             )
-        if 'local' in self.active and not self.config.mim.target.startswith('semantic'):
+        if 'local' in self.active and not self.has_codes:
             raise ValueError(
                 f'task.weights.local compares codes; task.mim.target={self.config.mim.target!r} '
-                'has none: use semantic or semantic_separate_head, or task.weights.local=0'
+                f'has none: use {", ".join(CODES)}, or task.weights.local=0'
             )
+        for name in ('tau_prototypes', 'tau_assignment'):
+            if self.config.mim[name] <= 0:
+                raise ValueError(f'task.mim.{name}={self.config.mim[name]} must be above 0')
         image, ratio = config.model.image, self.config.mim.ratio
         if image.image_size % image.patch_size:
             raise ValueError(

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 
 from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.models.vit import patchify
-from semmim_jax.ops import balance, masking, rows
+from semmim_jax.ops import masking, rows
 from semmim_jax.ops.products import HIGHEST
-from semmim_jax.tasks.pretrain.patches import inject_text
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
+from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
 
 
 class Teacher(NamedTuple):
@@ -26,6 +25,7 @@ class Teacher(NamedTuple):
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     patch_logits: jax.Array | None = None  # [b, p, k]
     patch_target: jax.Array | None = None  # [b, p, k], or features or pixels of the patches
+    clustered: jax.Array | None = None  # [b, p, d], what the prototypes were compared with
     cls_logits: jax.Array | None = None  # [b, pairs, k]
     cls_target: jax.Array | None = None  # [b, pairs, k]
 
@@ -53,19 +53,16 @@ def teacher_pass(
     outputs = {name: encoded[name] for name in ('image', 'text', 'mlm_logits', 'relevance')}
     if plan.masks:
         outputs['patches'] = patches = choose_patches(plan, encoded['relevance'], draws.patch_key)
-        target = lambda model, inputs: _patch_target(model, plan, *inputs)
-        caption = encoded['caption'], draws.valid, words
+        caption = Caption(encoded['caption'], draws.valid, words)
         inputs = batch['image1'], encoded['tokens'], caption, patches
-        outputs['patch_target'] = logits = run(target, inputs)
-        if plan.config.mim.target.startswith('semantic'):
-            flat = logits.reshape(-1, logits.shape[-1])  # [b * p, k]
-            target = _balance(plan, flat, extra, 'patches', step).reshape(logits.shape)
-            outputs |= {'patch_logits': logits, 'patch_target': target}
+        found = patch_targets(model, plan, run, *inputs, extra=extra, step=step)
+        outputs |= {'patch_target': found.target, 'patch_logits': found.logits}
+        outputs['clustered'] = found.clustered
     if plan.pairs:
         cls = jnp.stack([encoded['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
         logits = model.encoding_head(model.to_fusion(cls))  # [b, pairs, k]
-        targets = [_balance(plan, logits[:, i], extra, 'cls', step) for i in range(len(plan.pairs))]
-        outputs |= {'cls_logits': logits, 'cls_target': jnp.stack(targets, axis=1)}
+        target = cls_targets(plan, logits, extra=extra, step=step)
+        outputs |= {'cls_logits': logits, 'cls_target': target}
     return jax.lax.stop_gradient(Teacher(**outputs))
 
 
@@ -107,15 +104,6 @@ def _encode(
             model, plan, tokens[0], caption, outputs['text'], draws.valid, context, words
         )
     return outputs
-
-
-def teacher_temperature(config: Any, step: Any) -> jax.Array:
-    """tau_t: linear from `tau_teacher_start` to `tau_teacher_end` over `tau_teacher_steps`.
-
-    See docs/method.md section 2.
-    """
-    share = jnp.minimum(1.0, step / max(config.tau_teacher_steps, 1))
-    return config.tau_teacher_start + share * (config.tau_teacher_end - config.tau_teacher_start)
 
 
 def patch_relevance(model, plan, tokens, text, text_feature, valid, context, words) -> jax.Array:
@@ -164,35 +152,3 @@ def choose_patches(plan: Plan, relevance: jax.Array, key: jax.Array) -> jax.Arra
         min_area=mim.block_min_patches,
     )
     return masking.top_patches(scores, plan.mask_count)
-
-
-def _patch_target(model, plan, images, tokens, caption, patches) -> jax.Array:
-    """What the student has to predict at the masked patches [b, p, ...], logits not yet balanced.
-
-    See docs/method.md section 4.
-
-    Args:
-      images: [b, s, s, 3], view 1; its tokens [b, n + 1, d].
-      caption: the clean one's tokens [b, t, d], their validity [b, t], and its words.
-      patches: [b, p].
-    """
-    mim, at = plan.config.mim, patches[..., None]
-    if mim.target == 'pixel':
-        pixels = patchify(model.normalise(images), plan.patch_size)
-        return jnp.take_along_axis(pixels, at, axis=1)
-    if mim.target == 'feature':
-        return jnp.take_along_axis(tokens, at + 1, axis=1)
-    text, valid, words = caption
-    options = dict(text=text, valid=valid, words=words, positions=patches)
-    tokens = inject_text(model, mim, mim.inject_teacher, tokens, **options)  # [b, p, d]
-    return model.encode_patches(tokens, separate=mim.target == 'semantic_separate_head')
-
-
-def _balance(plan: Plan, logits: jax.Array, extra: Any, kind: str, step: Any) -> jax.Array:
-    """The teacher's distribution [r, k] from cosines [r, k] (docs/method.md section 2)."""
-    temperature = teacher_temperature(plan.config, step)
-    if plan.config.balance == 'sinkhorn':
-        return balance.sinkhorn(
-            logits, temperature=temperature, iterations=plan.config.sinkhorn_iterations
-        )
-    return balance.centring(logits, temperature=temperature, centre=extra['centres'][kind])

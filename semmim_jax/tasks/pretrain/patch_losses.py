@@ -1,0 +1,79 @@
+"""Losses of the student's patches (docs/method.md section 4)."""
+
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.losses import distillation, grounding
+from semmim_jax.losses.mean import Mean
+from semmim_jax.models.semmim import SemMIM
+from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
+from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.targets import Caption
+from semmim_jax.tasks.pretrain.teacher import Teacher
+
+
+def masked_losses(
+    model: SemMIM, plan: Plan, tokens: jax.Array, caption: Caption, teacher: Teacher
+) -> dict[str, Mean]:
+    """The loss on masked patches, against the config's target (docs/method.md section 4).
+
+    Args:
+      model: bound to the online parameters.
+      plan: of the config.
+      tokens: [b, n + 1, d] of the masked view.
+      caption: the clean one.
+      teacher: of `teacher_pass`.
+    """
+    mim = plan.config.mim
+    options = dict(**caption._asdict(), positions=teacher.patches)
+    told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, p, d]
+    return {'mim': _compare(model, plan, mim.target, told, teacher.patch_target)}
+
+
+def _compare(model: SemMIM, plan: Plan, kind: str, told: jax.Array, target: jax.Array) -> Mean:
+    """Loss of patches [b, m, d] that predict targets of one kind [b, m, ...]."""
+    if kind == 'pixel':
+        return distillation.pixel_loss(model.pixel_head(told), target)
+    if kind == 'feature':
+        return distillation.feature_loss(model.feature_head(told), target)
+    logits = model.encode_patches(told, separate=plan.separate_head)
+    return distillation.encoding_loss(logits, target, temperature=plan.config.tau_student)
+
+
+def clustering_loss(model: SemMIM, plan: Plan, teacher: Teacher) -> Mean:
+    """The prototypes predict their own balanced assignment of the teacher's patches.
+
+    It trains nothing but them (docs/method.md section 4).
+    """
+    logits = model.compare_prototypes(teacher.clustered)  # [b, m, k]
+    return distillation.encoding_loss(
+        logits, teacher.patch_target, temperature=plan.config.mim.tau_prototypes
+    )
+
+
+def local_loss(
+    model: SemMIM, plan: Plan, tokens: jax.Array, match: jax.Array, teacher: Teacher
+) -> tuple[Mean, Mean]:
+    """View 2, whole and without text, has MIM's targets where it shows a masked patch of view 1.
+
+    See docs/method.md section 4.
+
+    Args:
+      model: bound to the online parameters.
+      plan: of the config.
+      tokens: [b, n + 1, d] of view 2.
+      match: [b, n] int32, which patch of view 1 each patch of view 2 shows; -1: none.
+      teacher: of `teacher_pass`.
+
+    Returns:
+      The loss, and the share of view 2's patches that it is a mean over.
+    """
+    patches = model.inject('none', tokens, None, None, positions=all_patches(tokens), layers=0)
+    loss = grounding.local_loss(
+        model.encode_patches(patches, separate=plan.separate_head),  # [b, n, k]
+        match,
+        teacher.patches,
+        teacher.patch_target,
+        temperature=plan.config.tau_student,
+    )
+    return loss, Mean(loss.count, jnp.float32(match.size))

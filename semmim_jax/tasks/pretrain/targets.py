@@ -1,0 +1,142 @@
+"""What the teacher gives the student to predict: codes of patches and of CLS, or other targets.
+
+The forms are those of docs/method.md sections 2 and 4.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.grounding import Words
+from semmim_jax.models.semmim import SemMIM, take_patches
+from semmim_jax.models.vit import patchify
+from semmim_jax.ops import balance
+from semmim_jax.tasks.pretrain.patches import inject_text
+from semmim_jax.tasks.pretrain.plan import Plan
+
+
+class Caption(NamedTuple):
+    """What an image may be told."""
+
+    text: jax.Array  # [b, t, d]
+    valid: jax.Array  # [b, t] bool, tokens that are not padding
+    words: Words | None
+
+
+class PatchTargets(NamedTuple):
+    """What the student has to predict at m patches of each image; None where nothing asks."""
+
+    target: jax.Array  # [b, m, k] balanced, or features or pixels
+    logits: jax.Array | None = None  # [b, m, k] of the codes, not balanced
+    clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
+
+
+def patch_targets(
+    model: SemMIM,
+    plan: Plan,
+    run: Callable[..., Any],
+    images: jax.Array,
+    tokens: jax.Array,
+    caption: Caption,
+    patches: jax.Array,
+    *,
+    extra: Any,
+    step: Any,
+) -> PatchTargets:
+    """Targets at patches, by `task.mim.target` (docs/method.md section 4).
+
+    Args:
+      model: bound to the EMA parameters.
+      plan: of the config.
+      run: `stages.run_stage` but for the stage and its inputs.
+      images: [b, s, s, 3], view 1.
+      tokens: [b, n + 1, d] of it.
+      caption: the clean one.
+      patches: [b, m] int32.
+      extra: the task's state, for the centres.
+      step: for the temperature ramp.
+    """
+    kind = plan.config.mim.target
+    read = lambda model, inputs: _unbalanced(model, plan, kind, *inputs)
+    logits = run(read, (images, tokens, caption, patches))
+    if not plan.has_codes:
+        return PatchTargets(logits)
+    flat = logits.reshape(-1, logits.shape[-1])  # [b * m, k]
+    temperature = code_temperature(plan.config, step)
+    target = _balance(plan, flat, extra, 'patches', temperature).reshape(logits.shape)
+    clustered = take_patches(tokens, patches) if 'clustering' in plan.active else None
+    return PatchTargets(target, logits, clustered)
+
+
+def cls_targets(plan: Plan, logits: jax.Array, *, extra: Any, step: Any) -> jax.Array:
+    """Balanced codes of CLS, one pair of views by itself: [b, pairs, k] -> [b, pairs, k].
+
+    See docs/method.md section 2.
+    """
+    temperature = teacher_temperature(plan.config, step)
+    pairs = range(logits.shape[1])
+    targets = [_balance(plan, logits[:, i], extra, 'cls', temperature) for i in pairs]
+    return jnp.stack(targets, axis=1)
+
+
+def teacher_temperature(config: Any, step: Any) -> jax.Array:
+    """tau_t: linear from `tau_teacher_start` to `tau_teacher_end` over `tau_teacher_steps`.
+
+    See docs/method.md section 2.
+    """
+    share = jnp.minimum(1.0, step / max(config.tau_teacher_steps, 1))
+    return config.tau_teacher_start + share * (config.tau_teacher_end - config.tau_teacher_start)
+
+
+def code_temperature(config: Any, step: Any) -> jax.Array | float:
+    """Temperature of the codes of patches: tau_t, or that of the prototypes' assignment."""
+    if config.mim.target == 'clustered':
+        return config.mim.tau_assignment
+    return teacher_temperature(config, step)
+
+
+def code_logits(
+    model: SemMIM,
+    plan: Plan,
+    injection: str,
+    tokens: jax.Array,
+    caption: Caption,
+    patches: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What the teacher's codes are read from, where `plan.has_codes`, and their logits.
+
+    Args:
+      model, plan, tokens, caption, patches: as in `patch_targets`.
+      injection: one of `plan.INJECTIONS`; prototypes read no text, whatever it is.
+
+    Returns:
+      [b, m, d'] and [b, m, k].
+    """
+    if plan.config.mim.target == 'clustered':
+        plain = take_patches(tokens, patches)
+        return plain, model.compare_prototypes(plain)
+    options = dict(**caption._asdict(), positions=patches)
+    told = inject_text(model, plan.config.mim, injection, tokens, **options)
+    return told, model.encode_patches(told, separate=plan.separate_head)
+
+
+def _unbalanced(model, plan, kind, images, tokens, caption, patches) -> jax.Array:
+    """Targets of one kind at patches, [b, m, ...]; of codes the logits."""
+    if kind == 'pixel':
+        pixels = patchify(model.normalise(images), plan.patch_size)
+        return jnp.take_along_axis(pixels, patches[..., None], axis=1)
+    if kind == 'feature':
+        return take_patches(tokens, patches)
+    injection = plan.config.mim.inject_teacher
+    return code_logits(model, plan, injection, tokens, caption, patches)[1]
+
+
+def _balance(plan: Plan, logits, extra: Any, kind: str, temperature) -> jax.Array:
+    """The teacher's distribution [r, k] from logits [r, k] (docs/method.md section 2)."""
+    if plan.config.balance == 'sinkhorn':
+        return balance.sinkhorn(
+            logits, temperature=temperature, iterations=plan.config.sinkhorn_iterations
+        )
+    return balance.centring(logits, temperature=temperature, centre=extra['centres'][kind])

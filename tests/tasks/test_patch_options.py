@@ -1,0 +1,104 @@
+"""Options of the patches' losses (docs/method.md section 4.4): the plain step, and their laws."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tasks.reference_step import reference_loss
+from tests.tasks.test_reference_step import assert_close, assert_gradient_close
+from tests.tasks.warm_state import jit, override, warm_state
+
+KEY, STEP = jax.random.key(3), 100
+TEXT = {  # literal form, whatever the default is
+    'task.mim.masking': 'random',
+    'task.mim.inject_student': 'global',
+    'task.mim.inject_teacher': 'none',
+}
+# Several options a case, where they do not touch: compiling is what the time goes into.
+CASES = {
+    'clustered': {
+        'losses': ('mim', 'clustering', 'local'),
+        'data.match_views': True,
+        'model.image.width': 48,
+        'task.mim.target': 'clustered',
+        'task.mim.inject_teacher': 'cross_attention',  # read by no prototype
+    },
+}
+
+
+class State(NamedTuple):
+    """What predict functions read of a state."""
+
+    params: Any
+
+
+def step_of(warm, step=STEP):
+    """(params, ema_params, extra, batch) -> the total, and (the losses by name, the new extra)."""
+
+    def loss(params, ema_params, extra, batch):
+        total, (metrics, extra) = warm.task.loss(
+            params, ema_params, extra, batch, key=KEY, step=step
+        )
+        losses = {k[5:]: v.value for k, v in metrics.items() if k.startswith('loss_')}
+        return total, (losses, extra)
+
+    return loss
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_step_with_an_option_is_the_plain_one(config, case):
+    warm = warm_state(override(config, TEXT | CASES[case]), rows=4)
+
+    def plain(params, ema_params, extra, batch):
+        draws = warm.task.plan.draw(KEY, batch['ids'])
+        return reference_loss(
+            warm.task.model, params, ema_params, extra, batch, draws, config, STEP
+        )
+
+    inputs = warm.params, warm.ema_params, warm.extra, warm.batch
+    (total, (losses, extra)), grads = jit(jax.value_and_grad(step_of(warm), has_aux=True))(*inputs)
+    want, plain_grads = jit(jax.value_and_grad(plain, has_aux=True))(*inputs)
+    assert_close(total, want[0], rtol=1e-5)
+    jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-5), losses, want[1][0])
+    jax.tree.map(lambda a, b: assert_close(a, b, atol=1e-6), extra, want[1][1])
+    jax.tree.map_with_path(assert_gradient_close, grads, plain_grads)
+
+
+def test_prototypes_and_student_train_apart(config):
+    """No gradient of the student's loss reaches the prototypes, and none of theirs the student."""
+    config = override(config, TEXT | {'task.mim.target': 'clustered'})
+    warm = warm_state(override(config, {'losses': ('mim', 'clustering')}), rows=3)
+
+    def of_each(params, *rest):
+        found = lambda params: step_of(warm)(params, *rest)[1][0]
+        return jax.jacrev(lambda p: {name: found(p)[name] for name in ('mim', 'clustering')})(
+            params
+        )
+
+    inputs = warm.params, warm.ema_params, warm.extra, warm.batch
+    grads = jit(of_each)(*inputs)
+    moved = {
+        loss: {name for name, part in tree.items() if any(map(np.any, jax.tree.leaves(part)))}
+        for loss, tree in grads.items()
+    }
+    assert moved['clustering'] == {'prototypes'}
+    assert {'image', 'encoding_head'} <= moved['mim']
+    assert 'prototypes' not in moved['mim']
+
+
+def test_clustered_patterns_are_the_nearest_prototypes(config):
+    config = override(config, TEXT | {'task.mim.target': 'clustered'})
+    warm = warm_state(override(config, {'losses': ('mim',)}), rows=3)
+    assert 'patterns' in warm.task.evaluators
+    images, ids = warm.batch['image1'], warm.batch['ids']
+    variables = State(warm.params)
+    found = jit(warm.task.predict_fns()['patterns'])(variables, images, ids, None, KEY)
+    features = np.asarray(found['features'])
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    logits = features @ np.asarray(warm.params['prototypes']['kernel'])
+    for name in ('codes_with_text', 'codes_without_text'):
+        np.testing.assert_array_equal(found[name], logits.argmax(axis=-1), err_msg=name)
+    np.testing.assert_allclose(found['scores'], logits.max(axis=-1), atol=1e-5)
+    assert (np.asarray(found['num_codes']) == logits.shape[-1]).all()
