@@ -180,9 +180,11 @@ def base() -> ml_collections.ConfigDict:
     mim.word_pool = 0.1  # temperature over patches of the words loss
     mim.word_logit_scale = 20.0  # of the words loss's scores
     mim.lexicon_size = 0  # most different words of a batch; 0: as many as the lexicon has
-    # Candidates for codes that are semantic without text (docs/method.md section 4.4), all off.
+    # Candidates for codes that are semantic without text (docs/method.md section 4.5), all off.
     mim.tau_assignment = 0.06  # of clustered targets before they are balanced
     mim.tau_prototypes = 0.12  # of the prototypes' own prediction of them
+    mim.balance_over = 'masked'  # which patches: all; position: all, each position by itself
+    mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
 
     c.optim = optim = ml_collections.ConfigDict()
     optim.lr = 1e-4  # decoder and heads

@@ -34,6 +34,21 @@ def top_patches(scores: jax.Array, count: int) -> jax.Array:
     return jnp.sort(chosen, axis=-1)
 
 
+def masked_first(patches: jax.Array, count: int) -> jax.Array:
+    """All `count` patches of each image, the masked ones before the visible ones, each ascending.
+
+    Args:
+      patches: [b, p] int32, the masked ones, ascending.
+      count: patches of an image.
+
+    Returns:
+      [b, count] int32.
+    """
+    rows = jnp.arange(len(patches))[:, None]
+    visible = jnp.ones((len(patches), count), bool).at[rows, patches].set(False)
+    return jnp.argsort(visible, axis=1, stable=True)
+
+
 def select_patches(
     key: jax.Array, relevance: jax.Array, *, count: int, temperature: float
 ) -> jax.Array:

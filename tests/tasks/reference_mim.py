@@ -50,15 +50,15 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
             logits = teacher(
                 head, inject(teacher, mim, mim.inject_teacher, seen, told, valid, batch)
             )  # [b, n, k]
-        flat, rows = logits.reshape(-1, logits.shape[-1]), mask.reshape(-1)
-        target = balance(c, flat, rows, tau, extra.get('centres', {}).get('patches'))
-        target = target.reshape(logits.shape)
+        centre = extra.get('centres', {}).get('patches')
+        counted = mask if mim.balance_over == 'masked' else jnp.ones_like(mask)
+        target = balance_patches(c, logits, counted, tau, centre)
         if c.balance == 'centring':
-            balanced = flat, rows
+            balanced = logits.reshape(-1, logits.shape[-1]), counted.reshape(-1)
         errors = cross_entropy(target, student(head, got) / c.tau_student)
         if mim.target == 'clustered':
             own = student(prototype_logits, seen[:, 1:]) / mim.tau_prototypes
-            losses['clustering'] = mean_over(mask, cross_entropy(target, own))
+            losses['clustering'] = mean_over(counted, cross_entropy(target, own))
         if c.weights.local > 0:
             other = student('to_fusion', student('encode_image', batch['image2']))
             losses['local'] = local_agreement(
@@ -98,10 +98,24 @@ def feature_target(student: Run, config, got, batch, seen) -> jax.Array:
     return 1 - (predicted * wanted).sum(axis=-1) / norms
 
 
-def balance(config, logits, rows, temperature, centre) -> jax.Array:
+def balance_patches(config, logits, counted, temperature, centre) -> jax.Array:
+    """Balanced teacher distributions [b, n, k] of the patches [b, n] that count."""
+    power, patches = config.mim.marginal_power, range(logits.shape[1])
+    if config.mim.balance_over == 'position':
+        each = [
+            balance(config, logits[:, n], counted[:, n], temperature, centre, power)
+            for n in patches
+        ]
+        return jnp.stack(each, axis=1)
+    flat = logits.reshape(-1, logits.shape[-1])
+    target = balance(config, flat, counted.reshape(-1), temperature, centre, power)
+    return target.reshape(logits.shape)
+
+
+def balance(config, logits, rows, temperature, centre, power=0.0) -> jax.Array:
     """Balanced teacher distribution of the rows [r] that count; logits [r, k]."""
     if config.balance == 'sinkhorn':
-        return sinkhorn(logits / temperature, rows, config.sinkhorn_iterations)
+        return sinkhorn(logits / temperature, rows, config.sinkhorn_iterations, power)
     return jax.nn.softmax((logits - centre) / temperature, axis=-1)
 
 
@@ -233,18 +247,20 @@ def attention_to_patches(run: Run, seen, told, valid, layer: int) -> jax.Array:
     return weights[:, 1:]
 
 
-def sinkhorn(logits: jax.Array, rows: jax.Array, iterations: int) -> jax.Array:
+def sinkhorn(logits: jax.Array, rows: jax.Array, iterations: int, power: float = 0.0) -> jax.Array:
     """Sinkhorn-Knopp in SwAV's plain form, over the rows with weight 1; other rows become 0.
 
     Args:
       logits: [r, k], divided by the temperature.
       rows: [r], 1 for rows that count, else 0.
       iterations: number of rounds.
+      power: of the codes' own shares in the totals that they get.
     """
+    own = (jax.nn.softmax(logits) * rows[:, None]).sum(axis=0) ** power
     q = jnp.exp(logits) * rows[:, None]
     q = q / q.sum()
     for _ in range(iterations):
-        q = q / q.sum(axis=0, keepdims=True) / q.shape[1]
+        q = q / q.sum(axis=0, keepdims=True) * own / own.sum()
         q = q / jnp.where(rows > 0, q.sum(axis=1), 1)[:, None] / rows.sum()
     return q * rows.sum()
 

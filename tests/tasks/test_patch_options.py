@@ -1,4 +1,4 @@
-"""Options of the patches' losses (docs/method.md section 4.4): the plain step, and their laws."""
+"""Options of the patches' losses (docs/method.md section 4.5): the plain step, and their laws."""
 
 from typing import Any, NamedTuple
 
@@ -25,6 +25,20 @@ CASES = {
         'task.mim.target': 'clustered',
         'task.mim.inject_teacher': 'cross_attention',  # read by no prototype
     },
+    'all_tempered': {
+        'losses': ('mim', 'clustering', 'local'),
+        'data.match_views': True,
+        'task.mim.target': 'clustered',
+        'task.mim.balance_over': 'all',
+        'task.mim.marginal_power': 0.5,
+    },
+    'position_centred_separate': {
+        'losses': ('mim',),
+        'task.balance': 'centring',
+        'task.mim.target': 'semantic_separate_head',
+        'task.mim.balance_over': 'position',
+    },
+    'position': {'losses': ('mim',), 'task.mim.balance_over': 'position'},
 }
 
 
@@ -90,7 +104,7 @@ def test_prototypes_and_student_train_apart(config):
 
 def test_clustered_patterns_are_the_nearest_prototypes(config):
     config = override(config, TEXT | {'task.mim.target': 'clustered'})
-    warm = warm_state(override(config, {'losses': ('mim',)}), rows=3)
+    warm = warm_state(override(config, {'losses': ('itm', 'agreement', 'mim')}), rows=3)
     assert 'patterns' in warm.task.evaluators
     images, ids = warm.batch['image1'], warm.batch['ids']
     variables = State(warm.params)

@@ -27,7 +27,8 @@ def masked_losses(
     mim = plan.config.mim
     options = dict(**caption._asdict(), positions=teacher.patches)
     told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, p, d]
-    return {'mim': _compare(model, plan, mim.target, told, teacher.patch_target)}
+    target = teacher.patch_target[:, : plan.mask_count]
+    return {'mim': _compare(model, plan, mim.target, told, target)}
 
 
 def _compare(model: SemMIM, plan: Plan, kind: str, told: jax.Array, target: jax.Array) -> Mean:
@@ -73,7 +74,7 @@ def local_loss(
         model.encode_patches(patches, separate=plan.separate_head),  # [b, n, k]
         match,
         teacher.patches,
-        teacher.patch_target,
+        teacher.patch_target[:, : plan.mask_count],
         temperature=plan.config.tau_student,
     )
     return loss, Mean(loss.count, jnp.float32(match.size))

@@ -1,5 +1,6 @@
 """What a pre-training config asks for, and the random choices that teacher and student share."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,8 +21,15 @@ CHOICES = {
     'itm_negatives': ('global', 'local'),
     'mim.target': (*CODES, 'feature', 'pixel', 'none'),
     'mim.masking': MASKINGS,
+    'mim.balance_over': ('masked', 'all', 'position'),
     'mim.inject_student': INJECTIONS,
     'mim.inject_teacher': INJECTIONS,
+}
+
+RANGES = {  # of fields of `task.mim`
+    'tau_prototypes': (1e-4, math.inf),
+    'tau_assignment': (1e-4, math.inf),
+    'marginal_power': (0, 1),
 }
 
 
@@ -37,6 +45,7 @@ class Plan:
       active: names of the losses whose weight is above 0; the passes of others do not run.
       masks: whether patches of view 1 are chosen and have targets: for MIM, or for other losses.
       has_codes: whether these targets are codes.
+      all_targets: whether visible patches have targets too.
       separate_head: whether patches have an encoding head of their own.
       reads_words: whether anything asks for the words of the captions.
       pairs: (teacher view, student view) of each direction of the agreement.
@@ -60,6 +69,7 @@ class Plan:
             self.active.discard('clustering')
         self.masks = bool(self.active & {'mim', 'local', 'clustering'})
         self.has_codes = self.masks and c.mim.target in CODES
+        self.all_targets = self.has_codes and c.mim.balance_over != 'masked'
         self.separate_head = c.mim.target == 'semantic_separate_head'
         kinds = {c.mim.masking, c.mim.inject_student, c.mim.inject_teacher} if self.masks else set()
         self.reads_words = 'words' in self.active or 'words' in kinds
@@ -135,9 +145,10 @@ class Plan:
                 f'task.weights.local compares codes; task.mim.target={self.config.mim.target!r} '
                 f'has none: use {", ".join(CODES)}, or task.weights.local=0'
             )
-        for name in ('tau_prototypes', 'tau_assignment'):
-            if self.config.mim[name] <= 0:
-                raise ValueError(f'task.mim.{name}={self.config.mim[name]} must be above 0')
+        for name, (low, high) in RANGES.items():
+            value = self.config.mim[name]
+            if not low <= value <= high:
+                raise ValueError(f'task.mim.{name}={value} must be between {low} and {high:g}')
         image, ratio = config.model.image, self.config.mim.ratio
         if image.image_size % image.patch_size:
             raise ValueError(

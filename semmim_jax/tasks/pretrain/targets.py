@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM, take_patches
 from semmim_jax.models.vit import patchify
-from semmim_jax.ops import balance
+from semmim_jax.ops import balance, masking
 from semmim_jax.tasks.pretrain.patches import inject_text
 from semmim_jax.tasks.pretrain.plan import Plan
 
@@ -26,7 +26,10 @@ class Caption(NamedTuple):
 
 
 class PatchTargets(NamedTuple):
-    """What the student has to predict at m patches of each image; None where nothing asks."""
+    """What the student has to predict at m patches of each image; None where nothing asks.
+
+    The p masked patches come first. With `plan.all_targets` the visible ones follow.
+    """
 
     target: jax.Array  # [b, m, k] balanced, or features or pixels
     logits: jax.Array | None = None  # [b, m, k] of the codes, not balanced
@@ -54,18 +57,18 @@ def patch_targets(
       images: [b, s, s, 3], view 1.
       tokens: [b, n + 1, d] of it.
       caption: the clean one.
-      patches: [b, m] int32.
+      patches: [b, p] int32, the masked ones.
       extra: the task's state, for the centres.
       step: for the temperature ramp.
     """
+    if plan.all_targets:
+        patches = masking.masked_first(patches, plan.grid**2)
     kind = plan.config.mim.target
     read = lambda model, inputs: _unbalanced(model, plan, kind, *inputs)
     logits = run(read, (images, tokens, caption, patches))
     if not plan.has_codes:
         return PatchTargets(logits)
-    flat = logits.reshape(-1, logits.shape[-1])  # [b * m, k]
-    temperature = code_temperature(plan.config, step)
-    target = _balance(plan, flat, extra, 'patches', temperature).reshape(logits.shape)
+    target = _balanced_patches(plan, logits, patches, extra, step)
     clustered = take_patches(tokens, patches) if 'clustering' in plan.active else None
     return PatchTargets(target, logits, clustered)
 
@@ -133,10 +136,29 @@ def _unbalanced(model, plan, kind, images, tokens, caption, patches) -> jax.Arra
     return code_logits(model, plan, injection, tokens, caption, patches)[1]
 
 
+def _balanced_patches(plan: Plan, logits, patches, extra: Any, step: Any) -> jax.Array:
+    """Distributions [b, m, k] from logits, balanced over what `mim.balance_over` says.
+
+    See docs/method.md section 4.
+    """
+    temperature = code_temperature(plan.config, step)
+    balanced = lambda rows: _balance(plan, rows, extra, 'patches', temperature)
+    if plan.config.mim.balance_over == 'position':
+        order = jnp.argsort(patches, axis=1)
+        by_position = jnp.take_along_axis(logits, order[..., None], axis=1)  # [b, n, k]
+        target = jax.vmap(balanced, in_axes=1, out_axes=1)(by_position)
+        return jnp.take_along_axis(target, patches[..., None], axis=1)
+    return balanced(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
+
+
 def _balance(plan: Plan, logits, extra: Any, kind: str, temperature) -> jax.Array:
     """The teacher's distribution [r, k] from logits [r, k] (docs/method.md section 2)."""
     if plan.config.balance == 'sinkhorn':
+        power = plan.config.mim.marginal_power if kind == 'patches' else 0.0
         return balance.sinkhorn(
-            logits, temperature=temperature, iterations=plan.config.sinkhorn_iterations
+            logits,
+            temperature=temperature,
+            iterations=plan.config.sinkhorn_iterations,
+            marginal_power=power,
         )
     return balance.centring(logits, temperature=temperature, centre=extra['centres'][kind])
