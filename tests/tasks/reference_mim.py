@@ -30,6 +30,13 @@ class Passes(NamedTuple):
     tau_teacher: jax.Array
 
 
+def weights(config, step) -> dict[str, Any]:
+    """What every loss is multiplied with."""
+    all_weights, mim = dict(config.task.weights), config.task.mim
+    all_weights['mim_visible'] = all_weights['mim'] * mim.visible_weight
+    return all_weights
+
+
 def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
     """The losses of patches by name, and the logits [r, k] and weights [r] that move the centre."""
     student, teacher, seen, told, key_text, text, tau = passes
@@ -53,11 +60,16 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
         centre = extra.get('centres', {}).get('patches')
         counted = mask if mim.balance_over == 'masked' else jnp.ones_like(mask)
         target = balance_patches(c, logits, counted, tau, centre)
+        if mim.visible_weight > 0 and mim.balance_over == 'masked':
+            apart = balance_patches(c, logits, 1 - mask, tau, centre)
+            target = jnp.where(mask[..., None] > 0, target, apart)
         if c.balance == 'centring':
             balanced = logits.reshape(-1, logits.shape[-1]), counted.reshape(-1)
         errors = cross_entropy(target, student(head, got) / c.tau_student)
         if mim.target == 'clustered':
             own = student(prototype_logits, seen[:, 1:]) / mim.tau_prototypes
+            if mim.visible_weight > 0:
+                counted = jnp.ones_like(mask)
             losses['clustering'] = mean_over(counted, cross_entropy(target, own))
         if c.weights.local > 0:
             other = student('to_fusion', student('encode_image', batch['image2']))
@@ -65,7 +77,9 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
                 student(head, other), batch['match'], mask, target, c.tau_student
             )
     losses['mim'] = mean_over(mask, errors)
-    return losses, balanced
+    losses['mim_visible'] = mean_over(1 - mask, errors)
+    used = weights(config, 0)
+    return {name: loss for name, loss in losses.items() if used[name] > 0}, balanced
 
 
 def mean_over(mask: jax.Array, errors: jax.Array) -> jax.Array:

@@ -160,14 +160,15 @@ def reference_loss(
     if mim.target != 'none' and any(map(on, reference_mim.LOSSES)):
         passes = reference_mim.Passes(student, teacher, seen, told, key_text, text, tau_teacher)
         found, balanced = reference_mim.patch_losses(passes, config, draws, batch, extra)
-        losses |= {name: loss for name, loss in found.items() if on(name)}
+        losses |= found
         if balanced:
             move_centre(*balanced, 'patches')
 
     if on('words'):
         losses['words'] = reference_mim.words_loss(student, mim, image, batch)
 
-    total = sum(c.weights[name] * loss for name, loss in losses.items())
+    weights = reference_mim.weights(config, step)
+    total = sum(weights[name] * loss for name, loss in losses.items())
     new_extra = {'queue': advance_queue(extra['queue'], keys)}
     if centres:
         new_extra['centres'] = centres

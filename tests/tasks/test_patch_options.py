@@ -38,7 +38,21 @@ CASES = {
         'task.mim.target': 'semantic_separate_head',
         'task.mim.balance_over': 'position',
     },
-    'position': {'losses': ('mim',), 'task.mim.balance_over': 'position'},
+    'position_visible': {
+        'losses': ('mim',),
+        'task.mim.balance_over': 'position',
+        'task.mim.visible_weight': 0.7,
+    },
+    'visible_clustered': {
+        'losses': ('mim', 'clustering'),
+        'task.mim.target': 'clustered',
+        'task.mim.visible_weight': 0.7,
+    },
+    'visible_pixel': {
+        'losses': ('mim',),
+        'task.mim.target': 'pixel',
+        'task.mim.visible_weight': 0.7,
+    },
 }
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from semmim_jax.losses import distillation, grounding
 from semmim_jax.losses.mean import Mean
 from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops import masking
 from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.targets import Caption
@@ -15,7 +16,7 @@ from semmim_jax.tasks.pretrain.teacher import Teacher
 def masked_losses(
     model: SemMIM, plan: Plan, tokens: jax.Array, caption: Caption, teacher: Teacher
 ) -> dict[str, Mean]:
-    """The loss on masked patches, against the config's target (docs/method.md section 4).
+    """The losses on the masked view, against the config's target (docs/method.md section 4).
 
     Args:
       model: bound to the online parameters.
@@ -23,22 +24,43 @@ def masked_losses(
       tokens: [b, n + 1, d] of the masked view.
       caption: the clean one.
       teacher: of `teacher_pass`.
+
+    Returns:
+      mim: on masked patches; mim_visible: on visible ones, where that has a weight.
     """
-    mim = plan.config.mim
-    options = dict(**caption._asdict(), positions=teacher.patches)
-    told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, p, d]
-    target = teacher.patch_target[:, : plan.mask_count]
-    return {'mim': _compare(model, plan, mim.target, told, target)}
+    mim, count, losses = plan.config.mim, plan.mask_count, {}
+    patches = teacher.patches
+    if plan.visible:
+        patches = masking.masked_first(patches, plan.grid**2)
+    options = dict(**caption._asdict(), positions=patches)
+    told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, m, d]
+    predicted = _predict(model, plan, mim.target, told)  # [b, m, ...]
+    losses['mim'] = _compare(
+        plan, mim.target, predicted[:, :count], teacher.patch_target[:, :count]
+    )
+    if plan.visible:
+        losses['mim_visible'] = _compare(
+            plan, mim.target, predicted[:, count:], teacher.patch_target[:, count:]
+        )
+    return losses
 
 
-def _compare(model: SemMIM, plan: Plan, kind: str, told: jax.Array, target: jax.Array) -> Mean:
-    """Loss of patches [b, m, d] that predict targets of one kind [b, m, ...]."""
+def _predict(model: SemMIM, plan: Plan, kind: str, told: jax.Array) -> jax.Array:
+    """Targets of one kind as patches [b, m, d] predict them: [b, m, ...], of codes the logits."""
     if kind == 'pixel':
-        return distillation.pixel_loss(model.pixel_head(told), target)
+        return model.pixel_head(told)
     if kind == 'feature':
-        return distillation.feature_loss(model.feature_head(told), target)
-    logits = model.encode_patches(told, separate=plan.separate_head)
-    return distillation.encoding_loss(logits, target, temperature=plan.config.tau_student)
+        return model.feature_head(told)
+    return model.encode_patches(told, separate=plan.separate_head)
+
+
+def _compare(plan: Plan, kind: str, predicted: jax.Array, target: jax.Array) -> Mean:
+    """Loss of predictions [b, m, ...] of targets of one kind."""
+    if kind == 'pixel':
+        return distillation.pixel_loss(predicted, target)
+    if kind == 'feature':
+        return distillation.feature_loss(predicted, target)
+    return distillation.encoding_loss(predicted, target, temperature=plan.config.tau_student)
 
 
 def clustering_loss(model: SemMIM, plan: Plan, teacher: Teacher) -> Mean:

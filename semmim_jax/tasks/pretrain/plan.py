@@ -30,6 +30,7 @@ RANGES = {  # of fields of `task.mim`
     'tau_prototypes': (1e-4, math.inf),
     'tau_assignment': (1e-4, math.inf),
     'marginal_power': (0, 1),
+    'visible_weight': (0, math.inf),
 }
 
 
@@ -45,7 +46,8 @@ class Plan:
       active: names of the losses whose weight is above 0; the passes of others do not run.
       masks: whether patches of view 1 are chosen and have targets: for MIM, or for other losses.
       has_codes: whether these targets are codes.
-      all_targets: whether visible patches have targets too.
+      visible: whether visible patches have a loss too.
+      all_targets: whether visible patches have targets.
       separate_head: whether patches have an encoding head of their own.
       reads_words: whether anything asks for the words of the captions.
       pairs: (teacher view, student view) of each direction of the agreement.
@@ -69,7 +71,9 @@ class Plan:
             self.active.discard('clustering')
         self.masks = bool(self.active & {'mim', 'local', 'clustering'})
         self.has_codes = self.masks and c.mim.target in CODES
-        self.all_targets = self.has_codes and c.mim.balance_over != 'masked'
+        self.visible = 'mim' in self.active and c.mim.visible_weight > 0
+        balances_all = self.has_codes and c.mim.balance_over != 'masked'
+        self.all_targets = self.visible or balances_all
         self.separate_head = c.mim.target == 'semantic_separate_head'
         kinds = {c.mim.masking, c.mim.inject_student, c.mim.inject_teacher} if self.masks else set()
         self.reads_words = 'words' in self.active or 'words' in kinds
@@ -106,6 +110,11 @@ class Plan:
         """
         known = self.config.mim.lexicon_size
         return min(places, known + 1) if known else places
+
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of every loss; MIM's terms have names of their own."""
+        weights, mim = dict(self.config.weights), self.config.mim
+        return weights | {'mim_visible': weights['mim'] * mim.visible_weight}
 
     def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
         """The words of a batch's captions, where anything asks for them."""

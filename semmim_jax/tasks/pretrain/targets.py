@@ -32,7 +32,7 @@ class PatchTargets(NamedTuple):
     """
 
     target: jax.Array  # [b, m, k] balanced, or features or pixels
-    logits: jax.Array | None = None  # [b, m, k] of the codes, not balanced
+    logits: jax.Array | None = None  # [b, m or p, k], those that the centre is a mean of
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
 
 
@@ -70,6 +70,8 @@ def patch_targets(
         return PatchTargets(logits)
     target = _balanced_patches(plan, logits, patches, extra, step)
     clustered = take_patches(tokens, patches) if 'clustering' in plan.active else None
+    if plan.config.mim.balance_over == 'masked':
+        logits = logits[:, : plan.mask_count]
     return PatchTargets(target, logits, clustered)
 
 
@@ -148,7 +150,11 @@ def _balanced_patches(plan: Plan, logits, patches, extra: Any, step: Any) -> jax
         by_position = jnp.take_along_axis(logits, order[..., None], axis=1)  # [b, n, k]
         target = jax.vmap(balanced, in_axes=1, out_axes=1)(by_position)
         return jnp.take_along_axis(target, patches[..., None], axis=1)
-    return balanced(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
+    together = lambda part: balanced(part.reshape(-1, part.shape[-1])).reshape(part.shape)
+    if plan.config.mim.balance_over == 'all' or not plan.all_targets:
+        return together(logits)
+    count = plan.mask_count  # visible patches are balanced apart, as those of CLS are
+    return jnp.concatenate([together(logits[:, :count]), together(logits[:, count:])], axis=1)
 
 
 def _balance(plan: Plan, logits, extra: Any, kind: str, temperature) -> jax.Array:

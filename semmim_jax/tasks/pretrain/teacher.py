@@ -24,7 +24,7 @@ class Teacher(NamedTuple):
     relevance: jax.Array | None = None  # [b, n] of each patch to the caption
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     # Of m patches, the masked ones first: see targets.PatchTargets.
-    patch_logits: jax.Array | None = None  # [b, m, k]
+    patch_logits: jax.Array | None = None  # [b, m or p, k]
     patch_target: jax.Array | None = None  # [b, m, k], or features or pixels of the patches
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
     cls_logits: jax.Array | None = None  # [b, pairs, k]
