@@ -65,12 +65,15 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
             target = jnp.where(mask[..., None] > 0, target, apart)
         if c.balance == 'centring':
             balanced = logits.reshape(-1, logits.shape[-1]), counted.reshape(-1)
+        assignment = target
+        if mim.assign == 'hard':
+            target = (target == target.max(axis=-1, keepdims=True)).astype(jnp.float32)
         errors = cross_entropy(target, student(head, got) / c.tau_student)
         if mim.target == 'clustered':
             own = student(prototype_logits, seen[:, 1:]) / mim.tau_prototypes
             if mim.visible_weight > 0:
                 counted = jnp.ones_like(mask)
-            losses['clustering'] = mean_over(counted, cross_entropy(target, own))
+            losses['clustering'] = mean_over(counted, cross_entropy(assignment, own))
         if c.weights.local > 0:
             other = student('to_fusion', student('encode_image', batch['image2']))
             losses['local'] = local_agreement(

@@ -31,6 +31,7 @@ CASES = {
         'task.mim.target': 'clustered',
         'task.mim.balance_over': 'all',
         'task.mim.marginal_power': 0.5,
+        'task.mim.assign': 'hard',
     },
     'position_centred_separate': {
         'losses': ('mim',),

@@ -70,7 +70,7 @@ def clustering_loss(model: SemMIM, plan: Plan, teacher: Teacher) -> Mean:
     """
     logits = model.compare_prototypes(teacher.clustered)  # [b, m, k]
     return distillation.encoding_loss(
-        logits, teacher.patch_target, temperature=plan.config.mim.tau_prototypes
+        logits, teacher.assignment, temperature=plan.config.mim.tau_prototypes
     )
 
 

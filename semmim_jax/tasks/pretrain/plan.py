@@ -22,6 +22,7 @@ CHOICES = {
     'mim.target': (*CODES, 'feature', 'pixel', 'none'),
     'mim.masking': MASKINGS,
     'mim.balance_over': ('masked', 'all', 'position'),
+    'mim.assign': ('soft', 'hard'),
     'mim.inject_student': INJECTIONS,
     'mim.inject_teacher': INJECTIONS,
 }

@@ -34,6 +34,7 @@ class PatchTargets(NamedTuple):
     target: jax.Array  # [b, m, k] balanced, or features or pixels
     logits: jax.Array | None = None  # [b, m or p, k], those that the centre is a mean of
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
+    assignment: jax.Array | None = None  # [b, m, k] of it, balanced and soft
 
 
 def patch_targets(
@@ -70,9 +71,12 @@ def patch_targets(
         return PatchTargets(logits)
     target = _balanced_patches(plan, logits, patches, extra, step)
     clustered = take_patches(tokens, patches) if 'clustering' in plan.active else None
+    assignment = target if clustered is not None else None
+    if plan.config.mim.assign == 'hard':
+        target = jax.nn.one_hot(target.argmax(axis=-1), target.shape[-1])
     if plan.config.mim.balance_over == 'masked':
         logits = logits[:, : plan.mask_count]
-    return PatchTargets(target, logits, clustered)
+    return PatchTargets(target, logits, clustered, assignment)
 
 
 def cls_targets(plan: Plan, logits: jax.Array, *, extra: Any, step: Any) -> jax.Array:
