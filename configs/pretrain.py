@@ -185,6 +185,8 @@ def base() -> ml_collections.ConfigDict:
     mim.tau_prototypes = 0.12  # of the prototypes' own prediction of them
     mim.balance_over = 'masked'  # which patches: all; position: all, each position by itself
     mim.assign = 'soft'  # hard: a target is its commonest code alone
+    mim.second_target = 'none'  # feature, pixel: of masked patches, beside the first
+    mim.second_weight = 1.0
     mim.visible_weight = 0.0  # of the loss on visible patches, beside that on masked ones
     mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
 

@@ -34,6 +34,8 @@ def weights(config, step) -> dict[str, Any]:
     """What every loss is multiplied with."""
     all_weights, mim = dict(config.task.weights), config.task.mim
     all_weights['mim_visible'] = all_weights['mim'] * mim.visible_weight
+    second = mim.second_weight if mim.second_target != 'none' else 0
+    all_weights['mim_second'] = all_weights['mim'] * second
     return all_weights
 
 
@@ -45,10 +47,9 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
     view = student('encode_image', batch['image1'], mask > 0)
     got = inject(student, mim, mim.inject_student, view, text, valid, batch)  # [b, n, d]
 
-    if mim.target in ('pixel', 'feature'):
-        errors = {'pixel': pixel_target, 'feature': feature_target}[mim.target](
-            student, config, got, batch, seen
-        )
+    of_kind = {'pixel': pixel_target, 'feature': feature_target}
+    if mim.target in of_kind:
+        errors = of_kind[mim.target](student, config, got, batch, seen)
     else:
         head = {'semantic_separate_head': 'patch_encoding_head'}.get(mim.target, 'encoding_head')
         if mim.target == 'clustered':
@@ -81,6 +82,9 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
             )
     losses['mim'] = mean_over(mask, errors)
     losses['mim_visible'] = mean_over(1 - mask, errors)
+    if mim.second_target != 'none':
+        errors = of_kind[mim.second_target](student, config, got, batch, seen)
+        losses['mim_second'] = mean_over(mask, errors)
     used = weights(config, 0)
     return {name: loss for name, loss in losses.items() if used[name] > 0}, balanced
 

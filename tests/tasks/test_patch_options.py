@@ -32,6 +32,8 @@ CASES = {
         'task.mim.balance_over': 'all',
         'task.mim.marginal_power': 0.5,
         'task.mim.assign': 'hard',
+        'task.mim.second_target': 'pixel',
+        'task.mim.second_weight': 0.5,
     },
     'position_centred_separate': {
         'losses': ('mim',),
@@ -53,6 +55,7 @@ CASES = {
         'losses': ('mim',),
         'task.mim.target': 'pixel',
         'task.mim.visible_weight': 0.7,
+        'task.mim.second_target': 'feature',
     },
 }
 

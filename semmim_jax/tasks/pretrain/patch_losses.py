@@ -26,7 +26,8 @@ def masked_losses(
       teacher: of `teacher_pass`.
 
     Returns:
-      mim: on masked patches; mim_visible: on visible ones, where that has a weight.
+      mim: on masked patches; where they have a weight mim_visible, on visible ones, and mim_second,
+      on masked ones against the second target.
     """
     mim, count, losses = plan.config.mim, plan.mask_count, {}
     patches = teacher.patches
@@ -42,6 +43,9 @@ def masked_losses(
         losses['mim_visible'] = _compare(
             plan, mim.target, predicted[:, count:], teacher.patch_target[:, count:]
         )
+    if plan.second:
+        predicted = _predict(model, plan, mim.second_target, told[:, :count])
+        losses['mim_second'] = _compare(plan, mim.second_target, predicted, teacher.second_target)
     return losses
 
 

@@ -23,6 +23,7 @@ CHOICES = {
     'mim.masking': MASKINGS,
     'mim.balance_over': ('masked', 'all', 'position'),
     'mim.assign': ('soft', 'hard'),
+    'mim.second_target': ('none', 'feature', 'pixel'),
     'mim.inject_student': INJECTIONS,
     'mim.inject_teacher': INJECTIONS,
 }
@@ -32,6 +33,7 @@ RANGES = {  # of fields of `task.mim`
     'tau_assignment': (1e-4, math.inf),
     'marginal_power': (0, 1),
     'visible_weight': (0, math.inf),
+    'second_weight': (0, math.inf),
 }
 
 
@@ -48,6 +50,7 @@ class Plan:
       masks: whether patches of view 1 are chosen and have targets: for MIM, or for other losses.
       has_codes: whether these targets are codes.
       visible: whether visible patches have a loss too.
+      second: whether masked patches have a second target.
       all_targets: whether visible patches have targets.
       separate_head: whether patches have an encoding head of their own.
       reads_words: whether anything asks for the words of the captions.
@@ -73,6 +76,8 @@ class Plan:
         self.masks = bool(self.active & {'mim', 'local', 'clustering'})
         self.has_codes = self.masks and c.mim.target in CODES
         self.visible = 'mim' in self.active and c.mim.visible_weight > 0
+        second = c.mim.second_target != 'none' and c.mim.second_weight > 0
+        self.second = 'mim' in self.active and second
         balances_all = self.has_codes and c.mim.balance_over != 'masked'
         self.all_targets = self.visible or balances_all
         self.separate_head = c.mim.target == 'semantic_separate_head'
@@ -115,7 +120,10 @@ class Plan:
     def loss_weights(self) -> dict[str, float]:
         """Weight of every loss; MIM's terms have names of their own."""
         weights, mim = dict(self.config.weights), self.config.mim
-        return weights | {'mim_visible': weights['mim'] * mim.visible_weight}
+        return weights | {
+            'mim_visible': weights['mim'] * mim.visible_weight,
+            'mim_second': weights['mim'] * mim.second_weight,
+        }
 
     def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
         """The words of a batch's captions, where anything asks for them."""
@@ -154,6 +162,10 @@ class Plan:
             raise ValueError(
                 f'task.weights.local compares codes; task.mim.target={self.config.mim.target!r} '
                 f'has none: use {", ".join(CODES)}, or task.weights.local=0'
+            )
+        if self.second and self.config.mim.second_target == self.config.mim.target:
+            raise ValueError(
+                f'task.mim.second_target={self.config.mim.target!r} is task.mim.target already'
             )
         for name, (low, high) in RANGES.items():
             value = self.config.mim[name]

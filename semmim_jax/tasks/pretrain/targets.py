@@ -35,6 +35,7 @@ class PatchTargets(NamedTuple):
     logits: jax.Array | None = None  # [b, m or p, k], those that the centre is a mean of
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
     assignment: jax.Array | None = None  # [b, m, k] of it, balanced and soft
+    second: jax.Array | None = None  # [b, p, ...], features or pixels
 
 
 def patch_targets(
@@ -62,21 +63,23 @@ def patch_targets(
       extra: the task's state, for the centres.
       step: for the temperature ramp.
     """
+    mim, second = plan.config.mim, None
+    if plan.second:
+        second = _unbalanced(model, plan, mim.second_target, images, tokens, caption, patches)
     if plan.all_targets:
         patches = masking.masked_first(patches, plan.grid**2)
-    kind = plan.config.mim.target
-    read = lambda model, inputs: _unbalanced(model, plan, kind, *inputs)
+    read = lambda model, inputs: _unbalanced(model, plan, mim.target, *inputs)
     logits = run(read, (images, tokens, caption, patches))
     if not plan.has_codes:
-        return PatchTargets(logits)
+        return PatchTargets(logits, second=second)
     target = _balanced_patches(plan, logits, patches, extra, step)
     clustered = take_patches(tokens, patches) if 'clustering' in plan.active else None
     assignment = target if clustered is not None else None
-    if plan.config.mim.assign == 'hard':
+    if mim.assign == 'hard':
         target = jax.nn.one_hot(target.argmax(axis=-1), target.shape[-1])
-    if plan.config.mim.balance_over == 'masked':
+    if mim.balance_over == 'masked':
         logits = logits[:, : plan.mask_count]
-    return PatchTargets(target, logits, clustered, assignment)
+    return PatchTargets(target, logits, clustered, assignment, second)
 
 
 def cls_targets(plan: Plan, logits: jax.Array, *, extra: Any, step: Any) -> jax.Array:

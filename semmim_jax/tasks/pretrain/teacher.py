@@ -28,6 +28,7 @@ class Teacher(NamedTuple):
     patch_target: jax.Array | None = None  # [b, m, k], or features or pixels of the patches
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
     assignment: jax.Array | None = None  # [b, m, k] of it
+    second_target: jax.Array | None = None  # [b, p, ...], features or pixels
     cls_logits: jax.Array | None = None  # [b, pairs, k]
     cls_target: jax.Array | None = None  # [b, pairs, k]
 
@@ -60,6 +61,7 @@ def teacher_pass(
         found = patch_targets(model, plan, run, *inputs, extra=extra, step=step)
         outputs |= {'patch_target': found.target, 'patch_logits': found.logits}
         outputs |= {'clustered': found.clustered, 'assignment': found.assignment}
+        outputs['second_target'] = found.second
     if plan.pairs:
         cls = jnp.stack([encoded['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
         logits = model.encoding_head(model.to_fusion(cls))  # [b, pairs, k]
