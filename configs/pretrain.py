@@ -187,6 +187,8 @@ def base() -> ml_collections.ConfigDict:
     mim.assign = 'soft'  # hard: a target is its commonest code alone
     mim.second_target = 'none'  # feature, pixel: of masked patches, beside the first
     mim.second_weight = 1.0
+    mim.centre_injection = False  # True: what a caption changes has no mean over the patches
+    mim.null_word = False  # True: a patch may read a learned word that means nothing
     mim.visible_weight = 0.0  # of the loss on visible patches, beside that on masked ones
     mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
 

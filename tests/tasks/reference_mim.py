@@ -157,7 +157,11 @@ def inject(run: Run, mim, kind: str, image, text, valid, batch) -> jax.Array:
             lengths = jnp.sqrt((words**2).sum(axis=-1, keepdims=True) + 1e-24)
             words = words / lengths * math.sqrt(words.shape[-1])
             added = chosen[..., None] * model.grounding.injection(words)[:, None]  # [b, n, w, d]
-            return tokens[:, 1:] + mim.word_scale * added.sum(axis=2)
+            added = mim.word_scale * added.sum(axis=2)
+            tokens = jnp.concatenate([tokens[:, :1], tokens[:, 1:] + added], axis=1)
+        if mim.centre_injection:
+            change = (tokens - model.to_fusion(image))[:, 1:]
+            return tokens[:, 1:] - change.mean(axis=1, keepdims=True)
         return tokens[:, 1:]
 
     return run(every_patch, image, text, valid)
@@ -186,7 +190,13 @@ def read_words(model, mim, image, words, batch) -> jax.Array:
     # exp(rho log(1 / df)), with rarity = log(1 / df)
     weights = weights * jnp.exp(mim.word_rarity * batch['rarity'])[:, None]
     weights = jnp.where((batch['words'] >= 0)[:, None], weights, 0)
-    return weights / weights.sum(axis=-1, keepdims=True)
+    total = weights.sum(axis=-1, keepdims=True)
+    if mim.null_word:
+        patches = model.grounding.patch_projection(image[:, 1:])
+        null = model.grounding.null_word.variables['params']['direction']
+        cosine = patches @ null / jnp.sqrt((patches**2).sum(axis=-1) * (null**2).sum())
+        total = total + jnp.exp(cosine / mim.word_temperature)[..., None]
+    return weights / total
 
 
 def words_loss(run: Run, mim, image: jax.Array, batch) -> jax.Array:

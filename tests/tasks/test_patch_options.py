@@ -51,6 +51,16 @@ CASES = {
         'task.mim.target': 'clustered',
         'task.mim.visible_weight': 0.7,
     },
+    'null_word_centred_hard': {
+        'losses': ('mim',),
+        'task.mim.masking': 'words',
+        'task.mim.inject_student': 'words',
+        'task.mim.inject_teacher': 'cross_attention',
+        'task.mim.word_temperature': 0.2,
+        'task.mim.mask_temperature': 0.5,
+        'task.mim.centre_injection': True,
+        'task.mim.null_word': True,
+    },
     'visible_pixel': {
         'losses': ('mim',),
         'task.mim.target': 'pixel',

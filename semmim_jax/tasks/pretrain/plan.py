@@ -167,6 +167,11 @@ class Plan:
             raise ValueError(
                 f'task.mim.second_target={self.config.mim.target!r} is task.mim.target already'
             )
+        kinds = (self.config.mim.inject_student, self.config.mim.inject_teacher)
+        if self.config.mim.centre_injection and 'global' in kinds:
+            raise ValueError(
+                "task.mim.centre_injection takes away all that 'global' injects; use another kind"
+            )
         for name, (low, high) in RANGES.items():
             value = self.config.mim[name]
             if not low <= value <= high:

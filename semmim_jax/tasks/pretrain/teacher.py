@@ -10,6 +10,7 @@ from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking, rows
 from semmim_jax.ops.products import HIGHEST
+from semmim_jax.tasks.pretrain.patches import word_choice
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
@@ -126,8 +127,7 @@ def patch_relevance(model, plan, tokens, text, text_feature, valid, context, wor
     mim = plan.config.mim
     masking_kind = mim.masking
     if masking_kind == 'words':
-        options = dict(temperature=mim.word_temperature, rarity=mim.word_rarity)
-        attention = model.read_words(tokens, words, **options)  # [b, n, w]
+        attention = model.read_words(tokens, words, **word_choice(mim))  # [b, n, w]
         return (attention * words.rarity[:, None]).max(axis=-1)
     if masking_kind == 'cross_attention':
         layer = mim.attention_layer
