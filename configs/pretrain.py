@@ -189,6 +189,9 @@ def base() -> ml_collections.ConfigDict:
     mim.second_weight = 1.0
     mim.centre_injection = False  # True: what a caption changes has no mean over the patches
     mim.null_word = False  # True: a patch may read a learned word that means nothing
+    mim.start_share = 0.0  # of train.steps, before the losses against patches' targets count
+    mim.sample_share = 1.0  # of the samples that have them
+    mim.text_share = 1.0  # of these, where the student reads the caption; the rest are not told
     mim.visible_weight = 0.0  # of the loss on visible patches, beside that on masked ones
     mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
 

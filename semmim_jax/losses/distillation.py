@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from semmim_jax.losses.mean import Mean, soft_cross_entropy
 
 
-def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -> Mean:
+def encoding_loss(
+    logits: jax.Array,
+    target: jax.Array,
+    *,
+    temperature: float,
+    sampled: jax.Array | None = None,
+) -> Mean:
     """CE(target, softmax(logits / temperature)), mean over all leading axes.
 
     With the same number of masked patches in every image this is the mean over images of the mean
@@ -20,32 +26,49 @@ def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -
       logits: student's [..., k], cosines.
       target: teacher's balanced distribution [..., k]; no gradient reaches it.
       temperature: tau_s.
+      sampled: [b] bool, the rows that count; None: all.
     """
     target = jax.lax.stop_gradient(target)
-    return Mean.of(soft_cross_entropy(logits.astype(jnp.float32) / temperature, target))
+    losses = soft_cross_entropy(logits.astype(jnp.float32) / temperature, target)
+    return _mean(losses, sampled)
 
 
-def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
+def pixel_loss(
+    prediction: jax.Array, patches: jax.Array, *, sampled: jax.Array | None = None
+) -> Mean:
     """MSE against the pixels of each patch, normalised by the patch's own mean and variance (MAE).
 
     See docs/method.md section 4.
 
     Args:
       prediction, patches: [b, m, p * p * 3].
+      sampled: [b] bool, the rows that count; None: all.
     """
     patches = patches.astype(jnp.float32)
     mean = patches.mean(axis=-1, keepdims=True)
     variance = patches.var(axis=-1, keepdims=True, ddof=1)
     target = (patches - mean) / jnp.sqrt(variance + 1e-6)
-    return Mean.of(jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1))
+    losses = jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
+    return _mean(losses, sampled)
 
 
-def feature_loss(prediction: jax.Array, target: jax.Array) -> Mean:
+def feature_loss(
+    prediction: jax.Array, target: jax.Array, *, sampled: jax.Array | None = None
+) -> Mean:
     """1 - cosine of predicted and momentum patch features [b, m, d] (ours, for the ablation).
 
     See docs/method.md section 4.
     """
-    return Mean.of(1 - (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1))
+    cosines = (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1)
+    return _mean(1 - cosines, sampled)
+
+
+def _mean(losses: jax.Array, sampled: jax.Array | None) -> Mean:
+    """Mean of losses [b, ...] over the rows that count."""
+    if sampled is None:
+        return Mean.of(losses)
+    rows = sampled.reshape(-1, *[1] * (losses.ndim - 1))
+    return Mean.of(losses, jnp.broadcast_to(rows, losses.shape))
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ The second half of tests/tasks/reference_step.py: all patches go through everyth
 picks at the end.
 """
 
+import fractions
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ def weights(config, step) -> dict[str, Any]:
     all_weights['mim_visible'] = all_weights['mim'] * mim.visible_weight
     second = mim.second_weight if mim.second_target != 'none' else 0
     all_weights['mim_second'] = all_weights['mim'] * second
+    started = step >= round(mim.start_share * config.train.steps)
+    for name in ('mim', 'mim_visible', 'mim_second', 'local'):
+        all_weights[name] *= started
     return all_weights
 
 
@@ -47,6 +51,13 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
     view = student('encode_image', batch['image1'], mask > 0)
     got = inject(student, mim, mim.inject_student, view, text, valid, batch)  # [b, n, d]
 
+    counts = spread(len(seen), mim.sample_share)  # rows that have these losses
+    read = [counts[i] for i in spread(len(counts), mim.text_share)]
+    untold = [row for row in counts if row not in read]
+    if untold:
+        plain = student('to_fusion', view)[:, 1:]
+        got = got.at[jnp.array(untold)].set(plain[jnp.array(untold)])
+    counts = jnp.array(counts)
     of_kind = {'pixel': pixel_target, 'feature': feature_target}
     if mim.target in of_kind:
         errors = of_kind[mim.target](student, config, got, batch, seen)
@@ -78,15 +89,25 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
         if c.weights.local > 0:
             other = student('to_fusion', student('encode_image', batch['image2']))
             losses['local'] = local_agreement(
-                student(head, other), batch['match'], mask, target, c.tau_student
+                student(head, other)[counts],
+                batch['match'][counts],
+                mask[counts],
+                target[counts],
+                c.tau_student,
             )
-    losses['mim'] = mean_over(mask, errors)
-    losses['mim_visible'] = mean_over(1 - mask, errors)
+    losses['mim'] = mean_over(mask[counts], errors[counts])
+    losses['mim_visible'] = mean_over(1 - mask[counts], errors[counts])
     if mim.second_target != 'none':
         errors = of_kind[mim.second_target](student, config, got, batch, seen)
-        losses['mim_second'] = mean_over(mask, errors)
-    used = weights(config, 0)
+        losses['mim_second'] = mean_over(mask[counts], errors[counts])
+    used = weights(config, config.train.steps)
     return {name: loss for name, loss in losses.items() if used[name] > 0}, balanced
+
+
+def spread(count: int, share: float) -> list[int]:
+    """Every row at which the share of the rows so far reaches another whole number."""
+    exact = fractions.Fraction(share).limit_denominator(1000)
+    return [row for row in range(count) if (row + 1) * exact // 1 > row * exact // 1]
 
 
 def mean_over(mask: jax.Array, errors: jax.Array) -> jax.Array:

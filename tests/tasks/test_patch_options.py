@@ -29,6 +29,8 @@ CASES = {
         'losses': ('mim', 'clustering', 'local'),
         'data.match_views': True,
         'task.mim.target': 'clustered',
+        'task.mim.sample_share': 0.75,
+        'task.mim.text_share': 0.4,
         'task.mim.balance_over': 'all',
         'task.mim.marginal_power': 0.5,
         'task.mim.assign': 'hard',
@@ -64,6 +66,8 @@ CASES = {
     'visible_pixel': {
         'losses': ('mim',),
         'task.mim.target': 'pixel',
+        'task.mim.sample_share': 0.8,
+        'task.mim.text_share': 0.5,
         'task.mim.visible_weight': 0.7,
         'task.mim.second_target': 'feature',
     },
@@ -144,3 +148,22 @@ def test_clustered_patterns_are_the_nearest_prototypes(config):
         np.testing.assert_array_equal(found[name], logits.argmax(axis=-1), err_msg=name)
     np.testing.assert_allclose(found['scores'], logits.max(axis=-1), atol=1e-5)
     assert (np.asarray(found['num_codes']) == logits.shape[-1]).all()
+
+
+def test_before_its_start_mim_counts_for_nothing(config):
+    changes = {'task.mim.start_share': 0.5, 'data.match_views': True, 'train.steps': 20}
+    config = override(config, TEXT | changes)
+    warm = warm_state(override(config, {'losses': ('agreement', 'mim', 'local')}), rows=2)
+
+    def of_step(params, step):
+        total, (losses, _) = step_of(warm, step)(params, warm.ema_params, warm.extra, warm.batch)
+        return total, losses
+
+    run = jit(jax.value_and_grad(of_step, has_aux=True))
+    (early, losses), grads = run(warm.params, 9)
+    assert losses['mim'] > 0 and losses['local'] > 0  # reported all the same
+    assert float(early) == pytest.approx(float(losses['agreement']), rel=1e-6)
+    assert not np.any(grads['mask_token'])
+    (late, losses), grads = run(warm.params, 10)
+    assert float(late) == pytest.approx(float(sum(losses.values()) - losses['itc']), rel=1e-6)
+    assert np.any(grads['mask_token'])

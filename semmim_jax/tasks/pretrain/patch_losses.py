@@ -1,5 +1,7 @@
 """Losses of the student's patches (docs/method.md section 4)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -8,13 +10,18 @@ from semmim_jax.losses.mean import Mean
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking
 from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
-from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.targets import Caption
 from semmim_jax.tasks.pretrain.teacher import Teacher
 
 
 def masked_losses(
-    model: SemMIM, plan: Plan, tokens: jax.Array, caption: Caption, teacher: Teacher
+    model: SemMIM,
+    plan: Plan,
+    tokens: jax.Array,
+    caption: Caption,
+    draws: Draws,
+    teacher: Teacher,
 ) -> dict[str, Mean]:
     """The losses on the masked view, against the config's target (docs/method.md section 4).
 
@@ -23,6 +30,7 @@ def masked_losses(
       plan: of the config.
       tokens: [b, n + 1, d] of the masked view.
       caption: the clean one.
+      draws: of `plan.draw`, for the rows that count and those that are told the caption.
       teacher: of `teacher_pass`.
 
     Returns:
@@ -35,17 +43,19 @@ def masked_losses(
         patches = masking.masked_first(patches, plan.grid**2)
     options = dict(**caption._asdict(), positions=patches)
     told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, m, d]
+    if draws.told is not None:
+        untold = inject_text(model, mim, 'none', tokens, **options)
+        told = jnp.where(draws.told[:, None, None], told, untold)
     predicted = _predict(model, plan, mim.target, told)  # [b, m, ...]
-    losses['mim'] = _compare(
-        plan, mim.target, predicted[:, :count], teacher.patch_target[:, :count]
-    )
+    compare = functools.partial(_compare, plan, sampled=draws.sampled)
+    target = teacher.patch_target[:, :count]
+    losses['mim'] = compare(mim.target, predicted[:, :count], target)
     if plan.visible:
-        losses['mim_visible'] = _compare(
-            plan, mim.target, predicted[:, count:], teacher.patch_target[:, count:]
-        )
+        target = teacher.patch_target[:, count:]
+        losses['mim_visible'] = compare(mim.target, predicted[:, count:], target)
     if plan.second:
         predicted = _predict(model, plan, mim.second_target, told[:, :count])
-        losses['mim_second'] = _compare(plan, mim.second_target, predicted, teacher.second_target)
+        losses['mim_second'] = compare(mim.second_target, predicted, teacher.second_target)
     return losses
 
 
@@ -58,13 +68,16 @@ def _predict(model: SemMIM, plan: Plan, kind: str, told: jax.Array) -> jax.Array
     return model.encode_patches(told, separate=plan.separate_head)
 
 
-def _compare(plan: Plan, kind: str, predicted: jax.Array, target: jax.Array) -> Mean:
+def _compare(
+    plan: Plan, kind: str, predicted: jax.Array, target: jax.Array, *, sampled: jax.Array | None
+) -> Mean:
     """Loss of predictions [b, m, ...] of targets of one kind."""
     if kind == 'pixel':
-        return distillation.pixel_loss(predicted, target)
+        return distillation.pixel_loss(predicted, target, sampled=sampled)
     if kind == 'feature':
-        return distillation.feature_loss(predicted, target)
-    return distillation.encoding_loss(predicted, target, temperature=plan.config.tau_student)
+        return distillation.feature_loss(predicted, target, sampled=sampled)
+    temperature = plan.config.tau_student
+    return distillation.encoding_loss(predicted, target, temperature=temperature, sampled=sampled)
 
 
 def clustering_loss(model: SemMIM, plan: Plan, teacher: Teacher) -> Mean:
@@ -79,7 +92,12 @@ def clustering_loss(model: SemMIM, plan: Plan, teacher: Teacher) -> Mean:
 
 
 def local_loss(
-    model: SemMIM, plan: Plan, tokens: jax.Array, match: jax.Array, teacher: Teacher
+    model: SemMIM,
+    plan: Plan,
+    tokens: jax.Array,
+    match: jax.Array,
+    draws: Draws,
+    teacher: Teacher,
 ) -> tuple[Mean, Mean]:
     """View 2, whole and without text, has MIM's targets where it shows a masked patch of view 1.
 
@@ -90,6 +108,7 @@ def local_loss(
       plan: of the config.
       tokens: [b, n + 1, d] of view 2.
       match: [b, n] int32, which patch of view 1 each patch of view 2 shows; -1: none.
+      draws: of `plan.draw`, for the rows that count.
       teacher: of `teacher_pass`.
 
     Returns:
@@ -102,5 +121,6 @@ def local_loss(
         teacher.patches,
         teacher.patch_target[:, : plan.mask_count],
         temperature=plan.config.tau_student,
+        sampled=draws.sampled,
     )
     return loss, Mean(loss.count, jnp.float32(match.size))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.ops import masking, prefix
@@ -12,6 +14,7 @@ from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
 LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim', 'words', 'local', 'clustering')
+OF_TARGETS = ('mim', 'mim_visible', 'mim_second', 'local')  # losses against patches' targets
 CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the encoding space
 INJECTIONS = ('words', 'cross_attention', 'global', 'none')
 MASKINGS = ('words', 'similarity', 'cross_attention', 'random', 'block', 'similarity_inverse')
@@ -34,6 +37,9 @@ RANGES = {  # of fields of `task.mim`
     'marginal_power': (0, 1),
     'visible_weight': (0, math.inf),
     'second_weight': (0, math.inf),
+    'start_share': (0, 1),
+    'sample_share': (0, 1),
+    'text_share': (0, 1),
 }
 
 
@@ -56,6 +62,7 @@ class Plan:
       reads_words: whether anything asks for the words of the captions.
       pairs: (teacher view, student view) of each direction of the agreement.
       full_view: 'view1' or 'view2', what the student sees unmasked in ITC, ITM, MLM and PrefixLM.
+      mim_start: step from which on the losses against patches' targets count.
       slices: in how many slices of its rows a batch goes through the model.
 
     Raises:
@@ -88,6 +95,7 @@ class Plan:
             directions = ((2, 1),)
         self.pairs = directions if 'agreement' in self.active else ()
         self.full_view = 'view2' if c.views == 'crossed' else 'view1'
+        self.mim_start = round(c.mim.start_share * config.train.steps)
         self.slices = config.train.accumulate
         self._check(config)
 
@@ -107,6 +115,7 @@ class Plan:
             split=prefix.split_prefix(stream(key, 'prefix'), ids, special=self.special),
             patch_key=stream(key, 'patches'),
             negatives_key=stream(key, 'negatives'),
+            **self._shares(len(ids)),
         )
 
     def batch_words(self, places: int) -> int:
@@ -117,13 +126,27 @@ class Plan:
         known = self.config.mim.lexicon_size
         return min(places, known + 1) if known else places
 
-    def loss_weights(self) -> dict[str, float]:
-        """Weight of every loss; MIM's terms have names of their own."""
+    def loss_weights(self, step: Any) -> dict[str, Any]:
+        """Weight of every loss at a step; MIM's terms have names of their own."""
         weights, mim = dict(self.config.weights), self.config.mim
-        return weights | {
+        weights |= {
             'mim_visible': weights['mim'] * mim.visible_weight,
             'mim_second': weights['mim'] * mim.second_weight,
         }
+        if self.mim_start:
+            counts = jnp.where(step >= self.mim_start, 1.0, 0.0)
+            weights |= {name: counts * weights[name] for name in OF_TARGETS}
+        return weights
+
+    def _shares(self, batch: int) -> dict[str, jax.Array | None]:
+        """Which rows of a batch have MIM's losses, and which of these are told the caption."""
+        mim = self.config.mim
+        if not self.masks or mim.sample_share == mim.text_share == 1:
+            return {'sampled': None, 'told': None}
+        sampled = masking.strided_share(batch, mim.sample_share)
+        told = np.ones(batch, bool)
+        told[sampled] = masking.strided_share(sampled.sum(), mim.text_share)
+        return {'sampled': jnp.asarray(sampled), 'told': jnp.asarray(told)}
 
     def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
         """The words of a batch's captions, where anything asks for them."""
@@ -205,6 +228,8 @@ class Draws(NamedTuple):
     split: prefix.PrefixSplit
     patch_key: jax.Array | None
     negatives_key: jax.Array | None
+    sampled: jax.Array | None  # [b] bool, which rows have MIM's losses; None: all
+    told: jax.Array | None  # [b] bool, in which of them the student reads the caption; None: all
 
     def by_row(self) -> 'Draws':
         """Without the keys: what can be cut into rows."""

@@ -176,12 +176,12 @@ def _losses(
         )
     if 'mim' in plan.active:
         caption = Caption(text['clean'], draws.valid, words)
-        losses |= patch_losses.masked_losses(model, plan, tokens['masked'], caption, teacher)
+        losses |= patch_losses.masked_losses(model, plan, tokens['masked'], caption, draws, teacher)
     if 'clustering' in plan.active:
         losses['clustering'] = patch_losses.clustering_loss(model, plan, teacher)
     if 'local' in plan.active:
         losses['local'], metrics['local_patches'] = patch_losses.local_loss(
-            model, plan, tokens['view2'], match, teacher
+            model, plan, tokens['view2'], match, draws, teacher
         )
     return losses, metrics
 

@@ -165,7 +165,7 @@ class Pretrain(Task):
         losses, metrics = nn.apply(student_pass, self.model)(
             {'params': params}, self.plan, batch, draws, teacher, extra['queue'], alpha
         )
-        weights = self.plan.loss_weights()
+        weights = self.plan.loss_weights(step)
         total = sum(weights[name] * loss.value for name, loss in losses.items())
         metrics |= {f'loss_{name}': loss for name, loss in losses.items()}
         metrics |= {'loss': Mean.of(total), 'temperature': Mean.of(params['temperature'])}
