@@ -147,6 +147,7 @@ def base() -> ml_collections.ConfigDict:
         itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=1.0, local=1.0
     )
     task.weights.clustering = 1.0  # of the prototypes' loss, where mim.target is clustered
+    task.weights.gram = 0.0  # of keeping told patches as alike to each other as untold ones are
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
     task.alpha_ramp_steps = 4883  # one epoch

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean, soft_cross_entropy
+from semmim_jax.ops.products import HIGHEST
 
 
 def encoding_loss(
@@ -61,6 +62,20 @@ def feature_loss(
     """
     cosines = (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1)
     return _mean(1 - cosines, sampled)
+
+
+def gram_loss(patches: jax.Array, anchor: jax.Array) -> Mean:
+    """Mean square difference of the cosines between all patches of an image and the anchor's.
+
+    DINOv3's Gram anchor, without centring (docs/method.md section 4).
+
+    Args:
+      patches: student's [b, n, d].
+      anchor: teacher's [b, n, d'], patch for patch; no gradient reaches it.
+    """
+    cosines = lambda x: jnp.einsum('bnd,bmd->bnm', _unit(x), _unit(x), precision=HIGHEST)
+    difference = cosines(patches) - cosines(jax.lax.stop_gradient(anchor))  # [b, n, n]
+    return Mean.of(jnp.square(difference).mean(axis=(1, 2)))
 
 
 def _mean(losses: jax.Array, sampled: jax.Array | None) -> Mean:

@@ -146,3 +146,16 @@ def test_code_statistics_by_hand():
     np.testing.assert_allclose(found['mean_entropy'], of_mean, rtol=1e-6)
     np.testing.assert_allclose(found['sample_entropy'], of_rows, rtol=1e-6)
     assert found['used_codes'] == 2  # codes 0 and 3 are some row's largest
+
+
+def test_gram_loss_compares_all_pairs_of_patches_as_torch_does():
+    rng = np.random.default_rng(0)
+    patches, anchor = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 5, 3))
+    torch = pytest.importorskip('torch')
+    unit = lambda x: torch.nn.functional.normalize(torch.tensor(x), dim=-1)
+    grams = [unit(x) @ unit(x).transpose(1, 2) for x in (patches, anchor)]
+    want = torch.nn.functional.mse_loss(*grams)
+    found = distillation.gram_loss(jnp.asarray(patches), jnp.asarray(anchor))
+    assert float(found.value) == pytest.approx(float(want), rel=1e-5)
+    still = jax.grad(lambda a: distillation.gram_loss(jnp.asarray(patches), a).value)
+    assert not np.any(still(jnp.asarray(anchor)))

@@ -16,7 +16,7 @@ from semmim_jax.ops import masking
 from semmim_jax.tasks.pretrain.plan import Draws
 
 Run = Callable[..., Any]  # (method name or function of the model, *inputs) -> output
-LOSSES = ('mim', 'local', 'clustering')
+LOSSES = ('mim', 'local', 'clustering', 'gram')
 
 
 class Passes(NamedTuple):
@@ -58,6 +58,7 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
         plain = student('to_fusion', view)[:, 1:]
         got = got.at[jnp.array(untold)].set(plain[jnp.array(untold)])
     counts = jnp.array(counts)
+    losses['gram'] = gram(got, seen[:, 1:])
     of_kind = {'pixel': pixel_target, 'feature': feature_target}
     if mim.target in of_kind:
         errors = of_kind[mim.target](student, config, got, batch, seen)
@@ -102,6 +103,18 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
         losses['mim_second'] = mean_over(mask[counts], errors[counts])
     used = weights(config, config.train.steps)
     return {name: loss for name, loss in losses.items() if used[name] > 0}, balanced
+
+
+def gram(got: jax.Array, anchor: jax.Array) -> jax.Array:
+    """Mean square difference of the cosines of all pairs of patches, both [b, n, d]."""
+
+    def cosine(x, i, j):
+        lengths = (x[:, i] ** 2).sum(axis=-1) * (x[:, j] ** 2).sum(axis=-1)
+        return (x[:, i] * x[:, j]).sum(axis=-1) / jnp.sqrt(lengths)
+
+    pairs = [(i, j) for i in range(got.shape[1]) for j in range(got.shape[1])]
+    i, j = (jnp.array(side) for side in zip(*pairs))
+    return ((cosine(got, i, j) - cosine(anchor, i, j)) ** 2).mean()
 
 
 def spread(count: int, share: float) -> list[int]:

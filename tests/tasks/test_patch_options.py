@@ -53,8 +53,9 @@ CASES = {
         'task.mim.target': 'clustered',
         'task.mim.visible_weight': 0.7,
     },
-    'null_word_centred_hard': {
-        'losses': ('mim',),
+    'null_word_centred_gram': {
+        'losses': ('mim', 'gram'),
+        'model.image.width': 48,
         'task.mim.masking': 'words',
         'task.mim.inject_student': 'words',
         'task.mim.inject_teacher': 'cross_attention',
@@ -63,8 +64,9 @@ CASES = {
         'task.mim.centre_injection': True,
         'task.mim.null_word': True,
     },
+    'gram_alone': {'losses': ('gram',)},
     'visible_pixel': {
-        'losses': ('mim',),
+        'losses': ('mim', 'gram'),
         'task.mim.target': 'pixel',
         'task.mim.sample_share': 0.8,
         'task.mim.text_share': 0.5,

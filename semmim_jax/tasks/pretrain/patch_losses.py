@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from semmim_jax.losses import distillation, grounding
 from semmim_jax.losses.mean import Mean
-from semmim_jax.models.semmim import SemMIM
+from semmim_jax.models.semmim import SemMIM, take_patches
 from semmim_jax.ops import masking
 from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
@@ -34,19 +34,23 @@ def masked_losses(
       teacher: of `teacher_pass`.
 
     Returns:
-      mim: on masked patches; where they have a weight mim_visible, on visible ones, and mim_second,
-      on masked ones against the second target.
+      Those that have a weight. mim: on masked patches; mim_visible: on visible ones; mim_second: on
+      masked ones against the second target; gram: how alike all patches are to each other.
     """
-    mim, count, losses = plan.config.mim, plan.mask_count, {}
-    patches = teacher.patches
-    if plan.visible:
+    mim, losses, patches = plan.config.mim, {}, teacher.patches
+    if plan.visible or 'gram' in plan.active:
         patches = masking.masked_first(patches, plan.grid**2)
     options = dict(**caption._asdict(), positions=patches)
     told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, m, d]
     if draws.told is not None:
         untold = inject_text(model, mim, 'none', tokens, **options)
         told = jnp.where(draws.told[:, None, None], told, untold)
-    predicted = _predict(model, plan, mim.target, told)  # [b, m, ...]
+    if 'gram' in plan.active:
+        losses['gram'] = distillation.gram_loss(told, take_patches(teacher.plain, patches))
+    if 'mim' not in plan.active:
+        return losses
+    count = plan.mask_count
+    predicted = _predict(model, plan, mim.target, told if plan.visible else told[:, :count])
     compare = functools.partial(_compare, plan, sampled=draws.sampled)
     target = teacher.patch_target[:, :count]
     losses['mim'] = compare(mim.target, predicted[:, :count], target)

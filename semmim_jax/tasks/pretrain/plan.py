@@ -13,7 +13,10 @@ from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
-LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim', 'words', 'local', 'clustering')
+LOSSES = (
+    *('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim'),
+    *('words', 'local', 'clustering', 'gram'),
+)
 OF_TARGETS = ('mim', 'mim_visible', 'mim_second', 'local')  # losses against patches' targets
 CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the encoding space
 INJECTIONS = ('words', 'cross_attention', 'global', 'none')
@@ -53,7 +56,9 @@ class Plan:
       patch_size: pixels.
       mask_count: patches masked in every image.
       active: names of the losses whose weight is above 0; the passes of others do not run.
-      masks: whether patches of view 1 are chosen and have targets: for MIM, or for other losses.
+      masks: whether patches of view 1 are chosen: for MIM, or for other losses.
+      masked_view: whether the student sees view 1 without them.
+      has_targets: whether they have targets.
       has_codes: whether these targets are codes.
       visible: whether visible patches have a loss too.
       second: whether masked patches have a second target.
@@ -77,11 +82,13 @@ class Plan:
         self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         if c.mim.target == 'none':
-            self.active -= {'mim', 'local'}
+            self.active -= {'mim', 'local', 'gram'}
         if c.mim.target != 'clustered':
             self.active.discard('clustering')
-        self.masks = bool(self.active & {'mim', 'local', 'clustering'})
-        self.has_codes = self.masks and c.mim.target in CODES
+        self.has_targets = bool(self.active & {'mim', 'local', 'clustering'})
+        self.has_codes = self.has_targets and c.mim.target in CODES
+        self.masked_view = bool(self.active & {'mim', 'gram'})
+        self.masks = self.has_targets or self.masked_view
         self.visible = 'mim' in self.active and c.mim.visible_weight > 0
         second = c.mim.second_target != 'none' and c.mim.second_weight > 0
         self.second = 'mim' in self.active and second

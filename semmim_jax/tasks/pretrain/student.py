@@ -92,7 +92,7 @@ def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
     full = {plan.full_view} | {f'view{view}' for _, view in plan.pairs}
     full = sorted(full | {'view2'} if 'local' in plan.active else full)
     views = {view: (batch[view.replace('view', 'image')], nothing) for view in full}
-    if 'mim' in plan.active:
+    if plan.masked_view:
         at = jnp.arange(len(nothing))[:, None], teacher.patches
         views['masked'] = batch['image1'], nothing.at[at].set(True)
     images, masks = (rows.join(parts) for parts in zip(*views.values()))
@@ -174,7 +174,7 @@ def _losses(
             teacher.cls_target,
             temperature=plan.config.tau_student,
         )
-    if 'mim' in plan.active:
+    if plan.masked_view:
         caption = Caption(text['clean'], draws.valid, words)
         losses |= patch_losses.masked_losses(model, plan, tokens['masked'], caption, draws, teacher)
     if 'clustering' in plan.active:

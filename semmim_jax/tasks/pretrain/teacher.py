@@ -22,6 +22,7 @@ class Teacher(NamedTuple):
     image: jax.Array  # [b, e] ITC features
     text: jax.Array  # [b, e]
     mlm_logits: jax.Array | None = None  # [b, m, v]
+    plain: jax.Array | None = None  # [b, n + 1, d] tokens of view 1, not told the caption
     relevance: jax.Array | None = None  # [b, n] of each patch to the caption
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     # Of m patches, the masked ones first: see targets.PatchTargets.
@@ -57,6 +58,9 @@ def teacher_pass(
     outputs = {name: encoded[name] for name in ('image', 'text', 'mlm_logits', 'relevance')}
     if plan.masks:
         outputs['patches'] = patches = choose_patches(plan, encoded['relevance'], draws.patch_key)
+    if 'gram' in plan.active:
+        outputs['plain'] = encoded['tokens']
+    if plan.has_targets:
         caption = Caption(encoded['caption'], draws.valid, words)
         inputs = batch['image1'], encoded['tokens'], caption, patches
         found = patch_targets(model, plan, run, *inputs, extra=extra, step=step)
