@@ -107,6 +107,7 @@ def base() -> ml_collections.ConfigDict:
         mlp_width=3072,
         epsilon=1e-5,  # of the LayerNorms: CLIP's; plain ViT's 1e-6, or 1e-12 in Hugging Face's
         distilled=False,  # True: with DeiT's distillation token
+        registers=0,  # tokens beside the patches that are dropped at the end
     )
     model.text = dict(
         vocab_size=30522,  # 0: as many as the vocabulary has
@@ -147,6 +148,7 @@ def base() -> ml_collections.ConfigDict:
         itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=1.0, local=1.0
     )
     task.weights.clustering = 1.0  # of the prototypes' loss, where mim.target is clustered
+    task.weights.koleo = 0.0  # of spreading the CLS features of a batch
     task.weights.gram = 0.0  # of keeping told patches as alike to each other as untold ones are
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets

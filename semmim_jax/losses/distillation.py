@@ -78,6 +78,25 @@ def gram_loss(patches: jax.Array, anchor: jax.Array) -> Mean:
     return Mean.of(jnp.square(difference).mean(axis=(1, 2)))
 
 
+def koleo_loss(features: jax.Array) -> Mean:
+    """Minus the log distance of each feature, at unit length, from its nearest other in the batch.
+
+    KoLeo's entropy (1806.03198) in DINOv2's form, which spreads features over the sphere
+    (docs/method.md section 4).
+
+    Args:
+      features: [b, d]; the mean is empty where b is 1.
+    """
+    features, batch = _unit(features), len(features)
+    if batch == 1:
+        return Mean.of(jnp.zeros(1), jnp.zeros(1))
+    cosines = jnp.matmul(features, features.T, precision=HIGHEST)
+    nearest = jnp.where(jnp.eye(batch, dtype=bool), -jnp.inf, cosines).argmax(axis=1)
+    # As a difference: 2 - 2 cosine rounds to 0 for neighbours. Two equal features have no gradient.
+    square = jnp.square(features - features[nearest]).sum(axis=-1)
+    return Mean.of(-0.5 * jnp.log(jnp.maximum(square, 1e-16)))
+
+
 def _mean(losses: jax.Array, sampled: jax.Array | None) -> Mean:
     """Mean of losses [b, ...] over the rows that count."""
     if sampled is None:

@@ -159,3 +159,21 @@ def test_gram_loss_compares_all_pairs_of_patches_as_torch_does():
     assert float(found.value) == pytest.approx(float(want), rel=1e-5)
     still = jax.grad(lambda a: distillation.gram_loss(jnp.asarray(patches), a).value)
     assert not np.any(still(jnp.asarray(anchor)))
+
+
+def test_koleo_is_minus_the_log_distance_to_the_nearest():
+    angles = np.array([0.0, 0.3, 1.0, 3.0, -2.0])  # the nearest of each is .3, .3, .7, 1.28, 1.28
+    lengths = np.array([[1.0], [2.0], [0.5], [3.0], [1.0]])
+    features = lengths * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    gaps = np.array([0.3, 0.3, 0.7, 2 * np.pi - 5, 2 * np.pi - 5])
+    want = -np.log(2 * np.sin(gaps / 2)).mean()
+    assert float(distillation.koleo_loss(jnp.asarray(features)).value) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize('features', [np.ones((1, 3)), np.ones((4, 3))], ids=['one', 'equal'])
+def test_koleo_of_one_feature_and_of_equal_ones_is_finite(features):
+    loss, grads = jax.value_and_grad(lambda x: distillation.koleo_loss(x).value)(
+        jnp.asarray(features)
+    )
+    assert np.isfinite(loss)
+    assert np.isfinite(grads).all()

@@ -156,6 +156,13 @@ def reference_loss(
         every_logits = jnp.concatenate(every_logits)
         move_centre(every_logits, jnp.ones(len(every_logits)), 'cls')
 
+    # KoLeo, section 4.5, one image after the other.
+    if on('koleo'):
+        units = [x / jnp.sqrt((x**2).sum()) for x in image[:, 0]]
+        apart = lambda i, j: jnp.sqrt(((units[i] - units[j]) ** 2).sum())
+        of = lambda i: jnp.stack([apart(i, j) for j in range(len(ids)) if j != i]).min()
+        losses['koleo'] = -jnp.stack([jnp.log(of(i)) for i in range(len(ids))]).mean()
+
     # MIM and what goes with it, sections 3 and 4.
     if mim.target != 'none' and any(map(on, reference_mim.LOSSES)):
         passes = reference_mim.Passes(student, teacher, seen, told, key_text, text, tau_teacher)

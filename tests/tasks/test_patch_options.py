@@ -64,7 +64,7 @@ CASES = {
         'task.mim.centre_injection': True,
         'task.mim.null_word': True,
     },
-    'gram_alone': {'losses': ('gram',)},
+    'gram_koleo_registers': {'losses': ('gram', 'koleo'), 'model.image.registers': 3},
     'visible_pixel': {
         'losses': ('mim', 'gram'),
         'task.mim.target': 'pixel',

@@ -15,7 +15,7 @@ from semmim_jax.ops.streams import stream
 
 LOSSES = (
     *('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim'),
-    *('words', 'local', 'clustering', 'gram'),
+    *('words', 'local', 'clustering', 'gram', 'koleo'),
 )
 OF_TARGETS = ('mim', 'mim_visible', 'mim_second', 'local')  # losses against patches' targets
 CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the encoding space

@@ -69,6 +69,9 @@ def student_pass(
         losses['words'], metrics['words_accuracy'] = _words_loss(
             model, plan, tokens[plan.full_view], words
         )
+    if 'koleo' in plan.active:
+        cls = rows.replicate(tokens[plan.full_view][:, 0])
+        losses['koleo'] = distillation.koleo_loss(cls)
     negatives = None
     if 'itm' in plan.active:
         similarity = image_to_text, text_to_image
