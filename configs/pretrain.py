@@ -167,6 +167,8 @@ def base() -> ml_collections.ConfigDict:
     task.sinkhorn_iterations = 3
     task.centre_momentum = 0.9
     task.itm_negatives = 'global'  # or 'local': of one's own device, whose image tokens stay there
+    task.global_features = 'cls'  # of ITC; stable: of each channel its most stable patch's value
+    task.stable_width = 0.1  # of the low-pass that tells, as a share of the frequencies
     task.mim = mim = ml_collections.ConfigDict()
     mim.target = 'semantic'  # semantic_separate_head, clustered, feature, pixel, none
     mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block

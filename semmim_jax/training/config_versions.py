@@ -36,6 +36,8 @@ ADDED = {
     'task.mim.word_logit_scale': 20.0,
     'task.mim.lexicon_size': 0,
     'model.image.registers': 0,
+    'task.global_features': 'cls',
+    'task.stable_width': 0.1,
     'task.weights.clustering': 1.0,
     'task.weights.gram': 0.0,
     'task.weights.koleo': 0.0,
@@ -53,7 +55,12 @@ ADDED = {
     'task.mim.sample_share': 1.0,
     'task.mim.text_share': 1.0,
 }
-_ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
+_ONLY_OF = {
+    'task.alpha_ramp_share': 'alpha',
+    'task.tau_teacher_share': 'tau_student',
+    'task.global_features': 'tau_student',
+    'task.stable_width': 'tau_student',
+}
 
 
 def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

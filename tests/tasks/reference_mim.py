@@ -59,6 +59,8 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
         got = got.at[jnp.array(untold)].set(plain[jnp.array(untold)])
     counts = jnp.array(counts)
     losses['gram'] = gram(got, seen[:, 1:])
+    if not c.weights.mim + c.weights.local + c.weights.clustering:
+        return losses, None  # there is no head
     of_kind = {'pixel': pixel_target, 'feature': feature_target}
     if mim.target in of_kind:
         errors = of_kind[mim.target](student, config, got, batch, seen)

@@ -55,7 +55,7 @@ def reference_loss(
     # Both towers on the full views and the clean caption; the student's full view is I2 if crossed.
     seen = teacher('encode_image', batch['image1'])  # [b, n + 1, d]
     told = teacher('encode_text', ids, valid)  # [b, t, d]
-    key_image = teacher('project_image', seen)[:, 0]  # [b, e]
+    key_image = teacher('project_image', global_tokens(c, seen))[:, 0]  # [b, e]
     key_text = teacher('project_text', told)[:, 0]
     full = batch['image2' if c.views == 'crossed' else 'image1']
     image = student('encode_image', full)
@@ -65,7 +65,7 @@ def reference_loss(
     temperature = params['temperature']
     fixed = jax.lax.stop_gradient(temperature)
     feature = {
-        'image': student('project_image', image)[:, 0],
+        'image': student('project_image', global_tokens(c, image))[:, 0],
         'text': student('project_text', text)[:, 0],
     }
     keys = {'image': key_image, 'text': key_text}
@@ -180,6 +180,19 @@ def reference_loss(
     if centres:
         new_extra['centres'] = centres
     return total, (losses, new_extra)
+
+
+def global_tokens(config, image: jax.Array) -> jax.Array:
+    """Image tokens [b, n + 1, d] with what ITC reads at the front."""
+    if config.global_features == 'cls':
+        return image
+    patches, width = image[:, 1:], image.shape[-1]
+    frequency = jnp.abs(jnp.fft.fftfreq(width))
+    gain = jnp.exp(-(frequency**2) / (2 * config.stable_width**2))
+    low = jnp.fft.ifft(jnp.fft.fft(patches) * gain).real
+    stability = patches / jnp.abs(low - patches)
+    best = stability == stability.max(axis=1, keepdims=True)
+    return (jax.lax.stop_gradient(best) * patches).sum(axis=1)[:, None]
 
 
 def runner(model: SemMIM, params: Any) -> Run:

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from semmim_jax.tasks.pretrain.plan import Plan
 from tests.tasks.reference_step import reference_loss
 from tests.tasks.test_reference_step import assert_close, assert_gradient_close
-from tests.tasks.warm_state import jit, override, warm_state
+from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
 
 KEY, STEP = jax.random.key(3), 100
 TEXT = {  # literal form, whatever the default is
@@ -65,6 +66,7 @@ CASES = {
         'task.mim.null_word': True,
     },
     'gram_koleo_registers': {'losses': ('gram', 'koleo'), 'model.image.registers': 3},
+    'stable': {'losses': ('itc',), 'task.global_features': 'stable', 'task.stable_width': 0.2},
     'visible_pixel': {
         'losses': ('mim', 'gram'),
         'task.mim.target': 'pixel',
@@ -144,7 +146,7 @@ def test_clustered_patterns_are_the_nearest_prototypes(config):
     variables = State(warm.params)
     found = jit(warm.task.predict_fns()['patterns'])(variables, images, ids, None, KEY)
     features = np.asarray(found['features'])
-    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    features = features / np.linalg.norm(features, axis=-1, keepdims=True)
     logits = features @ np.asarray(warm.params['prototypes']['kernel'])
     for name in ('codes_with_text', 'codes_without_text'):
         np.testing.assert_array_equal(found[name], logits.argmax(axis=-1), err_msg=name)
@@ -169,3 +171,59 @@ def test_before_its_start_mim_counts_for_nothing(config):
     (late, losses), grads = run(warm.params, 10)
     assert float(late) == pytest.approx(float(sum(losses.values()) - losses['itc']), rel=1e-6)
     assert np.any(grads['mask_token'])
+
+
+def test_slices_change_nothing(config):
+    changes = {
+        'losses': ('itc', 'mim', 'clustering', 'local', 'gram', 'koleo'),
+        'data.match_views': True,
+        'task.global_features': 'stable',
+        'model.image.registers': 2,
+        'task.mim.target': 'clustered',
+        'task.mim.inject_student': 'words',
+        'task.mim.balance_over': 'position',
+        'task.mim.marginal_power': 0.5,
+        'task.mim.visible_weight': 0.7,
+        'task.mim.second_target': 'pixel',
+        'task.mim.centre_injection': True,
+        'task.mim.null_word': True,
+        'task.mim.sample_share': 0.75,
+        'task.mim.text_share': 0.5,
+    }
+    found = []
+    for slices in (1, 2):
+        config = override(config, TEXT | changes | {'train.accumulate': slices})
+        warm = warm_state(config, rows=4)
+        run = jit(jax.value_and_grad(step_of(warm), has_aux=True))
+        found.append(run(warm.params, warm.ema_params, warm.extra, warm.batch))
+    (got, grads), (want, plain_grads) = found
+    assert set(want[1][0]) > {'mim', 'mim_visible', 'mim_second', 'local', 'clustering', 'gram'}
+    jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-5, atol=1e-6), got, want)
+    jax.tree.map_with_path(assert_gradient_close, grads, plain_grads)
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('sample_share', 1.5, 'task.mim.sample_share=1.5 must be between 0 and 1'),
+        ('marginal_power', -0.1, 'task.mim.marginal_power=-0.1 must be between 0 and 1'),
+        ('tau_assignment', 0.0, 'task.mim.tau_assignment=0.0 must be between'),
+        ('balance_over', 'image', "task.mim.balance_over='image' is none of masked, all, position"),
+    ],
+)
+def test_a_value_out_of_range_is_named(config, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        Plan(override(config, TEXT | {f'task.mim.{field}': value}), SPECIAL)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'target': 'pixel', 'second_target': 'pixel'}, "second_target='pixel' is task.mim.target"),
+        ({'centre_injection': True}, "centre_injection takes away all that 'global' injects"),
+    ],
+)
+def test_options_that_undo_each_other_are_refused(config, changes, message):
+    config = override(config, TEXT | {'task.weights.local': 0.0})
+    with pytest.raises(ValueError, match=message):
+        Plan(override(config, {f'task.mim.{k}': v for k, v in changes.items()}), SPECIAL)

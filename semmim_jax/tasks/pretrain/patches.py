@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from semmim_jax.models.grounding import WordChoice, Words
 from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops import pooling
 
 
 def inject_text(
@@ -56,6 +57,23 @@ def inject_text(
 def word_choice(mim: Any) -> WordChoice:
     """How patches choose among words, by `config.task.mim`."""
     return WordChoice(temperature=mim.word_temperature, rarity=mim.word_rarity, null=mim.null_word)
+
+
+def global_token(config: Any, image_tokens: jax.Array) -> jax.Array:
+    """What ITC's image feature is a projection of, by `config.task.global_features`.
+
+    See docs/method.md section 4.
+
+    Args:
+      config: `config.task`.
+      image_tokens: [b, n + 1, d].
+
+    Returns:
+      [b, d].
+    """
+    if config.global_features == 'cls':
+        return image_tokens[:, 0]
+    return pooling.most_stable(image_tokens[:, 1:], width=config.stable_width)
 
 
 def all_patches(image_tokens: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ CHOICES = {
     'views': ('crossed', 'same'),
     'balance': ('sinkhorn', 'centring'),
     'itm_negatives': ('global', 'local'),
+    'global_features': ('cls', 'stable'),
     'mim.target': (*CODES, 'feature', 'pixel', 'none'),
     'mim.masking': MASKINGS,
     'mim.balance_over': ('masked', 'all', 'position'),

@@ -14,7 +14,7 @@ from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops.sampling import greedy_texts
 from semmim_jax.tasks.cached_decoder import cached_decoder
-from semmim_jax.tasks.pretrain.patches import all_patches
+from semmim_jax.tasks.pretrain.patches import all_patches, global_token
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.targets import Caption, code_logits
 from semmim_jax.tasks.pretrain.teacher import choose_patches, patch_relevance
@@ -32,7 +32,7 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     """
 
     def encode_image(model, images):
-        return model.project_image(model.encode_image(images)[:, 0])
+        return model.project_image(global_token(plan.config, model.encode_image(images)))
 
     def encode_context(model, images):
         return model.image_context(model.encode_image(images))

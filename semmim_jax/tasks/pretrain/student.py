@@ -15,6 +15,7 @@ from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking, rows
 from semmim_jax.tasks.pretrain import patch_losses
+from semmim_jax.tasks.pretrain.patches import global_token
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.targets import Caption
@@ -55,7 +56,7 @@ def student_pass(
     if 'image_id' in queue:
         positives = itc.shared_positives(batch['image_id'], queue['image_id'])
     loss, image_to_text, text_to_image = itc.contrastive_loss(
-        image=model.project_image(tokens[plan.full_view][:, 0]),
+        image=model.project_image(global_token(plan.config, tokens[plan.full_view])),
         text=model.project_text(text['clean'][:, 0]),
         teacher_image=teacher.image,
         teacher_text=teacher.text,

@@ -10,7 +10,7 @@ from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking, rows
 from semmim_jax.ops.products import HIGHEST
-from semmim_jax.tasks.pretrain.patches import word_choice
+from semmim_jax.tasks.pretrain.patches import global_token, word_choice
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
@@ -97,7 +97,7 @@ def _encode(
         'tokens': tokens[0],
         'cls': jnp.stack([view[:, 0] for view in tokens], axis=1),
         'caption': caption,
-        'image': model.project_image(tokens[0][:, 0]),
+        'image': model.project_image(global_token(plan.config, tokens[0])),
         'text': model.project_text(caption[:, 0]),
         'mlm_logits': None,
         'relevance': None,
