@@ -3,6 +3,7 @@
 from fuzz.engine import Target
 from fuzz.files import caption_list, dataset, image, record, vocabulary
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
+from fuzz.shards import shards, whole
 from semmim_jax.conversion.table import ConversionError
 from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
 from semmim_jax.training.checkpoint import CheckpointError
@@ -11,6 +12,7 @@ from semmim_jax.training.checkpoint import CheckpointError
 TARGETS = {
     'image': Target(image, (UnreadableRecord,), 0.3),
     'caption_list': Target(caption_list, (ValueError,), 0.2),
+    'shards': Target(shards, (ValueError,), 0.05, whole),
     'dataset': Target(dataset, (ValueError, OSError), 0.1),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),

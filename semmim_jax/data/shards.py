@@ -192,9 +192,11 @@ def _places(directory: str, manifest: Manifest) -> _OneEach | _Counted:
     if manifest.entries == manifest.records:  # a record has at least one
         return _OneEach(manifest.records)
     try:
-        counts = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as e:
-        raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None
+        counts = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except OSError as e:
+        raise ValueError(f'{path}: {e.strerror or e}') from None
+    except Exception as e:  # of a parser of foreign bytes; MemoryError for a size in its header
+        raise ValueError(f'{path}: {" ".join(str(e).split())[:100] or type(e).__name__}') from None
     right = counts.dtype == np.uint16 and counts.shape == (manifest.records,)
     if not right or not counts.all() or counts.sum(dtype=np.int64) != manifest.entries:
         raise ValueError(f'{path}: not the counts of {shard_format.MANIFEST}: prepare again')

@@ -314,6 +314,21 @@ def test_counts_that_are_not_the_manifests_are_refused(tmp_path, counts, said):
     assert said in str(e.value) and '\n' not in str(e.value)
 
 
+def test_counts_that_are_no_array(tmp_path):
+    """NumPy takes a header for a piece of Python and a zip for a dictionary, without ValueError."""
+    record = ShardRecord(key='k', images=(b'',), entries=({'label': 'x'},) * 2)
+    write_shards(tmp_path, [record])
+    path = tmp_path / 'counts.npy'
+    damaged = path.read_bytes().replace(b'{', b'{' * 9, 1)
+    with open(path, 'wb') as file:
+        np.savez(file, counts=np.array([2], np.uint16))
+    for content in (damaged, path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f'^{path}: ') as e:
+            open_shards(tmp_path)
+        assert '\n' not in str(e.value)
+
+
 def test_counts_of_another_record_are_unreadable(tmp_path):
     """A count that is wrong by one and made up for by the next."""
     record = lambda i: ShardRecord(
