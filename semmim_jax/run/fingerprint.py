@@ -5,10 +5,12 @@ and a start on other data is refused with the first difference.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from semmim_jax.data.unreadable import UnreadableRecord
 
 SAMPLES = 100  # records that stand for all
 
@@ -27,8 +29,7 @@ def data_fingerprint(
       tokenizer: of the run.
       labels: what the task chooses from.
     """
-    fixed = getattr(source, 'in_digest', lambda index: False)
-    samples = {i: source.entry(i) for i in spread(len(source), SAMPLES) if not fixed(i)}
+    samples = dict(_samples(source))
     digest = hashlib.sha256()
     for entry in samples.values():
         digest.update(repr(tuple(entry.values())).encode())
@@ -98,6 +99,17 @@ def differences(
 def spread(records: int, count: int) -> list[int]:
     """Up to `count` numbers below `records`, evenly spread."""
     return np.unique(np.linspace(0, records - 1, count).astype(int)).tolist()
+
+
+def _samples(source: Any) -> Iterator[tuple[int, Any]]:
+    """Readable records that stand for the content, by number."""
+    in_digest = getattr(source, 'in_digest', lambda index: False)
+    for i in spread(len(source), SAMPLES):
+        if not in_digest(i):
+            try:
+                yield i, source.entry(i)
+            except UnreadableRecord:  # as it will be in the batches
+                pass
 
 
 def _differing_record(then: Mapping[str, Any], now: Mapping[str, Any], entry: Any) -> str:

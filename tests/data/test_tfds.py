@@ -17,6 +17,7 @@ from semmim_jax.data.readers import sources
 from semmim_jax.data.tfds import TfdsSource
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.data.unreadable import UnreadableRecord
+from semmim_jax.run.fingerprint import data_fingerprint
 from tests.data import tfds_sets
 from tests.data.shard_sets import jpeg
 
@@ -115,6 +116,14 @@ def test_the_digest_knows_the_split(folder):
     assert opened(folder).digest == opened(folder).digest
     assert opened(folder).digest != opened(folder, 'train[:3]').digest
     assert not opened(folder).in_digest(0)  # records are compared besides
+
+
+def test_a_record_without_a_caption_is_no_part_of_the_fingerprint(folder, config):
+    source = opened(folder, text='words')
+    of = data_fingerprint(config, source, make_tokenizer('', texts=['one two'], size=100))
+    bad = numbers(opened(folder)).index(6)
+    assert set(of['samples']) == {str(i) for i in range(tfds_sets.COUNT)} - {str(bad)}
+    assert of['stored'] == source.digest
 
 
 def refused(call, *said):
