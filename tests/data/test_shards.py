@@ -201,6 +201,17 @@ def test_a_shard_that_is_not_the_manifests_is_refused_by_name(changed, damage, s
     assert '\n' not in str(e.value) and not isinstance(e.value, UnreadableRecord)
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_lost_shard_ends_the_batches_with_one_line(changed, data_config, workers):
+    data_config.workers, data_config.max_replaced = workers, 1.0
+    source = sources.make_source(f'shards:{changed}', data_config)
+    path = changed / 'data-00001-of-00003.array_record'
+    path.unlink()
+    with pytest.raises(ValueError, match=f'{path}: No such file') as e:
+        batches_of(source, data_config, 6)
+    assert '\n' not in str(e.value)
+
+
 def test_a_shard_of_the_right_size_with_fewer_records(tmp_path, monkeypatch):
     folder = write_shards(tmp_path / 'set', captioned(8))
     path = tmp_path / 'set' / 'data-00000-of-00001.array_record'
