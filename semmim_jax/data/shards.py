@@ -46,6 +46,8 @@ class ShardSource(StoredSource):
             raise ValueError(
                 f'{directory}: shards of {self._manifest.kind}: no task reads them yet'
             )
+        if self._manifest.records > 2**31:
+            raise ValueError(f'{directory}: more than 2**31 records')
         self._decoder = decoder
         self._max_pixels = max_pixels
         shards = self._manifest.shards
@@ -61,8 +63,10 @@ class ShardSource(StoredSource):
         self.digest = self._manifest.digest
         self.attribution = self._manifest.attribution
         self.id_bound = self._manifest.records
-        labels = self._manifest.source.get('patch_labels', ())
-        self.patch_label_names = tuple(map(str, cast(list[object], labels)))
+        labels = self._manifest.source.get('patch_labels', [])
+        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+            raise ValueError(f'{directory}: "patch_labels" cannot be {labels!r:.60}')
+        self.patch_label_names = tuple(labels)
 
     def __len__(self) -> int:
         return self._manifest.entries

@@ -386,6 +386,9 @@ def test_video_and_wrong_options_are_refused(tmp_path, twenty):
     clips = write_shards(tmp_path / 'clips', captioned(1), kind='frames')
     with pytest.raises(ValueError, match='shards of frames: no task reads them yet'):
         open_shards(clips)
+    labelled = write_shards(tmp_path / 'labelled', captioned(1), source={'patch_labels': 3})
+    with pytest.raises(ValueError, match='"patch_labels" cannot be 3'):
+        open_shards(labelled)
     with pytest.raises(ValueError, match="data.shards.index='ram': must be one of memory, disk"):
         open_shards(twenty, index='ram')
     with pytest.raises(ValueError, match="decoder='gpu'"):
