@@ -55,6 +55,36 @@ def test_every_mode_becomes_rgb_alike(mode):
         np.testing.assert_array_equal(first[..., 0], gradient()[..., 0])
 
 
+@pytest.mark.parametrize('decoder', images.DECODERS)
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'RGB'])
+def test_what_is_transparent_lies_on_white(mode, decoder):
+    colours = np.zeros((40, 60, 4), np.uint8)  # black under what is transparent
+    colours[:, :20] = [255, 0, 0, 255]
+    colours[:, 20:40, 3] = 128 if mode in ('RGBA', 'LA') else 0
+    picture, options = Image.fromarray(colours), {}
+    if mode in ('P', 'RGB'):
+        picture = picture.convert('RGB')
+        if mode == 'P':
+            picture = picture.quantize(2)
+        options['transparency'] = picture.getpixel((50, 0))
+    elif mode == 'LA':
+        picture = picture.convert('LA')
+    got = decode(encoded(picture, 'PNG', **options), decoder)
+    red = [76] * 3 if mode == 'LA' else [255, 0, 0]  # its luma: 0.299 * 255
+    middle = 127 if mode in ('RGBA', 'LA') else 255  # 255 - 128 of white, on black
+    np.testing.assert_array_equal(got[0, 0], red)
+    np.testing.assert_array_equal(got[0, 30], [middle] * 3)
+    np.testing.assert_array_equal(got[0, 50], [255] * 3)
+
+
+def test_half_a_jpeg_is_half_as_high_and_wide():
+    data = encoded(Image.fromarray(gradient()), 'JPEG', quality=95)
+    got = images.decode_image(data, decoder='opencv', max_pixels=LIMIT, half=True)
+    assert got.shape == (20, 30, 3)
+    means = gradient().reshape(20, 2, 30, 2, 3).mean((1, 3))
+    assert np.abs(got - means).mean() < 3
+
+
 def test_cmyk_agrees_between_decoders():
     data = encoded(Image.fromarray(gradient()).convert('CMYK'), 'JPEG', quality=95)
     assert np.abs(decode(data).astype(int) - decode(data, 'pillow')).max() <= 3
