@@ -1,9 +1,12 @@
 """Sources by name, as in config.data.train.
 
   captions:PATH                      a list of images and captions
+  albef:FILE                         such a list, or ALBEF's of VQA and NLVR2
   coco:FILE                          COCO's own captions_*.json
   karpathy:FILE:SPLIT                COCO, Flickr30K
   vqa:QUESTIONS[,ANNOTATIONS]        VQA v2
+  vg:FILE                            Visual Genome: region_descriptions.json
+  vgqa:FILE                          Visual Genome: question_answers.json
   nlvr2:FILE
   jsonl:FILE                         the project's list for generate and classify
   easy_vqa:SPLIT
@@ -22,6 +25,7 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 """
 
 from semmim_jax.data.config import DataConfig
+from semmim_jax.data.readers.albef import read_albef
 from semmim_jax.data.readers.captions import read_captions, without_empty
 from semmim_jax.data.readers.coco import read_coco
 from semmim_jax.data.readers.corpus import installed_corpora
@@ -30,6 +34,7 @@ from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.readers.json_lines import read_json_lines
 from semmim_jax.data.readers.karpathy import read_karpathy
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
+from semmim_jax.data.readers.visual_genome import read_vg, read_vgqa
 from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.records import Source
 from semmim_jax.data.unreadable import UnreadableRecord
@@ -38,18 +43,24 @@ __all__ = ['UnreadableRecord', 'attribution', 'make_source']
 
 _READERS = {
     'captions': read_captions,
+    'albef': read_albef,
     'coco': read_coco,
     'karpathy': read_karpathy,
     'vqa': read_vqa,
+    'vg': read_vg,
+    'vgqa': read_vgqa,
     'nlvr2': read_nlvr2,
     'jsonl': read_json_lines,
     'easy_vqa': read_easy_vqa,
 }
 _FORMS = (
     'captions:PATH',
+    'albef:FILE',
     'coco:FILE',
     'karpathy:FILE:SPLIT',
     'vqa:QUESTIONS[,ANNOTATIONS]',
+    'vg:FILE',
+    'vgqa:FILE',
     'nlvr2:FILE',
     'jsonl:FILE',
     'easy_vqa:SPLIT',
