@@ -24,13 +24,15 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 '' if that need not be said, and source.patch_label_names are the names of labels 1, 2, ...
 """
 
+from collections.abc import Callable
+
 from semmim_jax.data.config import DataConfig
 from semmim_jax.data.readers.albef import read_albef
 from semmim_jax.data.readers.captions import read_captions, without_empty
 from semmim_jax.data.readers.coco import read_coco
 from semmim_jax.data.readers.corpus import installed_corpora
 from semmim_jax.data.readers.easy_vqa import read_easy_vqa
-from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.data.readers.image_texts import ImageText, ImageTexts
 from semmim_jax.data.readers.json_lines import read_json_lines
 from semmim_jax.data.readers.karpathy import read_karpathy
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
@@ -41,7 +43,7 @@ from semmim_jax.data.unreadable import UnreadableRecord
 
 __all__ = ['UnreadableRecord', 'attribution', 'make_source']
 
-_READERS = {
+_READERS: dict[str, Callable[..., list[ImageText]]] = {
     'captions': read_captions,
     'albef': read_albef,
     'coco': read_coco,
