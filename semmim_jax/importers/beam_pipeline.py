@@ -3,6 +3,8 @@
 import logging
 import os
 import pathlib
+import shlex
+import sys
 import threading
 import time
 import warnings
@@ -11,12 +13,15 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 import cv2
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.runner import create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from PIL import Image
 
 from semmim_jax.importers.plan import WORK, Plan
 from semmim_jax.importers.shard import write_shard
 
-LOCAL = 'FnApiRunner'  # by name: DirectRunner would fetch a binary first
+LOCAL = 'FnApiRunner'  # not DirectRunner, which would fetch a binary first
 
 
 class WriteShard(beam.DoFn):
@@ -51,6 +56,12 @@ class WriteShard(beam.DoFn):
             yield number
 
 
+def check_runner(runner: str) -> None:
+    """Raises ValueError for a runner that Beam does not have."""
+    if runner != LOCAL:
+        create_runner(runner)
+
+
 def write_shards(
     directory: pathlib.Path, plan: Plan, *, workers: int, runner: str, arguments: Sequence[str]
 ) -> None:
@@ -59,21 +70,30 @@ def write_shards(
     Args:
       directory: of the set.
       plan: as it is in .work.
-      workers: processes of FnApiRunner; 1 is this one.
+      workers: processes of FnApiRunner, at most one a shard; 1 is this one.
       runner: of Beam.
       arguments: further ones of Beam, such as --project=NAME.
     """
     logging.getLogger('apache_beam').setLevel(logging.ERROR)
-    local = runner == LOCAL
-    options = {'save_main_session': False, 'default_sdk_harness_log_level': 'ERROR'}
-    workers = min(workers, plan.shards)  # a process starts in some seconds
-    if local and workers > 1:
-        options |= {'direct_num_workers': workers, 'direct_running_mode': 'multi_processing'}
-    name = f'apache_beam.runners.portability.fn_api_runner.{LOCAL}' if local else runner
-    given = PipelineOptions([f'--runner={name}', *arguments], **options)
-    with beam.Pipeline(options=given) as pipeline:
+    workers, local = min(workers, plan.shards), runner == LOCAL
+    options = {'save_main_session': False}
+    if local:
+        runner = _local_runner(directory / WORK, processes=workers > 1)
+        options |= {'direct_num_workers': workers}
+    given = PipelineOptions(arguments, **options)
+    with beam.Pipeline(runner, options=given) as pipeline:
         numbers = pipeline | beam.Create(range(plan.shards), reshuffle=False) | beam.Reshuffle()
         numbers | beam.ParDo(WriteShard(str(directory), os.getpid() if local else 0))
+
+
+def _local_runner(work: pathlib.Path, *, processes: bool) -> FnApiRunner:
+    """The runner. What its processes say goes to .work/workers.log."""
+    if not processes:
+        return FnApiRunner()
+    # As --direct_running_mode=multi_processing starts them; exec, so that no shell is between.
+    command = f'exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main'
+    log = shlex.quote(str(work.absolute() / 'workers.log'))
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(f'{command} 2>> {log}'))
 
 
 def note_failure(work: pathlib.Path, number: int, error: Exception) -> None:

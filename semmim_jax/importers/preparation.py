@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -66,10 +68,14 @@ def prepare(
       Failed: shards are missing, a source is cut, or too much was dropped.
     """
     folder = pathlib.Path(directory)
+    if importlib.util.find_spec('apache_beam') is None:
+        raise ValueError('preparation needs packages: pip install semmim_jax[data]')
     draft = draft_plan(kind, tuple(arguments), options)
     if _is_complete(folder, draft, fresh=running.fresh):
         print(f'{directory}: complete already')
         return
+    if running.runner != 'FnApiRunner':
+        _pipeline().check_runner(running.runner)
     made = [path for path in (folder / WORK, folder, *folder.parents) if not path.exists()]
     with _work_folder(folder, fresh=running.fresh) as work:
         try:
@@ -164,22 +170,34 @@ def _write_shards(folder: pathlib.Path, plan: Plan, running: Running) -> None:
     """Runs the pipeline, if a shard is missing."""
     if all(is_written(folder, number, plan.digest) for number in range(plan.shards)):
         return
-    logging.disable(logging.WARNING)  # Beam misses packages of clouds that nobody asked for
-    from semmim_jax.importers.beam_pipeline import failures, write_shards  # takes seconds
-
-    logging.disable(logging.NOTSET)
+    pipeline = _pipeline()
 
     work = folder / WORK
     with _stopping(folder, plan), _temporary(work / 'tmp'), _progress(folder, plan):
-        write_shards(
-            folder, plan, workers=running.workers, runner=running.runner, arguments=running.beam
-        )
+        try:
+            pipeline.write_shards(
+                folder, plan, workers=running.workers, runner=running.runner, arguments=running.beam
+            )
+        except Exception as error:  # Beam's own, after a worker was killed for instance
+            message = ' '.join(str(error).split()) or type(error).__name__
+            raise Failed(f'{running.runner}: {message:.300}; the same command goes on') from error
     if missing := [n for n in range(plan.shards) if not is_written(folder, n, plan.digest)]:
-        why = failures(work)
+        why = pipeline.failures(work)
         raise Failed(
             f'{len(missing)} of {plan.shards} shards could not be written, the first {missing[0]}: '
             f'{why[0] if why else "no reason is known"}; the same command writes the rest'
         )
+
+
+def _pipeline() -> types.ModuleType:
+    """The module of the pipeline: importing Beam takes seconds."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Beam misses packages of clouds that nobody asked for
+    try:
+        from semmim_jax.importers import beam_pipeline
+    finally:
+        logging.disable(before)
+    return beam_pipeline
 
 
 @contextlib.contextmanager

@@ -52,9 +52,10 @@ def draw_contact_sheet(
     columns = min(COLUMNS, len(cells))
     texts = [_lines(cell) for cell in cells]
     rows = [texts[i : i + columns] for i in range(0, len(texts), columns)]
+    tallest = [max(map(_height, cells[i : i + columns])) for i in range(0, len(cells), columns)]
     heights = [
-        _SIDE + 0.08 + text_height(1, SMALL_SIZE) + text_height(max(map(len, row)), TEXT_SIZE) + 0.2
-        for row in rows
+        side + 0.08 + text_height(1, SMALL_SIZE) + text_height(max(map(len, row)), TEXT_SIZE) + 0.2
+        for side, row in zip(tallest, rows, strict=True)
     ]
     sheet = Sheet(
         width=2 * MARGIN + columns * (_SIDE + _GAP) - _GAP,
@@ -73,17 +74,23 @@ def draw_contact_sheet(
             sheet.picture(
                 image,
                 left=left + place * side,
-                top=top + _SIDE - height * scale,
+                top=top + tallest[row] - height * scale,
                 width=width * scale,
                 height=height * scale,
                 smooth=True,
             )
-        top += _SIDE + 0.08
+        top += tallest[row] + 0.08
         key = wrap(cell.key, width=_SIDE, size=SMALL_SIZE, max_lines=1)
         sheet.text('\n'.join(key), left=left, top=top, size=SMALL_SIZE, color=FAINT)
         top += text_height(1, SMALL_SIZE)
         sheet.text('\n'.join(texts[number]), left=left, top=top, size=TEXT_SIZE)
     return finish(sheet.figure, path)
+
+
+def _height(cell: Cell) -> float:
+    """Of the tallest picture, in inches."""
+    side = _SIDE / len(cell.images)
+    return max(side * min(1, image.shape[0] / image.shape[1]) for image in cell.images)
 
 
 def _lines(cell: Cell) -> list[str]:
