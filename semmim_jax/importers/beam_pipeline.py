@@ -76,12 +76,9 @@ def write_shards(
     """
     logging.getLogger('apache_beam').setLevel(logging.ERROR)
     workers, local = min(workers, plan.shards), runner == LOCAL
-    options = {'save_main_session': False}
-    if local:
-        runner = _local_runner(directory / WORK, processes=workers > 1)
-        options |= {'direct_num_workers': workers}
-    given = PipelineOptions(arguments, **options)
-    with beam.Pipeline(runner, options=given) as pipeline:
+    given = PipelineOptions(arguments, direct_num_workers=workers if local else 1)
+    engine = _local_runner(directory / WORK, processes=workers > 1) if local else runner
+    with beam.Pipeline(engine, options=given) as pipeline:
         numbers = pipeline | beam.Create(range(plan.shards), reshuffle=False) | beam.Reshuffle()
         numbers | beam.ParDo(WriteShard(str(directory), os.getpid() if local else 0))
 

@@ -74,6 +74,8 @@ def _read(path: str, max_bytes: int) -> bytes:
         if found.st_size > max_bytes:
             raise DropReason('too many bytes', f'{found.st_size} bytes')
         return file.read_bytes()
+    except DropReason:
+        raise
     except FileNotFoundError:
         raise DropReason('missing image', 'no such file') from None
     except (OSError, ValueError) as error:
