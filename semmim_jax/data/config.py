@@ -20,6 +20,12 @@ class LexiconConfig(Protocol):
     max_tokens: int
 
 
+class ShardsConfig(Protocol):
+    """`config.data.shards`."""
+
+    index: str
+
+
 class DataConfig(Protocol):
     """`config.data`, an ml_collections.ConfigDict, which checks no types itself."""
 
@@ -33,6 +39,7 @@ class DataConfig(Protocol):
     workers: int
     prefetch: int
     captions: CaptionsConfig
+    shards: ShardsConfig
     augment: Augment
     lexicon: LexiconConfig
 

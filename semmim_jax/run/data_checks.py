@@ -5,6 +5,7 @@ from typing import Any
 
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.data.stored import StoredSource
 from semmim_jax.evaluators import pattern_sets, suite
 from semmim_jax.training.task import Task
 
@@ -15,7 +16,7 @@ def check_training_files(config: Any, source: Any) -> None:
     """Looks for the image files of training, without opening one.
 
     An unreadable record is replaced by the next, so that up to the share `data.max_replaced` of a
-    sample, evenly spread, may be missing.
+    sample, evenly spread, may be missing. Of shards every file has to be there.
 
     Args:
       config: the experiment.
@@ -25,6 +26,8 @@ def check_training_files(config: Any, source: Any) -> None:
       ValueError: with the first missing file and the entry that lists it.
     """
     data = config.data
+    if isinstance(source, StoredSource):
+        _check_stored('data.train', source)
     if isinstance(source, ImageTexts):
         missing, count = source.missing_files(most=_LOOKED_AT)
         if len(missing) > data.max_replaced * count:
@@ -55,6 +58,8 @@ def open_evaluation(config: Any, task: Task) -> Any:
     if not data.eval:
         return None
     source = sources.make_source(data.eval, data)
+    if isinstance(source, StoredSource):
+        _check_stored('data.eval', source)
     if isinstance(source, ImageTexts):
         missing, count = source.missing_files()
         if missing:
@@ -68,6 +73,13 @@ def open_evaluation(config: Any, task: Task) -> Any:
             "evaluation list by --config.data.eval=''"
         )
     return source
+
+
+def _check_stored(key: str, source: StoredSource) -> None:
+    try:
+        source.check_files()
+    except ValueError as error:
+        raise ValueError(f'{key}: {error}') from None
 
 
 def _said(key: str, missing: list[str], count: int) -> str:

@@ -39,6 +39,7 @@ def data_fingerprint(
         # What follows came after commit e475ad3, whose checkpoints lack it.
         'end_token': config.data.end_token,
         'labels': _digest('\n'.join(labels), 16),
+        'stored': getattr(source, 'digest', ''),
         'samples': {
             str(i): {name: _digest(repr(value), 8) for name, value in entry.items()}
             for i, entry in samples.items()
@@ -74,6 +75,10 @@ def differences(
             f'train.batch_size was {then["batch_size"]} and is {now["batch_size"]}'
         ),
         'seed': lambda: f'seed was {then["seed"]} and is {now["seed"]}',
+        'stored': lambda: (
+            f'the stored training records are others: their digest was {then["stored"]:.16} and is '
+            f'{now["stored"]:.16}'
+        ),
         'end_token': lambda: f'data.end_token was {then["end_token"]} and is {now["end_token"]}',
     }
     if 'records' in different:

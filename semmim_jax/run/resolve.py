@@ -16,6 +16,7 @@ from semmim_jax.data.json_files import field, read_json
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.run_files import tokenizer_of_run
+from semmim_jax.data.stored import StoredSource
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import (
     UNUSED,
@@ -210,9 +211,13 @@ def _lengths(config: Any, source: Any, tokenizer: Tokenizer) -> dict[str, int]:
     """
     data, text = config.data, config.model.text
     captions, prompts, targets = set(), set(), set()
-    # Of a list every record; those of other sources are made one by one, from few patterns.
-    records = len(source) if isinstance(source, ImageTexts) else min(len(source), _SAMPLE)
-    for entry in map(source.entry, range(records)):
+    # Of a list every record; those of a corpus are made one by one, from few patterns.
+    if isinstance(source, StoredSource):
+        entries = source.text_entries()
+    else:
+        records = len(source) if isinstance(source, ImageTexts) else min(len(source), _SAMPLE)
+        entries = map(source.entry, range(records))
+    for entry in entries:
         captions |= {clean_caption(t, max_words=data.max_words) for t in entry.get('captions', ())}
         prompts.add(clean_caption(entry.get('prompt', ''), max_words=None))
         targets.update(entry.get('targets', ()), filter(None, [entry.get('label')]))

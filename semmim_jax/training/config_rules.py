@@ -72,6 +72,7 @@ TABLE = (
     ),
     ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
     ('log_odds or match_logit', lambda x: x in ('log_odds', 'match_logit'), 'rerank'),
+    ('memory or disk', lambda x: x in ('memory', 'disk'), 'index'),
     (
         'two shares, the smaller first',
         lambda x: _numbers(x, 2) and 0 < x[0] <= x[1] <= 1,

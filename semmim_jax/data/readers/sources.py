@@ -11,6 +11,7 @@
   jsonl:FILE                         the project's list for generate and classify
   easy_vqa:SPLIT
 
+  shards:DIR                         prepared shards, see data/shards.py
   NAME:SPLIT                         a corpus of an installed package, see corpus.py
 
 Lists of image files can be joined: 'vqa:Q1,A1 + vqa:Q2,A2 + jsonl:FILE'.
@@ -39,6 +40,8 @@ from semmim_jax.data.readers.nlvr2 import read_nlvr2
 from semmim_jax.data.readers.visual_genome import read_vg, read_vgqa
 from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.records import Source
+from semmim_jax.data.shard_format import Manifest
+from semmim_jax.data.shards import ShardSource
 from semmim_jax.data.unreadable import UnreadableRecord
 
 __all__ = ['UnreadableRecord', 'attribution', 'make_source']
@@ -66,6 +69,7 @@ _FORMS = (
     'nlvr2:FILE',
     'jsonl:FILE',
     'easy_vqa:SPLIT',
+    'shards:DIR',
 )
 
 
@@ -83,6 +87,13 @@ def make_source(spec: str, data_config: DataConfig) -> Source:
         return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
     corpora = installed_corpora()
     name, _, split = parts[0]
+    if len(parts) == 1 and split and name == 'shards':
+        return ShardSource(
+            split,
+            decoder=data_config.decoder,
+            max_pixels=data_config.max_pixels,
+            index=data_config.shards.index,
+        )
     if len(parts) == 1 and split and name in corpora:
         return corpora[name].make(split, data_config)
     known = (*_FORMS, *(f'{name}:SPLIT' for name in corpora))
@@ -91,5 +102,11 @@ def make_source(spec: str, data_config: DataConfig) -> Source:
 
 def attribution(spec: str) -> str:
     """Whose work the images of the source that `spec` names show; '' where nobody knows."""
-    corpus = installed_corpora().get(spec.partition(':')[0])
+    name, _, place = spec.partition(':')
+    if name == 'shards':
+        try:
+            return Manifest.read(place).attribution
+        except ValueError:  # they are elsewhere now
+            return ''
+    corpus = installed_corpora().get(name)
     return corpus.attribution if corpus else ''

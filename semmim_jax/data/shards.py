@@ -1,0 +1,268 @@
+"""The source 'shards:DIR': records of prepared shards, read one at a time.
+
+Opening reads the manifest and counts alone, so that time and memory do not depend on the number of
+records. A shard is opened when a record of it is first read, and is then compared with the
+manifest: ArrayRecord opens a missing, truncated or foreign file as an empty one, without an error.
+"""
+
+import collections
+import io
+import os
+import resource
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from semmim_jax.data import images, shard_format
+from semmim_jax.data.json_files import shown
+from semmim_jax.data.records import Entry, Record, Texts
+from semmim_jax.data.shard_format import Manifest, Shard, ShardRecord
+from semmim_jax.data.stored import StoredSource
+from semmim_jax.data.unreadable import UnreadableRecord
+
+_OTHER_FILES = 256  # that a process may have open besides shards
+_BLOCK = 1024  # records whose counts of entries are added up together
+
+
+class ShardSource(StoredSource):
+    """Source over shards: stateless, random access, picklable.
+
+    A record of captions is one example. A record with entries, questions about an image, say, is as
+    many examples, next to each other. The image id is the number of the record.
+
+    Args:
+      directory: with a manifest, see shard_format.py.
+      decoder, max_pixels: see images.read_image.
+      index: where places of records are kept, see shard_format.READER_OPTIONS; 'memory' takes 17
+        bytes for each record of an open shard, 'disk' nothing and eight times as long.
+
+    Raises:
+      ValueError: one line, for what Manifest.read refuses, or shards of video.
+    """
+
+    def __init__(self, directory: str, *, decoder: str, max_pixels: int, index: str):
+        images.check_decoder(decoder)
+        self._manifest = Manifest.read(directory)
+        if self._manifest.kind != 'images':
+            raise ValueError(
+                f'{directory}: shards of {self._manifest.kind}: no task reads them yet'
+            )
+        self._decoder = decoder
+        self._max_pixels = max_pixels
+        self._directory = directory
+        self._files = _Files(directory, self._manifest.shards, index)
+        self._first = np.cumsum([0, *(shard.records for shard in self._manifest.shards)])
+        self._places = _places(directory, self._manifest)
+        self.name = f'shards:{directory}'
+        self.digest = self._manifest.digest
+        self.attribution = self._manifest.attribution
+        self.id_bound = self._manifest.records
+
+    def __len__(self) -> int:
+        return self._manifest.entries
+
+    def __getitem__(self, index: int) -> Record:
+        """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two.
+
+        Raises:
+          UnreadableRecord: the record is damaged, or an image of it.
+          ValueError: a shard is not as the manifest says.
+        """
+        number, place = self._places.find(index)
+        record = self._record(number)
+        entry = self._entry(number, place, record)
+        if not record.images:
+            raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: no image')
+        try:
+            pixels = [
+                images.decode_image(data, decoder=self._decoder, max_pixels=self._max_pixels)
+                for data in record.images
+            ]
+        except UnreadableRecord as e:
+            raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: {e}') from None
+        if len(pixels) == 1:
+            return {'image': pixels[0], **entry}
+        return {'images': pixels, **entry}
+
+    def entry(self, index: int) -> Entry:
+        """Record `index` without its images."""
+        number, place = self._places.find(index)
+        return self._entry(number, place, self._record(number))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, in order; a record with several is read once."""
+        for number in range(self._manifest.records):
+            record = self._record(number)
+            for place in range(self._places.count(number)):
+                yield self._entry(number, place, record)
+
+    def image_id(self, index: int) -> int:
+        """The number of the record that `index` is of."""
+        return self._places.find(index)[0]
+
+    def check_files(self) -> None:
+        """Compares the size of every shard with the manifest; ValueError for the first other."""
+        for shard in self._manifest.shards:
+            _check_size(f'{self._directory}/{shard.name}', shard)
+
+    def _record(self, number: int) -> ShardRecord:
+        shard = int(np.searchsorted(self._first, number, side='right')) - 1
+        try:
+            data = self._files.read(shard, number - int(self._first[shard]))
+        except UnreadableRecord as e:
+            raise UnreadableRecord(f'{self._where(number)}: {e}') from None
+        try:
+            return shard_format.unpack_record(data)
+        except ValueError as e:  # either unreadable, or of another version
+            raise type(e)(f'{self._where(number)}: {e}') from None
+
+    def _entry(self, number: int, place: int, record: ShardRecord) -> Entry:
+        if max(1, len(record.entries)) != self._places.count(number):
+            raise UnreadableRecord(
+                f'{self._where(number)}: has {len(record.entries)} entries, '
+                f'{self._places.count(number)} in {shard_format.COUNTS}'
+            )
+        texts: Texts = {'captions': list(record.captions)} if record.captions else {}
+        if record.entries:
+            texts = record.entries[place]
+        named = {} if record.source_id is None else {'source_id': record.source_id}
+        return cast(Entry, {'image_id': number, **named, **texts})
+
+    def _where(self, number: int) -> str:
+        shard = int(np.searchsorted(self._first, number, side='right')) - 1
+        name = self._manifest.shards[shard].name
+        return f'{self._directory}/{name}, record {number - int(self._first[shard])}'
+
+
+class _OneEach:
+    """Places of entries where every record has one: (record, entry of it) by number."""
+
+    def __init__(self, records: int):
+        self._records = records
+
+    def find(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < self._records:
+            raise IndexError(f'entry {index} of {self._records}')
+        return int(index), 0
+
+    def count(self, number: int) -> int:
+        del number
+        return 1
+
+
+class _Counted:
+    """As `_OneEach`, by the counts of counts.npy, uint16 [records]."""
+
+    def __init__(self, counts: np.ndarray):
+        self._counts = counts
+        starts = np.arange(0, len(counts), _BLOCK)
+        self._blocks = np.cumsum([0, *np.add.reduceat(counts, starts, dtype=np.int64)])
+
+    def find(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < self._blocks[-1]:
+            raise IndexError(f'entry {index} of {self._blocks[-1]}')
+        block = int(np.searchsorted(self._blocks, index, side='right')) - 1
+        counts = self._counts[block * _BLOCK : (block + 1) * _BLOCK]
+        ends = self._blocks[block] + np.cumsum(counts, dtype=np.int64)
+        place = int(np.searchsorted(ends, index, side='right'))
+        return block * _BLOCK + place, int(index - ends[place] + counts[place])
+
+    def count(self, number: int) -> int:
+        return int(self._counts[number])
+
+
+def _places(directory: str, manifest: Manifest) -> _OneEach | _Counted:
+    """Raises ValueError, one line, for counts that are missing or not those of the manifest."""
+    path = shard_format.folder(directory) / shard_format.COUNTS
+    if manifest.entries == manifest.records:  # a record has at least one
+        return _OneEach(manifest.records)
+    try:
+        counts = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as e:
+        raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None
+    right = counts.dtype == np.uint16 and counts.shape == (manifest.records,)
+    if not right or not counts.all() or counts.sum(dtype=np.int64) != manifest.entries:
+        raise ValueError(f'{path}: not the counts of {shard_format.MANIFEST}: prepare again')
+    return _Counted(counts)
+
+
+class _Files:
+    """Open shards, the most recently used ones; opened anew in every process."""
+
+    _all: 'weakref.WeakSet[_Files]' = weakref.WeakSet()  # share what a process may have open
+
+    def __init__(self, directory: str, shards: tuple[Shard, ...], index: str):
+        if index not in shard_format.READER_OPTIONS:
+            names = ', '.join(shard_format.READER_OPTIONS)
+            raise ValueError(f'data.shards.index={index!r}: must be one of {names}')
+        self._arguments = directory, shards, index
+        self._directory, self._shards = directory, shards
+        self._options = shard_format.READER_OPTIONS[index]
+        self._open: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._all.add(self)
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return _Files, self._arguments
+
+    def read(self, shard: int, record: int) -> bytes:
+        """Bytes of a record by its number in the shard; UnreadableRecord where they are damaged."""
+        with self._lock:
+            reader = self._open.get(shard)
+            if reader is None:
+                reader = self._open[shard] = self._opened(self._shards[shard])
+                while len(self._open) > max(1, _most_open() // len(self._all)):
+                    self._open.popitem(last=False)
+            self._open.move_to_end(shard)
+        try:
+            (data,) = reader.read([record])
+        except RuntimeError as e:
+            raise UnreadableRecord(f'corrupt record: {" ".join(str(e).split()):.100}') from None
+        return cast(bytes, data)
+
+    def _opened(self, shard: Shard) -> Any:
+        path = f'{self._directory}/{shard.name}'
+        _check_size(path, shard)
+        try:
+            reader = ArrayRecordReader(path, self._options)
+            ok, records = reader.ok(), reader.num_records()
+        except RuntimeError:
+            ok, records = False, 0
+        if not ok or records != shard.records:
+            found = f'has {records} records' if ok else 'cannot be opened as ArrayRecord'
+            raise ValueError(
+                f'{path}: {found}, has {shard.records} in {shard_format.MANIFEST}: copy or prepare '
+                'it again'
+            )
+        return reader
+
+
+def _check_size(path: str, shard: Shard) -> None:
+    if path.startswith('gs://'):  # a request each; opening and the counts of records have to do
+        return
+    try:
+        size = os.stat(path).st_size
+    except OSError as e:
+        listed = f'{shard_format.MANIFEST} lists it'
+        raise ValueError(f'{path}: {e.strerror}; {listed}: copy or prepare it again') from None
+    if size != shard.bytes:
+        raise ValueError(
+            f'{path}: has {size} bytes, {shard.bytes} in {shard_format.MANIFEST}: copy or prepare '
+            'it again'
+        )
+
+
+def _most_open() -> int:
+    """Shards that this process may have open; its limit is raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):  # macOS has a lower one besides
+            pass
+    return max(1, (2**31 if soft == resource.RLIM_INFINITY else soft) - _OTHER_FILES)
