@@ -20,6 +20,7 @@ class Candidate:
       entries: texts of each question or statement.
       source_id: the source's own id of the image.
       meta: whatever else is to be kept.
+      exact: whether captions are stored as they are, repeats too: of a corpus that is made.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Candidate:
     entries: tuple[Texts, ...] = ()
     source_id: int | str | None = None
     meta: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    exact: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,4 +79,5 @@ def _candidate(record: Record, key: str, where: str) -> Candidate:
         entries=() if captions else (texts,),
         source_id=int(record['image_id']),
         meta=meta,
+        exact=True,
     )

@@ -60,7 +60,8 @@ def _batches(file: Any, piece: Piece, names: list[str]) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        yield from file.iter_batches(_BATCH, row_groups=list(piece.groups), columns=names)
+        for group in piece.groups:  # one after the other: what is before a broken one is kept
+            yield from file.iter_batches(_BATCH, row_groups=[group], columns=names)
     except (OSError, pa.ArrowException) as error:
         message = ' '.join(str(error).split())
         raise Incomplete(f'{piece.file}: cannot be read to its end: {message:.120}') from None

@@ -188,8 +188,8 @@ def checked(candidate: Candidate, options: Options, *, left_out: Counter[str]) -
       DropReason: an image, or all texts, cannot be kept.
     """
     texts: Counter[str] = Counter()
-    captions: tuple[str, ...] = ()
-    if candidate.captions:
+    captions = candidate.captions
+    if captions and not candidate.exact:
         captions = stored_captions(candidate.captions, limit=options.max_captions, left_out=texts)
     entries = stored_entries(candidate.entries, left_out=texts) if candidate.entries else ()
     if not (captions or entries):

@@ -70,30 +70,37 @@ def read_tar(piece: Piece, options: Options) -> Iterator[Candidate | Dropped]:
 def _items(file: BinaryIO, path: str, options: Options) -> Iterator[Candidate | Dropped]:
     seen: set[str] = set()
     sample = _Sample(key='', refused=True)  # stands for what is before the first
-    for member in _whole_members(file, path, options):
-        place = f'{path}: {shown(member.name)}'
-        key, suffix = _parts(member.name)
-        reason = _refused(member, suffix, options)
-        if reason and not _is_known(suffix):
-            yield Dropped(key=shown(key), reason=reason, where=place)
-            continue
-        if key != sample.key:
-            if not sample.refused:
-                yield sample.candidate(path, options)
-            if key in seen:
-                reason = reason or 'duplicate'
-            sample = _Sample(key=key)
-            seen.add(key)
-        elif sample.refused:
-            continue
-        if not reason:
-            file.seek(member.offset)
-            if sample.take(suffix, file.read(member.size)):
+    try:
+        for member in _whole_members(file, path, options):
+            place = f'{path}: {shown(member.name)}'
+            key, suffix = _parts(member.name)
+            reason = _refused(member, suffix, options)
+            if reason and not _is_known(suffix):
+                yield Dropped(key=shown(key), reason=reason, where=place)
                 continue
-            yield Dropped(key=shown(key), reason='duplicate', where=place)
-        else:
-            yield Dropped(key=shown(key), reason=reason, where=place)
-            sample.refused = True
+            if key != sample.key:
+                if not sample.refused:
+                    yield sample.candidate(path, options)
+                if key in seen:
+                    reason = reason or 'duplicate'
+                sample = _Sample(key=key)
+                seen.add(key)
+            elif sample.refused:
+                continue
+            if not reason:
+                file.seek(member.offset)
+                if sample.take(suffix, file.read(member.size)):
+                    continue
+                yield Dropped(key=shown(key), reason='duplicate', where=place)
+            else:
+                safe = is_safe(member.name)
+                yield Dropped(key=shown(key if safe else member.name), reason=reason, where=place)
+                sample.refused = True
+    except Incomplete:
+        last = sample.candidate(path, options)
+        if not sample.refused and isinstance(last, Candidate):
+            yield last
+        raise
     if not sample.refused:
         yield sample.candidate(path, options)
 
