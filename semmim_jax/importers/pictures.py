@@ -51,7 +51,7 @@ def stored_image(
     _check_size(width, height, max_pixels)
     short, complete = min(width, height), images.is_complete(data, header.format)
     if header.format == 'JPEG' and complete and short <= size and header.mode in ('RGB', 'L'):
-        if header.getexif().get(_ORIENTATION, 1) == 1:
+        if _is_upright(header):
             return Stored(data, (height, width))
     if header.format == 'WEBP' and int.from_bytes(data[4:8], 'little') + 8 > len(data):
         raise DropReason('truncated')
@@ -104,6 +104,13 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise DropReason('aspect', shown)
     if min(width, height) < MIN_SIDE:
         raise DropReason('too small', shown)
+
+
+def _is_upright(header: Image.Image) -> bool:
+    try:
+        return bool(header.getexif().get(_ORIENTATION, 1) == 1)
+    except Exception:  # parsers of foreign bytes raise what they like
+        return False
 
 
 def _scaled(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -24,7 +24,7 @@ import tqdm
 from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, Manifest
 from semmim_jax.importers.plan import WORK, Options, Plan, versions
 from semmim_jax.importers.shard import Sidecar, is_written
-from semmim_jax.importers.sources import complete_plan, draft_plan
+from semmim_jax.importers.sources import TESTED, complete_plan, draft_plan
 
 
 class Failed(Exception):
@@ -294,7 +294,7 @@ def _finish(folder: pathlib.Path, plan: Plan, running: Running) -> None:
             '--allow_incomplete to go without the rest'
         )
     records = sum(sidecar.shard.records for sidecar in sidecars)
-    lost = sum(dropped.values()) - len(cut)
+    lost = sum(dropped.values()) - len(cut) - dropped[TESTED]
     reasons = ', '.join(f'{reason} {n}' for reason, n in dropped.most_common())
     if lost > running.max_dropped * (records + lost):
         _write_dropped(folder / WORK, sidecars)

@@ -29,6 +29,7 @@ _READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]
     'tar': read_tar,
     'parquet': read_parquet,
 }
+TESTED = 'in test set'  # the reason of what is left out because it was asked for
 KINDS = (*READERS, 'folder', *_CONTAINERS)
 
 
@@ -142,7 +143,7 @@ def _listed(
             items = read_list(kind, argument, options)
         for item in items:
             if isinstance(item, Candidate) and is_tested(item):
-                item = Dropped(key=item.key, reason='in test set', where=item.where)
+                item = Dropped(key=item.key, reason=TESTED, where=item.where)
             elif isinstance(item, Candidate) and item.key in seen:
                 item = Dropped(key=item.key, reason='duplicate', where=item.where)
             elif isinstance(item, Candidate):
