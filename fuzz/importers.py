@@ -18,7 +18,7 @@ from semmim_jax.data.shard_format import pack_record, unpack_record
 from semmim_jax.importers.candidates import Candidate, Dropped, DropReason
 from semmim_jax.importers.lists import READERS, read_list
 from semmim_jax.importers.parquets import plan_parquets, read_parquet
-from semmim_jax.importers.plan import Options
+from semmim_jax.importers.plan import Options, read_part, write_part
 from semmim_jax.importers.shard import checked
 from semmim_jax.importers.tars import plan_tars, read_tar
 
@@ -131,4 +131,7 @@ def import_list(data: st.DataObject, folder: pathlib.Path) -> None:
         READERS[kind](argument, image_root='', skip=None)
     except ValueError as error:
         assert '\n' not in str(error)
-    _records(read_list(kind, argument, OPTIONS))
+    items = list(read_list(kind, argument, OPTIONS))
+    write_part(folder, 0, items)
+    assert read_part(folder, 0) == items
+    _records(items)

@@ -20,6 +20,7 @@ from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.plan import Options
 
 PAIR = ' + '  # between the two paths of a pair's key
+_BOUND = 2**63  # of an id
 
 
 class _Reader(Protocol):
@@ -71,6 +72,12 @@ def _joined(records: list[ImageText], *, root: str) -> Iterator[Candidate | Drop
     """A candidate an image, each entry that adds nothing as Dropped before the first candidate."""
     images: dict[tuple[str, ...], tuple[ImageText, list[str], list[Texts]]] = {}
     for record in records:
+        if any(
+            isinstance(x, int) and abs(x) >= _BOUND for x in (record.image_id, record.question_id)
+        ):
+            where = f'{record.where}: an id beyond 63 bits'
+            yield Dropped(key=_key(record.images, root), reason='malformed entry', where=where)
+            continue
         first = record.images not in images
         _, captions, entries = images.setdefault(record.images, (record, [], []))
         if record.captions:

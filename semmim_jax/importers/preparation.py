@@ -68,10 +68,13 @@ def prepare(
       Failed: shards are missing, a source is cut, or too much was dropped.
     """
     folder = pathlib.Path(directory)
+    if '://' in directory:
+        raise ValueError(f'{directory}: shards are written to a local folder; copy it then')
     if importlib.util.find_spec('apache_beam') is None:
         raise ValueError('preparation needs packages: pip install semmim_jax[data]')
     draft = draft_plan(kind, tuple(arguments), options)
     if _is_complete(folder, draft, fresh=running.fresh):
+        shutil.rmtree(folder / WORK, ignore_errors=True)  # of a run that was killed at its end
         print(f'{directory}: complete already')
         return
     if running.runner != 'FnApiRunner':

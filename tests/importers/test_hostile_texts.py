@@ -135,6 +135,15 @@ def test_questions_that_are_malformed_are_dropped(folder):
     assert [reason for _, reason in dropped(folder / 'out')] == ['malformed entry'] * 2
 
 
+def test_an_id_that_no_integer_of_64_bits_holds_is_dropped(folder):
+    question = {'question': 'a?', 'answer': 'b', 'image': '0.jpg'}
+    ids = (1, 2**63, -(10**30), 2**63 - 1)
+    write(folder / 'list.json', [{**question, 'question_id': n} for n in ids])
+    (record,) = prepared(folder / 'out', 'json', folder / 'list.json')
+    assert [entry['question_id'] for entry in record.entries] == [1, 2**63 - 1]
+    assert dropped(folder / 'out') == [('0.jpg', 'malformed entry')] * 2
+
+
 @pytest.mark.parametrize(
     'content, said',
     [

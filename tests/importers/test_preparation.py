@@ -111,6 +111,22 @@ def test_shards_without_a_manifest_are_not_overwritten(source, tmp_path):
     assert len(prepared(out, 'json', source, how=running(fresh=True))) == 12
 
 
+def test_a_run_that_was_killed_after_its_manifest_is_complete(source, tmp_path, capsys):
+    out = tmp_path / 'out'
+    prepared(out, 'json', source)
+    (out / WORK / 'parts').mkdir(parents=True)
+    prepared(out, 'json', source)
+    assert 'complete already' in capsys.readouterr().out and not (out / WORK).exists()
+
+
+@pytest.mark.parametrize('directory', ['gs://bucket/set', 's3://bucket/set'])
+def test_shards_are_written_to_local_folders(directory, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f'{directory}: shards are written to a local folder'):
+        prepare('json', [str(source)], directory=directory, options=Options(), running=running())
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_do_not_prepare_one_folder(source, tmp_path):
     import fcntl
 
