@@ -3,14 +3,16 @@
     python -m benchmarks.prepare [--images=400] [--workers=2]     # from the root; a minute or two
 
 Rows: JPEGs of several sizes that are decoded, scaled and encoded again, and a tar whose JPEGs are
-copied byte for byte, each by one process without a pipeline; then the whole command with one and
-with several processes, start-up apart. Costs of large corpora follow from the first row.
+copied byte for byte, each by one process without a pipeline, by seconds of its core; then the whole
+command with one and with several processes, by the clock, start-up apart, which needs idle cores.
+Costs of large corpora follow from the first row.
 """
 
 import argparse
 import pathlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from typing import NamedTuple
@@ -62,8 +64,6 @@ def write_source(folder: pathlib.Path, row: Row, images: int) -> str:
     """Writes a source; gives its argument. Pictures repeat after 40."""
     files = [photograph(n, width=row.width, height=row.height) for n in range(min(40, images))]
     if row.kind == 'tar':
-        import tarfile
-
         with tarfile.open(folder / '00000.tar', 'w') as tar:
             for n in range(images):
                 fixtures.add(tar, f'{n:09d}.jpg', files[n % len(files)])
@@ -76,7 +76,7 @@ def write_source(folder: pathlib.Path, row: Row, images: int) -> str:
 
 
 def rate(row: Row, images: int) -> tuple[float, float, float]:
-    """Images per second of one process, the best of three shards; mean bytes before and after."""
+    """Images per second of one core, the best of three shards; mean bytes before and after."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         (folder / 'source').mkdir()
@@ -88,9 +88,9 @@ def rate(row: Row, images: int) -> tuple[float, float, float]:
             (out / WORK).mkdir(parents=True)
             draft = draft_plan(row.kind, (argument,), Options(size=row.size))
             plan, _ = complete_plan(draft, out / WORK)
-            began = time.perf_counter()
+            began = time.process_time()
             sidecar = write_shard(out, 0, plan=plan)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
             assert sidecar.shard.records == images, sidecar.dropped
             after = sidecar.shard.bytes / images
     return images / min(seconds), before, after
