@@ -7,6 +7,7 @@ manifest: ArrayRecord opens a missing, truncated or foreign file as an empty one
 
 import collections
 import io
+import logging
 import os
 import resource
 import threading
@@ -94,11 +95,16 @@ class ShardSource(StoredSource):
         return self._entry(number, place, self._record(number))
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, in order; a record with several is read once."""
+        """As StoredSource.entries; a record with several is read once."""
         for number in range(self._manifest.records):
-            record = self._record(number)
-            for place in range(self._places.count(number)):
-                yield self._entry(number, place, record)
+            try:
+                record = self._record(number)
+                places = range(self._places.count(number))
+                entries = [self._entry(number, place, record) for place in places]
+            except UnreadableRecord as e:
+                logging.getLogger(__name__).warning('left out: %s', e)
+            else:
+                yield from entries
 
     def image_id(self, index: int) -> int:
         """The number of the record that `index` is of."""

@@ -1,15 +1,19 @@
 """Sources whose texts are read from storage when they are asked for: no list of records is held."""
 
 import abc
+import logging
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 
 from semmim_jax.data.answers import label_names
-from semmim_jax.data.records import Entry, Record
+from semmim_jax.data.records import Entry, Record, Source
+from semmim_jax.data.unreadable import UnreadableRecord, first_entry, readable_entries
 
 _MANY = 200_000  # records with captions: of more, an even sample stands for all texts
 _SAMPLE = 100_000
+_MADE = 1000  # records of a corpus that is made, from few patterns
 
 
 class StoredSource(abc.ABC):
@@ -41,6 +45,11 @@ class StoredSource(abc.ABC):
     def image_id(self, index: int) -> int:
         """The image id of record `index`, without reading it."""
 
+    def in_digest(self, index: int) -> bool:
+        """Whether `digest` depends on the content of record `index`."""
+        del index
+        return bool(self.digest)
+
     def check_files(self) -> None:
         """Looks for the files, without reading one. Raises ValueError for the first missing."""
         return
@@ -50,18 +59,22 @@ class StoredSource(abc.ABC):
         return self.entry(index)['captions']
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, in order."""
-        return map(self.entry, range(len(self)))
+        """Every entry, in order, without unreadable ones."""
+        for index in range(len(self)):
+            try:
+                yield self.entry(index)
+            except UnreadableRecord as e:
+                logging.getLogger(__name__).warning('left out: %s', e)
 
     def text_entries(self) -> Iterator[Entry]:
         """Entries whose texts stand for all: every one, or of many captions an even sample.
 
         Of answers and labels none may be missed, so that a set of them is read whole.
         """
-        if len(self) <= _MANY or 'captions' not in self.entry(0):
+        if len(self) <= _MANY or 'captions' not in first_entry(self):
             return self.entries()
         sample = np.linspace(0, len(self) - 1, _SAMPLE).astype(int).tolist()
-        return map(self.entry, sample)
+        return readable_entries(self, sample)
 
     def vocabulary_texts(self) -> list[str]:
         """Texts to make a vocabulary from: captions, prompts and targets of `text_entries`."""
@@ -81,3 +94,11 @@ class StoredSource(abc.ABC):
     def label_names(self, *, min_count: int) -> tuple[str, ...]:
         """As answers.label_names, of every entry."""
         return label_names(self.entries(), min_count=min_count)
+
+
+def text_entries(source: Source) -> Iterator[Entry]:
+    """Entries whose texts stand for all: those that the source names; of a corpus the first."""
+    named = getattr(source, 'text_entries', None)
+    if named is not None:
+        return cast(Iterator[Entry], named())
+    return map(source.entry, range(min(len(source), _MADE)))

@@ -3,6 +3,7 @@
 import importlib.util
 from typing import Any
 
+from semmim_jax.data.mixtures import Mixture
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.stored import StoredSource
@@ -26,15 +27,16 @@ def check_training_files(config: Any, source: Any) -> None:
       ValueError: with the first missing file and the entry that lists it.
     """
     data = config.data
-    if isinstance(source, StoredSource):
-        _check_stored('data.train', source)
-    if isinstance(source, ImageTexts):
-        missing, count = source.missing_files(most=_LOOKED_AT)
-        if len(missing) > data.max_replaced * count:
-            raise ValueError(
-                f'{_said("data.train", missing, count)}, more than the share '
-                f'data.max_replaced={data.max_replaced}'
-            )
+    for part in getattr(source, 'parts', (source,)):
+        if isinstance(part, StoredSource):
+            _check_stored('data.train', part)
+        if isinstance(part, ImageTexts):
+            missing, count = part.missing_files(most=_LOOKED_AT)
+            if len(missing) > data.max_replaced * count:
+                raise ValueError(
+                    f'{_said("data.train", missing, count)}, more than the share '
+                    f'data.max_replaced={data.max_replaced}'
+                )
 
 
 def open_evaluation(config: Any, task: Task) -> Any:
@@ -58,12 +60,17 @@ def open_evaluation(config: Any, task: Task) -> Any:
     if not data.eval:
         return None
     source = sources.make_source(data.eval, data)
-    if isinstance(source, StoredSource):
-        _check_stored('data.eval', source)
-    if isinstance(source, ImageTexts):
-        missing, count = source.missing_files()
-        if missing:
-            raise ValueError(_said('data.eval', missing, count))
+    if isinstance(source, Mixture):
+        raise ValueError(
+            f'data.eval={data.eval!r}: weights are for training; without them every record is read'
+        )
+    for part in getattr(source, 'parts', (source,)):
+        if isinstance(part, StoredSource):
+            _check_stored('data.eval', part)
+        if isinstance(part, ImageTexts):
+            missing, count = part.missing_files()
+            if missing:
+                raise ValueError(_said('data.eval', missing, count))
     suite.check_source(source, task.evaluators, images=task.images)
     if 'patterns' in task.evaluators:
         pattern_sets.check(config)

@@ -18,7 +18,8 @@ def data_fingerprint(
 ) -> dict[str, Any]:
     """The fingerprint of a run's data; equal ones give equal batches.
 
-    Up to `SAMPLES` records, evenly spread, stand for the content of the source.
+    Up to `SAMPLES` records, evenly spread, stand for the content of the source, unless it has a
+    digest of it.
 
     Args:
       config: the experiment; `train.batch_size`, `seed` and `data.end_token` are read.
@@ -26,7 +27,8 @@ def data_fingerprint(
       tokenizer: of the run.
       labels: what the task chooses from.
     """
-    samples = {i: source.entry(i) for i in spread(len(source), SAMPLES)}
+    fixed = getattr(source, 'in_digest', lambda index: False)
+    samples = {i: source.entry(i) for i in spread(len(source), SAMPLES) if not fixed(i)}
     digest = hashlib.sha256()
     for entry in samples.values():
         digest.update(repr(tuple(entry.values())).encode())
@@ -40,6 +42,7 @@ def data_fingerprint(
         'end_token': config.data.end_token,
         'labels': _digest('\n'.join(labels), 16),
         'stored': getattr(source, 'digest', ''),
+        'weights': ':'.join(map(str, getattr(source, 'weights', ()))),
         'samples': {
             str(i): {name: _digest(repr(value), 8) for name, value in entry.items()}
             for i, entry in samples.items()
@@ -76,8 +79,12 @@ def differences(
         ),
         'seed': lambda: f'seed was {then["seed"]} and is {now["seed"]}',
         'stored': lambda: (
-            f'the stored training records are others: their digest was {then["stored"]:.16} and is '
-            f'{now["stored"]:.16}'
+            'the stored training records are others: their digest was '
+            f'{then["stored"] or "none":.16} and is {now["stored"] or "none":.16}'
+        ),
+        'weights': lambda: (
+            f'the weights of the training sources were {then["weights"] or "none"} and are '
+            f'{now["weights"] or "none"}'
         ),
         'end_token': lambda: f'data.end_token was {then["end_token"]} and is {now["end_token"]}',
     }

@@ -14,9 +14,8 @@ import ml_collections
 
 from semmim_jax.data.json_files import field, read_json
 from semmim_jax.data.readers import sources
-from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.run_files import tokenizer_of_run
-from semmim_jax.data.stored import StoredSource
+from semmim_jax.data.stored import text_entries
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import (
     UNUSED,
@@ -59,7 +58,6 @@ _NOT_OF_WEIGHTS = (
     'remat',
     'scan',
 )
-_SAMPLE = 1000
 
 
 def resolve(
@@ -205,19 +203,13 @@ def _vocabulary(
 
 
 def _lengths(config: Any, source: Any, tokenizer: Tokenizer) -> dict[str, int]:
-    """Lengths that hold every text of the source, as far as the position table has rows.
+    """Lengths that hold the texts of the source, as far as the position table has rows.
 
     A longer caption or prompt is cut, a longer target refused, see data/examples.py.
     """
     data, text = config.data, config.model.text
     captions, prompts, targets = set(), set(), set()
-    # Of a list every record; those of a corpus are made one by one, from few patterns.
-    if isinstance(source, StoredSource):
-        entries = source.text_entries()
-    else:
-        records = len(source) if isinstance(source, ImageTexts) else min(len(source), _SAMPLE)
-        entries = map(source.entry, range(records))
-    for entry in entries:
+    for entry in text_entries(source):
         captions |= {clean_caption(t, max_words=data.max_words) for t in entry.get('captions', ())}
         prompts.add(clean_caption(entry.get('prompt', ''), max_words=None))
         targets.update(entry.get('targets', ()), filter(None, [entry.get('label')]))

@@ -123,6 +123,10 @@ class ImageTexts:
             texts += [*record.captions, *record.targets, *filter(None, [record.prompt])]
         return texts
 
+    def text_entries(self) -> Iterator[Entry]:
+        """Every entry, in order."""
+        return map(self.entry, range(len(self)))
+
     def truths(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Targets or label of each record without captions, with the words that name the record."""
         for record in self._records:
@@ -132,7 +136,7 @@ class ImageTexts:
 
     def label_names(self, *, min_count: int) -> tuple[str, ...]:
         """As answers.label_names."""
-        return label_names(map(self.entry, range(len(self))), min_count=min_count)
+        return label_names(self.text_entries(), min_count=min_count)
 
 
 _TEXT_FIELDS = tuple(

@@ -14,7 +14,9 @@
   shards:DIR                         prepared shards, see data/shards.py
   NAME:SPLIT                         a corpus of an installed package, see corpus.py
 
-Lists of image files can be joined: 'vqa:Q1,A1 + vqa:Q2,A2 + jsonl:FILE'.
+Sources can be joined, 'vqa:Q1,A1 + vqa:Q2,A2 + jsonl:FILE', or mixed by weights for training,
+'shards:A @ 5 + shards:B @ 3', see data/mixtures.py. Of lists that are joined, entries of one image
+have one image id.
 
 A source is stateless and picklable, has a length, and gives record i by source[i]: image uint8
 [h, w, 3] RGB, or images, two of them; image_id, the same for the same image; captions, or prompt
@@ -28,6 +30,7 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 from collections.abc import Callable
 
 from semmim_jax.data.config import DataConfig
+from semmim_jax.data.mixtures import Joined, Mixture, whole_weights
 from semmim_jax.data.readers.albef import read_albef
 from semmim_jax.data.readers.captions import read_captions, without_empty
 from semmim_jax.data.readers.coco import read_coco
@@ -78,30 +81,60 @@ def make_source(spec: str, data_config: DataConfig) -> Source:
 
     Raises ValueError for an unknown name, and what the source raises for its own options.
     """
-    parts = [part.partition(':') for part in spec.split(' + ')]
-    if all(name in _READERS and argument for name, _, argument in parts):
-        records = []
-        for name, _, argument in parts:
-            read = _READERS[name](argument, image_root=data_config.captions.image_root)
-            records += without_empty(read, max_share=data_config.max_replaced)
-        return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
-    corpora = installed_corpora()
-    name, _, split = parts[0]
-    if len(parts) == 1 and split and name == 'shards':
-        return ShardSource(
-            split,
-            decoder=data_config.decoder,
-            max_pixels=data_config.max_pixels,
-            index=data_config.shards.index,
-        )
-    if len(parts) == 1 and split and name in corpora:
-        return corpora[name].make(split, data_config)
-    known = (*_FORMS, *(f'{name}:SPLIT' for name in corpora))
-    raise ValueError(f'unknown source {spec!r}: known are {", ".join(known)}')
+    names, weights = _split(spec)
+    if all(name.partition(':')[0] in _READERS for name in names) and not any(weights):
+        return _read_lists(names, data_config)
+    parts = [_make_one(name, data_config) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    if not any(weights):
+        return Joined(parts, names=names)
+    if not all(weights):
+        raise ValueError(f'{spec!r}: give every source a weight, or none')
+    return Mixture(parts, names=names, weights=whole_weights(weights))
 
 
 def attribution(spec: str) -> str:
     """Whose work the images of the source that `spec` names show; '' where nobody knows."""
+    return '; '.join(filter(None, dict.fromkeys(map(_credit, _split(spec)[0]))))
+
+
+def _split(spec: str) -> tuple[list[str], list[str]]:
+    """Names of the sources of a spec, and their weights as written, '' where there is none."""
+    parts = [part.partition(' @ ') for part in spec.split(' + ')]
+    return [name.strip() for name, _, _ in parts], [weight.strip() for _, _, weight in parts]
+
+
+def _make_one(spec: str, data_config: DataConfig) -> Source:
+    name, _, argument = spec.partition(':')
+    corpora = installed_corpora()
+    if argument and name in _READERS:
+        return _read_lists([spec], data_config)
+    if argument and name == 'shards':
+        return ShardSource(
+            argument,
+            decoder=data_config.decoder,
+            max_pixels=data_config.max_pixels,
+            index=data_config.shards.index,
+        )
+    if argument and name in corpora:
+        return corpora[name].make(argument, data_config)
+    known = (*_FORMS, *(f'{name}:SPLIT' for name in corpora))
+    raise ValueError(f'unknown source {spec!r}: known are {", ".join(known)}')
+
+
+def _read_lists(specs: list[str], data_config: DataConfig) -> ImageTexts:
+    records = []
+    for spec in specs:
+        name, _, argument = spec.partition(':')
+        if not argument:
+            raise ValueError(f'unknown source {spec!r}: known are {", ".join(_FORMS)}')
+        read = _READERS[name](argument, image_root=data_config.captions.image_root)
+        records += without_empty(read, max_share=data_config.max_replaced)
+    return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
+
+
+def _credit(spec: str) -> str:
     name, _, place = spec.partition(':')
     if name == 'shards':
         try:
