@@ -10,6 +10,7 @@ Costs of large corpora follow from the first row.
 
 import argparse
 import pathlib
+import resource
 import subprocess
 import sys
 import tarfile
@@ -96,20 +97,30 @@ def rate(row: Row, images: int) -> tuple[float, float, float]:
     return images / min(seconds), before, after
 
 
-def command_seconds(argument: str, out: pathlib.Path, *, workers: int, limit: int) -> float:
-    """Wall-clock time of the command over some images, 50 a shard."""
+def command_seconds(
+    argument: str, out: pathlib.Path, *, workers: int, limit: int
+) -> tuple[float, float]:
+    """Seconds of the command over some images, 50 a shard: by the clock, and of all its cores."""
     words = ['json', argument, f'--out={out}', f'--workers={workers}', f'--limit={limit}']
-    began = time.perf_counter()
+    began, used = time.perf_counter(), _cores()
     subprocess.run(
         [sys.executable, '-m', 'semmim_jax.prepare', *words, '--shard_records=50'],
         check=True,
         capture_output=True,
     )
-    return time.perf_counter() - began
+    return time.perf_counter() - began, _cores() - used
 
 
-def pipeline_rates(images: int, workers: int) -> tuple[float, float]:
-    """Images per second of one and of `workers` processes, without what a tenth of them takes."""
+def _cores() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def pipeline_rates(images: int, workers: int) -> list[tuple[float, float]]:
+    """Images per second of one and of `workers` processes beyond what a tenth of them takes.
+
+    By the clock, and per second of a core.
+    """
     rates = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -121,8 +132,9 @@ def pipeline_rates(images: int, workers: int) -> tuple[float, float]:
                 command_seconds(argument, folder / f'{number}_{n}', workers=number, limit=n)
                 for n in (few, images)
             )
-            rates.append((images - few) / (long - short))
-    return rates[0], rates[1]
+            clock, cores = ((images - few) / (after - before) for before, after in zip(short, long))
+            rates.append((clock, cores))
+    return rates
 
 
 def main() -> None:
@@ -148,10 +160,11 @@ def main() -> None:
         hours, size = count / first[0] / 3600, count * first[1] / 1e9
         print(f'{count / 1e6:.0f} M pairs at 384: {hours:.1f} core-hours, {size:.0f} GB')
     one, many = pipeline_rates(4 * flags.images, flags.workers)
-    share = many / (one * flags.workers)
+    share = many[0] / (one[0] * flags.workers)
     print(
-        f'the command beyond its start: {one:.0f} images/s by one process, {many:.0f} by '
-        f'{flags.workers}: {share:.0%} of {flags.workers} times as many (aim: 80%)'
+        f'the command beyond its start: {one[0]:.0f} images/s by one process, {many[0]:.0f} by '
+        f'{flags.workers}: {share:.0%} of {flags.workers} times as many (aim: 80%); per second of '
+        f'a core {one[1]:.0f} and {many[1]:.0f}'
     )
 
 
