@@ -72,6 +72,7 @@ def base() -> ml_collections.ConfigDict:
     data.prefetch = 2  # batches
     data.captions = ml_collections.ConfigDict()
     data.captions.image_root = ''  # '': relative to the list's folder
+    data.tfds = dict(image='', text='')  # features to read; '': the one that fits
     data.shards = dict(index='memory')  # of open shards, 17 bytes a record; 'disk': 0, but slower
     data.emoji_scenes = dict(
         concepts=150,

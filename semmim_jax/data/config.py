@@ -26,6 +26,13 @@ class ShardsConfig(Protocol):
     index: str
 
 
+class TfdsConfig(Protocol):
+    """`config.data.tfds`."""
+
+    image: str
+    text: str
+
+
 class DataConfig(Protocol):
     """`config.data`, an ml_collections.ConfigDict, which checks no types itself."""
 
@@ -40,6 +47,7 @@ class DataConfig(Protocol):
     prefetch: int
     captions: CaptionsConfig
     shards: ShardsConfig
+    tfds: TfdsConfig
     augment: Augment
     lexicon: LexiconConfig
 

@@ -2,30 +2,25 @@
 
 Opening reads the manifest and counts alone, so that time and memory do not depend on the number of
 records. A shard is opened when a record of it is first read, and is then compared with the
-manifest: ArrayRecord opens a missing, truncated or foreign file as an empty one, without an error.
+manifest, see record_files.py.
 """
 
-import collections
 import io
 import logging
-import os
-import resource
-import threading
-import weakref
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
+import cv2
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from semmim_jax.data import images, shard_format
 from semmim_jax.data.json_files import shown
+from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.records import Entry, Record, Texts
-from semmim_jax.data.shard_format import Manifest, Shard, ShardRecord
+from semmim_jax.data.shard_format import Manifest, ShardRecord
 from semmim_jax.data.stored import StoredSource
 from semmim_jax.data.unreadable import UnreadableRecord
 
-_OTHER_FILES = 256  # that a process may have open besides shards
 _BLOCK = 1024  # records whose counts of entries are added up together
 
 
@@ -38,8 +33,7 @@ class ShardSource(StoredSource):
     Args:
       directory: with a manifest, see shard_format.py.
       decoder, max_pixels: see images.read_image.
-      index: where places of records are kept, see shard_format.READER_OPTIONS; 'memory' takes 17
-        bytes for each record of an open shard, 'disk' nothing and eight times as long.
+      index: where places of records are kept, see RecordFiles.
 
     Raises:
       ValueError: one line, for what Manifest.read refuses, or shards of video.
@@ -54,20 +48,28 @@ class ShardSource(StoredSource):
             )
         self._decoder = decoder
         self._max_pixels = max_pixels
-        self._directory = directory
-        self._files = _Files(directory, self._manifest.shards, index)
-        self._first = np.cumsum([0, *(shard.records for shard in self._manifest.shards)])
+        shards = self._manifest.shards
+        self._files = RecordFiles(
+            [f'{directory}/{shard.name}' for shard in shards],
+            [shard.records for shard in shards],
+            sizes=[shard.bytes for shard in shards],
+            index=index,
+        )
+        self._first = np.cumsum([0, *(shard.records for shard in shards)])
         self._places = _places(directory, self._manifest)
         self.name = f'shards:{directory}'
         self.digest = self._manifest.digest
         self.attribution = self._manifest.attribution
         self.id_bound = self._manifest.records
+        labels = self._manifest.source.get('patch_labels', ())
+        self.patch_label_names = tuple(map(str, cast(list[object], labels)))
 
     def __len__(self) -> int:
         return self._manifest.entries
 
     def __getitem__(self, index: int) -> Record:
-        """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two.
+        """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two; and maybe
+        labels int16 [h, w].
 
         Raises:
           UnreadableRecord: the record is damaged, or an image of it.
@@ -85,9 +87,14 @@ class ShardSource(StoredSource):
             ]
         except UnreadableRecord as e:
             raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: {e}') from None
-        if len(pixels) == 1:
+        if len(pixels) == 2:
+            return {'images': pixels, **entry}
+        if not self.patch_label_names:
             return {'image': pixels[0], **entry}
-        return {'images': pixels, **entry}
+        labels = _labels(record, pixels[0].shape[:2], most=len(self.patch_label_names))
+        if labels is None:
+            raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: no labels')
+        return {'image': pixels[0], 'labels': labels, **entry}
 
     def entry(self, index: int) -> Entry:
         """Record `index` without its images."""
@@ -112,8 +119,7 @@ class ShardSource(StoredSource):
 
     def check_files(self) -> None:
         """Compares the size of every shard with the manifest; ValueError for the first other."""
-        for shard in self._manifest.shards:
-            _check_size(f'{self._directory}/{shard.name}', shard)
+        self._files.check()
 
     def _record(self, number: int) -> ShardRecord:
         shard = int(np.searchsorted(self._first, number, side='right')) - 1
@@ -140,8 +146,7 @@ class ShardSource(StoredSource):
 
     def _where(self, number: int) -> str:
         shard = int(np.searchsorted(self._first, number, side='right')) - 1
-        name = self._manifest.shards[shard].name
-        return f'{self._directory}/{name}, record {number - int(self._first[shard])}'
+        return f'{self._files.path(shard)}, record {number - int(self._first[shard])}'
 
 
 class _OneEach:
@@ -196,79 +201,15 @@ def _places(directory: str, manifest: Manifest) -> _OneEach | _Counted:
     return _Counted(counts)
 
 
-class _Files:
-    """Open shards, the most recently used ones; opened anew in every process."""
-
-    _all: 'weakref.WeakSet[_Files]' = weakref.WeakSet()  # share what a process may have open
-
-    def __init__(self, directory: str, shards: tuple[Shard, ...], index: str):
-        if index not in shard_format.READER_OPTIONS:
-            names = ', '.join(shard_format.READER_OPTIONS)
-            raise ValueError(f'data.shards.index={index!r}: must be one of {names}')
-        self._arguments = directory, shards, index
-        self._directory, self._shards = directory, shards
-        self._options = shard_format.READER_OPTIONS[index]
-        self._open: collections.OrderedDict[int, Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
-        self._all.add(self)
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return _Files, self._arguments
-
-    def read(self, shard: int, record: int) -> bytes:
-        """Bytes of a record by its number in the shard; UnreadableRecord where they are damaged."""
-        with self._lock:
-            reader = self._open.get(shard)
-            if reader is None:
-                reader = self._open[shard] = self._opened(self._shards[shard])
-                while len(self._open) > max(1, _most_open() // len(self._all)):
-                    self._open.popitem(last=False)
-            self._open.move_to_end(shard)
-        try:
-            (data,) = reader.read([record])
-        except RuntimeError as e:
-            raise UnreadableRecord(f'corrupt record: {" ".join(str(e).split()):.100}') from None
-        return cast(bytes, data)
-
-    def _opened(self, shard: Shard) -> Any:
-        path = f'{self._directory}/{shard.name}'
-        _check_size(path, shard)
-        try:
-            reader = ArrayRecordReader(path, self._options)
-            ok, records = reader.ok(), reader.num_records()
-        except RuntimeError:
-            ok, records = False, 0
-        if not ok or records != shard.records:
-            found = f'has {records} records' if ok else 'cannot be opened as ArrayRecord'
-            raise ValueError(
-                f'{path}: {found}, has {shard.records} in {shard_format.MANIFEST}: copy or prepare '
-                'it again'
-            )
-        return reader
-
-
-def _check_size(path: str, shard: Shard) -> None:
-    if path.startswith('gs://'):  # a request each; opening and the counts of records have to do
-        return
-    try:
-        size = os.stat(path).st_size
-    except OSError as e:
-        listed = f'{shard_format.MANIFEST} lists it'
-        raise ValueError(f'{path}: {e.strerror}; {listed}: copy or prepare it again') from None
-    if size != shard.bytes:
-        raise ValueError(
-            f'{path}: has {size} bytes, {shard.bytes} in {shard_format.MANIFEST}: copy or prepare '
-            'it again'
-        )
-
-
-def _most_open() -> int:
-    """Shards that this process may have open; its limit is raised as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError):  # macOS has a lower one besides
-            pass
-    return max(1, (2**31 if soft == resource.RLIM_INFINITY else soft) - _OTHER_FILES)
+def _labels(record: ShardRecord, shape: tuple[int, ...], *, most: int) -> np.ndarray | None:
+    """int16 [h, w] of a PNG of 16 bits; None where it is not that, of this shape, 0 to `most`."""
+    data = record.meta.get('labels')
+    if not isinstance(data, bytes) or not data:
+        return None
+    header = np.frombuffer(data[16:24].ljust(8), '>u4')  # width and height of a PNG
+    if header.tolist() != [shape[1], shape[0]]:
+        return None
+    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.dtype != np.uint16 or labels.shape != shape or labels.max() > most:
+        return None
+    return labels.astype(np.int16)

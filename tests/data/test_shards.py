@@ -6,12 +6,13 @@ import os
 import pickle
 import shutil
 
+import cv2
 import ml_collections
 import msgpack
 import numpy as np
 import pytest
 
-from semmim_jax.data import examples, pipeline, shards, stored
+from semmim_jax.data import examples, pipeline, record_files, shards, stored
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
 from semmim_jax.data.readers.vqa import read_vqa
@@ -184,8 +185,8 @@ def other_shard(path):
     [
         (os.remove, 'No such file'),
         (lambda path: path.write_bytes(b''), 'has 0 bytes'),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), 'bytes, [0-9]+ in manifest.json'),
-        (other_file, 'in manifest.json'),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), 'bytes, [0-9]+ in its manifest'),
+        (other_file, 'in its manifest'),
         (same_size, 'cannot be opened as ArrayRecord'),
     ],
 )
@@ -204,8 +205,8 @@ def test_a_shard_of_the_right_size_with_fewer_records(tmp_path, monkeypatch):
     folder = write_shards(tmp_path / 'set', captioned(8))
     path = tmp_path / 'set' / 'data-00000-of-00001.array_record'
     write_file(path, [pack_record(record) for record in captioned(7)])
-    monkeypatch.setattr(shards, '_check_size', lambda path, shard: None)
-    with pytest.raises(ValueError, match=f'{path}: has 7 records, has 8 in manifest.json'):
+    monkeypatch.setattr(record_files.RecordFiles, '_check', lambda self, file: None)
+    with pytest.raises(ValueError, match=f'{path}: has 7 records, 8 in its manifest'):
         open_shards(folder).entry(0)
 
 
@@ -253,7 +254,7 @@ def test_a_record_of_another_version_or_none_is_named(tmp_path, monkeypatch):
     folder = write_shards(tmp_path / 'set', captioned(2))
     path = tmp_path / 'set' / 'data-00000-of-00001.array_record'
     write_file(path, [msgpack.packb({'v': 2}), b'x'])
-    monkeypatch.setattr(shards, '_check_size', lambda path, shard: None)
+    monkeypatch.setattr(record_files.RecordFiles, '_check', lambda self, file: None)
     source = open_shards(folder)
     with pytest.raises(ValueError, match=f'{path}, record 0: a record of version 2') as e:
         source.entry(0)
@@ -263,11 +264,14 @@ def test_a_record_of_another_version_or_none_is_named(tmp_path, monkeypatch):
 
 
 def test_few_shards_are_open_at_a_time(twenty, monkeypatch):
-    monkeypatch.setattr(shards, '_most_open', lambda: len(shards._Files._all) * 2)
+    every = record_files.RecordFiles._all
+    monkeypatch.setattr(record_files, 'most_open', lambda: len(every) * 2)
     source, opened = open_shards(twenty), []
-    reader = shards.ArrayRecordReader
+    reader = record_files.ArrayRecordReader
     monkeypatch.setattr(
-        shards, 'ArrayRecordReader', lambda path, options: opened.append(path) or reader(path, '')
+        record_files,
+        'ArrayRecordReader',
+        lambda path, options: opened.append(path) or reader(path, options),
     )
     for i in (0, 8, 1, 16, 2, 9):  # shards 0, 1, 0, 2 for 1, 0, 1 for 2
         assert source.captions(i)[1] == f'a cat, {i}'
@@ -370,3 +374,31 @@ def test_the_attribution_is_the_manifests(tmp_path):
 def test_the_config_shows_the_option():
     assert isinstance(make_data_config().shards, ml_collections.ConfigDict)
     assert make_data_config().shards.index == 'memory'
+
+
+def png16(labels):
+    return cv2.imencode('.png', labels.astype(np.uint16))[1].tobytes()
+
+
+def test_labels_of_pixels(tmp_path):
+    """As of the demo's scenes: a PNG in `meta`, the names in the manifest."""
+    labels = np.random.default_rng(0).integers(0, 3, (20, 24))
+    bad = (
+        png16(labels[:-1]),
+        png16(labels + 3),
+        b'x',
+        cv2.imencode('.png', labels.astype(np.uint8))[1].tobytes(),
+    )
+    records = [
+        ShardRecord(key=str(i), images=(jpeg(i),), captions=('x',), meta={'labels': data})
+        for i, data in enumerate((png16(labels), *bad))
+    ] + captioned(1)
+    source = {'patch_labels': ['cat', 'dog']}
+    labelled = open_shards(write_shards(tmp_path / 'a', records, source=source))
+    assert labelled.patch_label_names == ('cat', 'dog')
+    assert labelled[0]['labels'].dtype == np.int16
+    np.testing.assert_array_equal(labelled[0]['labels'], labels)
+    for i in range(1, 6):
+        with pytest.raises(UnreadableRecord, match='no labels'):
+            labelled[i]
+    assert 'labels' not in open_shards(write_shards(tmp_path / 'b', records))[0]

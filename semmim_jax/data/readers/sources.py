@@ -12,6 +12,7 @@
   easy_vqa:SPLIT
 
   shards:DIR                         prepared shards, see data/shards.py
+  tfds:DIR:SPLIT                     a data set of tensorflow-datasets, see data/tfds.py
   NAME:SPLIT                         a corpus of an installed package, see corpus.py
 
 Sources can be joined, 'vqa:Q1,A1 + vqa:Q2,A2 + jsonl:FILE', or mixed by weights for training,
@@ -45,6 +46,7 @@ from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.records import Source
 from semmim_jax.data.shard_format import Manifest
 from semmim_jax.data.shards import ShardSource
+from semmim_jax.data.tfds import TfdsSource
 from semmim_jax.data.unreadable import UnreadableRecord
 
 __all__ = ['UnreadableRecord', 'attribution', 'make_source']
@@ -73,6 +75,7 @@ _FORMS = (
     'jsonl:FILE',
     'easy_vqa:SPLIT',
     'shards:DIR',
+    'tfds:DIR:SPLIT',
 )
 
 
@@ -113,6 +116,15 @@ def _make_one(spec: str, data_config: DataConfig) -> Source:
     if argument and name == 'shards':
         return ShardSource(
             argument,
+            decoder=data_config.decoder,
+            max_pixels=data_config.max_pixels,
+            index=data_config.shards.index,
+        )
+    if argument and name == 'tfds':
+        return TfdsSource(
+            argument,
+            image=data_config.tfds.image,
+            text=data_config.tfds.text,
             decoder=data_config.decoder,
             max_pixels=data_config.max_pixels,
             index=data_config.shards.index,
