@@ -87,6 +87,8 @@ def prepare(
             if made:
                 shutil.rmtree(made[-1])
             raise
+        if running.fresh:
+            _delete_set(folder)
         _write_shards(folder, plan, running)
         _finish(folder, plan, running)
         shutil.rmtree(work)
@@ -154,7 +156,7 @@ def _work_folder(folder: pathlib.Path, *, fresh: bool) -> Iterator[pathlib.Path]
 
 
 def _clean(folder: pathlib.Path, work: pathlib.Path, *, fresh: bool) -> None:
-    """Removes what dead runs left, and all of an earlier set if `fresh`."""
+    """Removes what dead runs left; their plan and what they know of their shards if `fresh`."""
     for pattern in ('*.tmp', '*.failed'):
         for path in work.glob(pattern):
             path.unlink(missing_ok=True)
@@ -162,11 +164,17 @@ def _clean(folder: pathlib.Path, work: pathlib.Path, *, fresh: bool) -> None:
         path.unlink(missing_ok=True)
     shutil.rmtree(work / 'tmp', ignore_errors=True)
     if fresh:
-        for path in [*folder.glob('data-*-of-*.array_record'), *work.glob('*.json')]:
+        for path in work.glob('*.json'):
             path.unlink(missing_ok=True)
-        for name in (MANIFEST, COUNTS, DROPPED):
-            (folder / name).unlink(missing_ok=True)
         shutil.rmtree(work / 'parts', ignore_errors=True)
+
+
+def _delete_set(folder: pathlib.Path) -> None:
+    """Deletes shards and manifest, the manifest first: a folder with one is complete."""
+    for name in (MANIFEST, COUNTS, DROPPED):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob('data-*-of-*.array_record'):
+        path.unlink(missing_ok=True)
 
 
 def _write_shards(folder: pathlib.Path, plan: Plan, running: Running) -> None:

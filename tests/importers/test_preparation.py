@@ -102,6 +102,17 @@ def test_another_plan_is_refused_in_the_same_folder(begun, change, tmp_path):
     assert again == prepared(tmp_path / 'other', 'json', source, **options)
 
 
+def test_a_refused_source_deletes_nothing(source, tmp_path):
+    out = tmp_path / 'out'
+    prepared(out, 'json', source)
+    before = digests(out)
+    fixtures.write(tmp_path / 'broken.json', '[{]')
+    with pytest.raises(ValueError, match='not JSON'):
+        prepared(out, 'json', tmp_path / 'broken.json', how=running(fresh=True))
+    assert digests(out) == before and (out / 'manifest.json').exists()
+    assert not (out / WORK).exists()
+
+
 def test_shards_without_a_manifest_are_not_overwritten(source, tmp_path):
     out = tmp_path / 'out'
     prepared(out, 'json', source)
