@@ -212,6 +212,31 @@ def test_a_corpus_comes_without_loss(tmp_path):
     assert manifest.source['patch_labels'] == list(source.patch_label_names)
 
 
+def test_shards_of_a_corpus_read_as_the_corpus(tmp_path):
+    data = get_config('tiny').data
+    prepared(tmp_path / 'out', 'emoji', 'train', corpus=data.to_dict(), limit=4)
+    shards = make_source(f'shards:{tmp_path}/out', data)
+    scenes = make_source('emoji_scenes:train', data)
+    assert shards.patch_label_names == scenes.patch_label_names
+    for n in range(4):
+        stored, made = shards[n], scenes[n]
+        np.testing.assert_array_equal(stored['image'], made['image'])
+        np.testing.assert_array_equal(stored['labels'], made['labels'])
+        assert stored['captions'] == made['captions']
+
+
+def test_shards_of_a_list_read_as_the_list(folder, tmp_path):
+    data = get_config('tiny').data
+    prepared(tmp_path / 'out', 'json', folder / 'own/captions.json')
+    shards = make_source(f'shards:{tmp_path}/out', data)
+    files = make_source(f'captions:{folder}/own/captions.json', data)
+    assert len(shards) == len(files) == 5
+    for n in range(5):
+        np.testing.assert_array_equal(shards[n]['image'], files[n]['image'])
+        assert shards[n]['captions'] == files[n]['captions']
+        assert shards.image_id(n) == files.image_id(n)
+
+
 LISTS = {
     'json': 'own/captions.json',
     'coco': 'coco/annotations/captions_val2017.json',
