@@ -297,6 +297,10 @@ class Manifest:
             raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None
         except ImportError:  # etils reads gs:// by gcsfs, unless TensorFlow is there
             raise ValueError(f'{path}: needs gcsfs: pip install semmim_jax[gcs]') from None
+        except Exception as e:  # of a client of gs:// without a network or credentials
+            raise ValueError(
+                f'{path}: {" ".join(str(e).split()) or type(e).__name__:.200}'
+            ) from None
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as e:

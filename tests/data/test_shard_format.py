@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import sys
+import time
 
 import msgpack
 import pytest
@@ -178,6 +180,16 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, text):
 def test_a_folder_without_a_manifest_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f'{tmp_path}/manifest.json: not there'):
         Manifest.read(str(tmp_path))
+
+
+def test_gs_needs_its_client_and_says_so_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gcsfs', None)
+    start = time.monotonic()
+    with pytest.raises(
+        ValueError, match='^gs://bucket/set/manifest.json: needs gcsfs: pip install'
+    ):
+        Manifest.read('gs://bucket/set')
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

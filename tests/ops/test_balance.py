@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semmim_jax.ops import balance
 
-SINKHORN = jax.jit(balance.sinkhorn, static_argnames='iterations')
+SINKHORN = jax.jit(balance.sinkhorn, static_argnames=('iterations', 'marginal_power'))
 
 
 def cosines(seed, rows=24, codes=8):
@@ -33,9 +33,26 @@ def plain_sinkhorn(logits, temperature, iterations):
 @settings(deadline=None, max_examples=20)
 def test_sinkhorn_is_the_plain_one_and_rows_sum_to_one(seed, temperature, iterations):
     logits = cosines(seed)
-    found = SINKHORN(logits, temperature=temperature, iterations=iterations)
-    np.testing.assert_allclose(found, plain_sinkhorn(logits, temperature, iterations), atol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    actual = SINKHORN(logits, temperature=temperature, iterations=iterations)
+    np.testing.assert_allclose(actual, plain_sinkhorn(logits, temperature, iterations), atol=1e-5)
+    np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize('power', [0.0, 0.3, 1.0])
+def test_columns_come_to_totals_by_their_own_share_to_a_power(power):
+    logits = cosines(0, rows=200)
+    p = np.exp(logits.astype(np.float64) / 0.2)
+    p /= p.sum(axis=1, keepdims=True)
+    own = p.mean(axis=0) ** power
+    want = 200 * own / own.sum()
+    options = dict(temperature=0.2, marginal_power=power)
+    plain = np.exp(logits.astype(np.float64) / 0.2)
+    for _ in range(3):
+        plain *= want / plain.sum(axis=0)
+        plain /= plain.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(SINKHORN(logits, iterations=3, **options), plain, atol=1e-5)
+    far = SINKHORN(logits, iterations=30, **options)
+    np.testing.assert_allclose(far.sum(axis=0), want, rtol=1e-4)
 
 
 def test_columns_come_to_equal_totals():
@@ -57,10 +74,10 @@ def test_no_temperature_underflows(temperature):
     """exp(cosine / 1e-4) reaches exp(10000); a code far from all rows has a column of zeros."""
     logits = cosines(1)
     logits[:, 3] = -1.0
-    found = np.asarray(SINKHORN(logits, temperature=temperature, iterations=3))
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert (found.sum(axis=0) > 0).all()
+    actual = np.asarray(SINKHORN(logits, temperature=temperature, iterations=3))
+    assert np.isfinite(actual).all()
+    np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
+    assert (actual.sum(axis=0) > 0).all()
 
 
 def test_what_all_rows_share_is_divided_away():
