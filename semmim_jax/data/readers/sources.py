@@ -85,7 +85,7 @@ def make_source(spec: str, data_config: DataConfig) -> Source:
     Raises ValueError for an unknown name, and what the source raises for its own options.
     """
     names, weights = _split(spec)
-    if all(name.partition(':')[0] in _READERS for name in names) and not any(weights):
+    if all(map(_is_list, names)) and not any(weights):
         return _read_lists(names, data_config)
     parts = [_make_one(name, data_config) for name in names]
     if len(parts) == 1:
@@ -111,7 +111,7 @@ def _split(spec: str) -> tuple[list[str], list[str]]:
 def _make_one(spec: str, data_config: DataConfig) -> Source:
     name, _, argument = spec.partition(':')
     corpora = installed_corpora()
-    if argument and name in _READERS:
+    if _is_list(spec):
         return _read_lists([spec], data_config)
     if argument and name == 'shards':
         return ShardSource(
@@ -135,12 +135,15 @@ def _make_one(spec: str, data_config: DataConfig) -> Source:
     raise ValueError(f'unknown source {spec!r}: known are {", ".join(known)}')
 
 
+def _is_list(spec: str) -> bool:
+    name, _, argument = spec.partition(':')
+    return name in _READERS and bool(argument)
+
+
 def _read_lists(specs: list[str], data_config: DataConfig) -> ImageTexts:
     records = []
     for spec in specs:
         name, _, argument = spec.partition(':')
-        if not argument:
-            raise ValueError(f'unknown source {spec!r}: known are {", ".join(_FORMS)}')
         read = _READERS[name](argument, image_root=data_config.captions.image_root)
         records += without_empty(read, max_share=data_config.max_replaced)
     return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
