@@ -63,7 +63,7 @@ def read_tar(piece: Piece, options: Options) -> Iterator[Candidate | Dropped]:
         for item in _items(file, piece.file, options):
             yield item
             count += isinstance(item, Candidate)
-            if count == piece.stop:  # never where it is 0
+            if piece.stop and count == piece.stop:
                 return
 
 
@@ -88,6 +88,8 @@ def _items(file: BinaryIO, path: str, options: Options) -> Iterator[Candidate | 
             elif sample.refused:
                 continue
             if not reason:
+                if not _is_known(suffix):
+                    continue
                 file.seek(member.offset)
                 if sample.take(suffix, file.read(member.size)):
                     continue
@@ -130,8 +132,6 @@ class _Sample:
 
     def take(self, suffix: str, content: bytes) -> bool:
         """Takes a member; False where there is one of its kind."""
-        if not _is_known(suffix):
-            return True
         name = {'txt': 'text', 'json': 'data'}.get(suffix.rpartition('.')[2], 'image')
         if getattr(self, name) is not None:
             return False
