@@ -119,6 +119,14 @@ def test_sixteen_bits_are_scaled(decoder):
     np.testing.assert_array_equal(decode(data.tobytes(), decoder), deep >> 8)
 
 
+def test_half_a_jpeg_is_half_as_high_and_wide():
+    data = encoded(Image.fromarray(gradient()), 'JPEG', quality=95)
+    got = images.decode_image(data, decoder='opencv', max_pixels=LIMIT, half=True)
+    assert got.shape == (20, 30, 3)
+    means = gradient().reshape(20, 2, 30, 2, 3).mean((1, 3))
+    assert np.abs(got - means).mean() < 3
+
+
 def test_cmyk_agrees_between_decoders():
     data = encoded(Image.fromarray(gradient()).convert('CMYK'), 'JPEG', quality=95)
     assert np.abs(decode(data).astype(int) - decode(data, 'pillow')).max() <= 3

@@ -1,9 +1,12 @@
 """Sources by name, as in config.data.train.
 
   captions:PATH                      a list of images and captions
+  albef:FILE                         such a list, or ALBEF's of VQA and NLVR2
   coco:FILE                          COCO's own captions_*.json
   karpathy:FILE:SPLIT                COCO, Flickr30K
   vqa:QUESTIONS[,ANNOTATIONS]        VQA v2
+  vg:FILE                            Visual Genome: region_descriptions.json
+  vgqa:FILE                          Visual Genome: question_answers.json
   nlvr2:FILE
   jsonl:FILE                         the project's list for generate and classify
   easy_vqa:SPLIT
@@ -25,16 +28,20 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 '' if that need not be said, and source.patch_label_names are the names of labels 1, 2, ...
 """
 
+from collections.abc import Callable
+
 from semmim_jax.data.config import DataConfig
 from semmim_jax.data.mixtures import Joined, Mixture, whole_weights
+from semmim_jax.data.readers.albef import read_albef
 from semmim_jax.data.readers.captions import read_captions, without_empty
 from semmim_jax.data.readers.coco import read_coco
 from semmim_jax.data.readers.corpus import installed_corpora
 from semmim_jax.data.readers.easy_vqa import read_easy_vqa
-from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.data.readers.image_texts import ImageText, ImageTexts
 from semmim_jax.data.readers.json_lines import read_json_lines
 from semmim_jax.data.readers.karpathy import read_karpathy
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
+from semmim_jax.data.readers.visual_genome import read_vg, read_vgqa
 from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.records import Source
 from semmim_jax.data.shard_format import Manifest
@@ -44,20 +51,26 @@ from semmim_jax.data.unreadable import UnreadableRecord
 
 __all__ = ['UnreadableRecord', 'attribution', 'make_source']
 
-_READERS = {
+_READERS: dict[str, Callable[..., list[ImageText]]] = {
     'captions': read_captions,
+    'albef': read_albef,
     'coco': read_coco,
     'karpathy': read_karpathy,
     'vqa': read_vqa,
+    'vg': read_vg,
+    'vgqa': read_vgqa,
     'nlvr2': read_nlvr2,
     'jsonl': read_json_lines,
     'easy_vqa': read_easy_vqa,
 }
 _FORMS = (
     'captions:PATH',
+    'albef:FILE',
     'coco:FILE',
     'karpathy:FILE:SPLIT',
     'vqa:QUESTIONS[,ANNOTATIONS]',
+    'vg:FILE',
+    'vgqa:FILE',
     'nlvr2:FILE',
     'jsonl:FILE',
     'easy_vqa:SPLIT',
@@ -72,7 +85,7 @@ def make_source(spec: str, data_config: DataConfig) -> Source:
     Raises ValueError for an unknown name, and what the source raises for its own options.
     """
     names, weights = _split(spec)
-    if all(name.partition(':')[0] in _READERS for name in names) and not any(weights):
+    if all(map(_is_list, names)) and not any(weights):
         return _read_lists(names, data_config)
     parts = [_make_one(name, data_config) for name in names]
     if len(parts) == 1:
@@ -98,7 +111,7 @@ def _split(spec: str) -> tuple[list[str], list[str]]:
 def _make_one(spec: str, data_config: DataConfig) -> Source:
     name, _, argument = spec.partition(':')
     corpora = installed_corpora()
-    if argument and name in _READERS:
+    if _is_list(spec):
         return _read_lists([spec], data_config)
     if argument and name == 'shards':
         return ShardSource(
@@ -122,12 +135,15 @@ def _make_one(spec: str, data_config: DataConfig) -> Source:
     raise ValueError(f'unknown source {spec!r}: known are {", ".join(known)}')
 
 
+def _is_list(spec: str) -> bool:
+    name, _, argument = spec.partition(':')
+    return name in _READERS and bool(argument)
+
+
 def _read_lists(specs: list[str], data_config: DataConfig) -> ImageTexts:
     records = []
     for spec in specs:
         name, _, argument = spec.partition(':')
-        if not argument:
-            raise ValueError(f'unknown source {spec!r}: known are {", ".join(_FORMS)}')
         read = _READERS[name](argument, image_root=data_config.captions.image_root)
         records += without_empty(read, max_share=data_config.max_replaced)
     return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
