@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from semmim_jax.models.layers import LAST_DENSE, dense, param_init
 from semmim_jax.models.vit import normalise
 
+
 def stages(patch_size: int) -> int:
     """How often a dVAE halves an image.
 
@@ -69,7 +70,7 @@ class Encoder(nn.Module):
             width = c.dvae.width * 2**stage
             x = nn.relu(_conv(nn.Conv, width, 4, dtype, strides=2, padding=1)(x))
             x = Residual(width, dtype)(x)
-        logits = dense(c.dvae.codes, (None, 'codes'), **LAST_DENSE, name='logits')(x)
+        logits = dense(c.dvae.codes, (None, 'codes'), **LAST_DENSE | {'name': 'logits'})(x)
         return logits.reshape(len(images), -1, c.dvae.codes)
 
 

@@ -3,7 +3,9 @@
 import jax
 
 
-def gumbel_softmax(key: jax.Array, logits: jax.Array, *, temperature: float | jax.Array) -> jax.Array:
+def gumbel_softmax(
+    key: jax.Array, logits: jax.Array, *, temperature: float | jax.Array
+) -> jax.Array:
     """A relaxed sample of softmax(logits) (1611.01144; docs/method.md section 4.6).
 
     Args:

@@ -74,6 +74,7 @@ def differences(
             f'train.batch_size was {then["batch_size"]} and is {now["batch_size"]}'
         ),
         'seed': lambda: f'seed was {then["seed"]} and is {now["seed"]}',
+        'dvae': lambda: 'the discrete VAE of task.mim.dvae is another',
         'end_token': lambda: f'data.end_token was {then["end_token"]} and is {now["end_token"]}',
     }
     if 'records' in different:

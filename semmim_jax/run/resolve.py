@@ -25,6 +25,7 @@ from semmim_jax.data.tokenizer import (
     make_tokenizer,
     train_tokenizer,
 )
+from semmim_jax.run import frozen_dvae
 from semmim_jax.run.initial_weights import run_tokenizer
 from semmim_jax.training.checkpoint import SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
@@ -75,12 +76,15 @@ def resolve(
       workdir: the run's folder; not needed where there is no checkpoint.
 
     Raises:
-      ValueError: for a field that nothing gives, or a value out of range.
+      ValueError: for a field that nothing gives, a value out of range, or a discrete VAE of other
+        sizes.
     """
     frozen = ml_collections.FrozenConfigDict(config)
     flat = _flat(frozen.to_dict())
     if frozen.init.sizes not in SIZES:
         raise ValueError(f'init.sizes={frozen.init.sizes!r} is none of {", ".join(SIZES)}')
+    if frozen_dvae.needed(frozen) and saved is None:
+        frozen_dvae.check(frozen)
     left_open = {key for key in _OPEN if flat.get(key) == 0}
     by_weights = frozen.init.sizes == 'weights'
     by_steps = flat['train.epochs'] or any(flat.get(key) for key in _SHARES)
