@@ -36,8 +36,8 @@ def check(config: Any) -> None:
     folder = config.task.mim.dvae
     if not folder:
         raise ValueError(
-            "task.mim.target='dvae' predicts the tokens of a discrete VAE: name the workdir of a run "
-            'of configs/dvae.py by --config.task.mim.dvae=RUN'
+            "task.mim.target='dvae' predicts the tokens of a discrete VAE: name the workdir of a "
+            'run of configs/dvae.py by --config.task.mim.dvae=RUN'
         )
     saved = load_run(folder)
     if saved is None:

@@ -79,12 +79,18 @@ def resolve(
       ValueError: for a field that nothing gives, a value out of range, or a discrete VAE of other
         sizes.
     """
-    frozen = ml_collections.FrozenConfigDict(config)
+    resolved = _resolved(ml_collections.FrozenConfigDict(config), saved, workdir)
+    if saved is None and frozen_dvae.needed(resolved):
+        frozen_dvae.check(resolved)
+    return resolved
+
+
+def _resolved(
+    frozen: ml_collections.FrozenConfigDict, saved: SavedRun | None, workdir: pathlib.Path | None
+) -> ml_collections.FrozenConfigDict:
     flat = _flat(frozen.to_dict())
     if frozen.init.sizes not in SIZES:
         raise ValueError(f'init.sizes={frozen.init.sizes!r} is none of {", ".join(SIZES)}')
-    if frozen_dvae.needed(frozen) and saved is None:
-        frozen_dvae.check(frozen)
     left_open = {key for key in _OPEN if flat.get(key) == 0}
     by_weights = frozen.init.sizes == 'weights'
     by_steps = flat['train.epochs'] or any(flat.get(key) for key in _SHARES)

@@ -154,9 +154,8 @@ def code_logits(
 def _unbalanced(model, plan, kind, images, tokens, caption, patches, *, extra) -> jax.Array:
     """Targets of one kind at patches, [b, m, ...]; of codes the logits."""
     if kind == 'dvae':
-        return jnp.take_along_axis(
-            dvae_tokens(model.config, extra['dvae'], images), patches, axis=1
-        )
+        found = dvae_tokens(model.config, extra['dvae'], images)  # [b, n]
+        return jnp.take_along_axis(found, patches, axis=1)
     if kind == 'pixel':
         pixels = patchify(model.normalise(images), plan.patch_size)
         return jnp.take_along_axis(pixels, patches[..., None], axis=1)
