@@ -47,5 +47,6 @@ def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
         c.train.update(batch_size=32, steps=400)
         c.eval.every = 0
     if variant == 'tiny':
+        c.optim.warmup_steps = 2
         c.train.update(batch_size=8, steps=20)
     return c
