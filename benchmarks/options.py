@@ -16,8 +16,8 @@ import tempfile
 from configs import dvae
 from configs.pretrain import get_config
 from semmim_jax.run.loop import train_and_evaluate
-from semmim_jax.tasks.pretrain.plan import CHOICES
 from semmim_jax.tasks.dvae import TrainDVAE
+from semmim_jax.tasks.pretrain.plan import CHOICES
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 FURTHER = (

@@ -7,8 +7,8 @@ Hardware:  any number of cores or machines that share the folder; minutes a row 
 Expect:    docs/ablation.md
 
 A row is a config, what it changes, the row that it is compared with ('': the row above it), what
-it is for, and what is trained before it ('': nothing). NAME-literal configs have the parts that the paper names; without it words are
-injected, and the losses of words and of local agreement are on.
+it is for, and what is trained before it ('': nothing). NAME-literal configs have the parts that the
+paper names; without it words are injected, and the losses of words and of local agreement are on.
 """
 
 import ml_collections

@@ -12,9 +12,7 @@ def test_the_use_of_codes_by_hand():
     tokens = np.array([[0, 0, 0, 0], [1, 1, 2, 2]])  # shares 1/2, 1/4, 1/4, 0
     figures, even = code_use(tokens, 4)
     entropy = 0.5 * np.log(2) + 2 * 0.25 * np.log(4)
-    assert figures == pytest.approx(
-        {'used_codes': 3, 'code_entropy': entropy, 'modal_share': 0.5}
-    )
+    assert figures == pytest.approx({'used_codes': 3, 'code_entropy': entropy, 'modal_share': 0.5})
     assert even == pytest.approx({'used_codes': 4, 'code_entropy': np.log(4), 'modal_share': 0.25})
 
 

@@ -1,4 +1,4 @@
-"""A discrete VAE in PyTorch: the form of DALL-E's and BEiT's small one, its losses and gradients."""
+"""A discrete VAE in PyTorch, in the form of BEiT's small one: towers, losses, gradients."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A discrete VAE from its own run into pre-training: read once, kept, compared, not needed again."""
+"""A discrete VAE from its own run into pre-training: read once, kept, compared, then not needed."""
 
 import json
 import shutil
@@ -51,9 +51,10 @@ def test_it_trains_and_is_evaluated_by_its_own_task(trained):
     assert 0 < figures['code_entropy'] <= np.log(figures['used_codes']) + 1e-6
     assert (trained / 'reconstructions.png').stat().st_size > 10_000
     lines = [json.loads(line) for line in (trained / 'metrics.jsonl').read_text().splitlines()]
-    losses = [line['train/loss_reconstruction'] for line in lines if 'train/loss' in line]
-    assert losses[-1] < losses[0]
-    assert all('train/code_raw_mean_entropy' in x for x in lines if 'train/loss' in x)  # the alarm's
+    trained_on = [line for line in lines if 'train/loss' in line]
+    assert len(trained_on) == 20
+    for name in ('loss_reconstruction', 'loss_kl', 'code_raw_mean_entropy'):  # the alarm's
+        assert all(np.isfinite(line[f'train/{name}']) for line in trained_on)
 
 
 def test_a_run_holds_its_dvae_and_resumes_exactly_without_the_folder(trained, tmp_path):

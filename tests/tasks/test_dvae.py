@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 import pytest
 from flax.core import meta
 
@@ -100,6 +101,33 @@ def test_temperature_and_weight_of_the_divergence_follow_cosines(task):
     full = task.config.kl_weight / patch
     for step, share in {0: 0.0, 1: 0.5, 2: 1.0, 20: 1.0}.items():
         np.testing.assert_allclose(task.kl_weight(step), share * full, rtol=1e-5, atol=1e-9)
+
+
+def test_it_learns_to_name_the_colours_of_patches(task):
+    """Images of random patches in four colours: tokens come to say which is where."""
+    rng = np.random.default_rng(0)
+    colours = np.array([[230, 30, 30], [30, 200, 30], [30, 30, 220], [240, 240, 240]], np.uint8)
+    patches = colours[rng.integers(0, 4, (16, 4, 4))]  # [b, g, g, 3]
+    images = jnp.asarray(patches.repeat(8, axis=1).repeat(8, axis=2))
+    params = meta.unbox(task.init(KEY))
+    tx = optax.adam(1e-2)
+
+    @jax.jit
+    def update(step, state):
+        loss = lambda params: task.loss(
+            params, None, {}, {'image': images}, key=jax.random.fold_in(KEY, step), step=step / 10
+        )
+        grads, _ = jax.grad(loss, has_aux=True)(state[0])
+        updates, opt_state = tx.update(grads, state[1], state[0])
+        return optax.apply_updates(state[0], updates), opt_state
+
+    state = params, tx.init(params)
+    for step in range(200):
+        state = update(step, state)
+    variables = type('State', (), {'params': state[0]})
+    found = jax.jit(lambda images: task.predict_fns()['reconstruct'](variables, images))(images)
+    mean, square = np.asarray(found['moments'], np.float64).mean(axis=0)
+    assert found['errors'].mean() < 0.75 * (square - mean**2).mean()  # of one colour, the mean
 
 
 def test_decay_falls_on_kernels_and_every_parameter_has_axes(task):
