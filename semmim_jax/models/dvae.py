@@ -57,7 +57,10 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to the logits of their patches' codes; from `config.model`."""
+    """Images to the logits of their patches' codes, from `config.model`.
+
+    See docs/method.md section 4.6.
+    """
 
     config: Any
 
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to images; from `config.model`."""
+    """Codes to images, from `config.model` (docs/method.md section 4.6)."""
 
     config: Any
 

@@ -57,7 +57,10 @@ def check(config: Any) -> None:
 
 
 def put_into(state: TrainState, config: Any) -> TrainState:
-    """A fresh state with the encoder of `task.mim.dvae` in it, the EMA of its parameters."""
+    """A fresh state with the encoder of `task.mim.dvae` in it, the EMA of its parameters.
+
+    See docs/method.md section 4.6.
+    """
     fresh = state.extra['dvae']
     place = lambda x, like: jax.make_array_from_callback(x.shape, like.sharding, lambda i: x[i])
     loaded = flax.traverse_util.unflatten_dict(_encoder(config.task.mim.dvae), sep='/')
@@ -67,7 +70,7 @@ def put_into(state: TrainState, config: Any) -> TrainState:
 def fingerprint(config: Any, saved: SavedRun | None) -> dict[str, str]:
     """What tells one discrete VAE from another, for the fingerprint of the run's data.
 
-    Where the folder is gone it is what the checkpoint says.
+    Where the folder is gone it is what the checkpoint says (docs/method.md section 4.6).
 
     Args:
       config: the experiment.

@@ -71,6 +71,8 @@ class TrainDVAE(Task):
     def loss(self, params, ema_params, extra, batch, *, key, step):
         """Reconstruction from relaxed codes, and their divergence from even use.
 
+        See docs/method.md section 4.6.
+
         Args:
           params: of the model; `ema_params` are not read.
           extra: passed through.
