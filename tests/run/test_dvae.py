@@ -51,6 +51,8 @@ def test_it_trains_and_is_evaluated_by_its_own_task(trained):
     assert 0 < figures['code_entropy'] <= np.log(figures['used_codes']) + 1e-6
     assert (trained / 'reconstructions.png').stat().st_size > 10_000
     lines = [json.loads(line) for line in (trained / 'metrics.jsonl').read_text().splitlines()]
+    again = evaluate_workdir(trained)  # from the checkpoint alone
+    assert again['reconstruction/reconstruction'] == pytest.approx(figures['reconstruction'])
     trained_on = [line for line in lines if 'train/loss' in line]
     assert len(trained_on) == 20
     for name in ('loss_reconstruction', 'loss_kl', 'code_raw_mean_entropy'):  # the alarm's
