@@ -13,8 +13,10 @@ import pathlib
 import sys
 import tempfile
 
+from configs import dvae
 from configs.pretrain import get_config
 from semmim_jax.run.loop import train_and_evaluate
+from semmim_jax.tasks.dvae import TrainDVAE
 from semmim_jax.tasks.pretrain.plan import CHOICES
 from semmim_jax.tasks.pretrain.task import Pretrain
 
@@ -35,6 +37,7 @@ FURTHER = (
     ('task.mim.sample_share', 0.5),
     ('task.mim.text_share', 0.5),
 )
+NO_CODES = ('dvae', 'feature', 'pixel')  # targets that local agreement has nothing to compare of
 
 
 def overrides():
@@ -46,11 +49,19 @@ def overrides():
 
 
 def first_and_last(key: str, value: object) -> list[dict[str, float]]:
-    """Metrics of step 1 and step 20 of the tiny config with one field changed."""
+    """Metrics of step 1 and step 20 of the tiny config with one field changed.
+
+    For targets without codes local agreement is off as well, and a discrete VAE is trained first.
+    """
     config = get_config('tiny')
     config.data.eval = ''
     config.update_from_flattened_dict({key: value})
-    with tempfile.TemporaryDirectory() as workdir:
+    with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as tokens:
+        if config.task.mim.target in NO_CODES:
+            config.task.weights.local = 0.0
+        if config.task.mim.target == 'dvae':
+            train_and_evaluate(dvae.get_config('tiny'), tokens, TrainDVAE)
+            config.task.mim.dvae = tokens
         train_and_evaluate(config, workdir, Pretrain)
         lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
     assert len(lines) == 20

@@ -35,6 +35,8 @@ SCOPES = {
     'fusion': ('fuse', 'fuse_body', 'fuse_last'),
     'injection': ('inject', 'inject_words', 'read_words'),
     'words loss': ('word_presence',),
+    'discrete VAE': ('Encoder',),
+    'dVAE head': ('dvae_head',),
     'vocabulary head': ('predict_words',),
     'encoding head': ('encode_patches', 'encoding_head'),
     'decoder': ('decode',),
@@ -96,7 +98,7 @@ def keys_values(tower: Any, tokens: int, layers: int) -> float:
 
 
 def arithmetic(config: Any) -> list[Pass]:
-    """The table of docs/method.md section 6, for views `crossed` and targets in the encoding space.
+    """The table of docs/method.md section 6, for views `crossed`, of codes or tokens.
 
     Args:
       config: the experiment; a weight of 0 leaves the passes of that loss out. The words of a batch
@@ -163,10 +165,19 @@ def arithmetic(config: Any) -> list[Pass]:
                 'injection',
                 'injection',
                 inject(mim.inject_student),
-                inject(mim.inject_teacher) + look,
+                (0.0 if mim.target == 'dvae' else inject(mim.inject_teacher)) + look,
             ),
-            Pass('encoding head, masked patches', 'encoding head', p * encode, p * encode),
         ]
+        if mim.target == 'dvae':
+            tokens = 2 * p * text.width * config.model.dvae.codes
+            passes += [
+                Pass('discrete VAE', 'discrete VAE', 0.0, discrete_vae(config.model)),
+                Pass('dVAE head, masked patches', 'dVAE head', tokens),
+            ]
+        else:
+            passes.append(
+                Pass('encoding head, masked patches', 'encoding head', p * encode, p * encode)
+            )
     if on.local:
         passes += [
             Pass('encoding head, view 2', 'encoding head', patches * encode),
@@ -182,6 +193,16 @@ def arithmetic(config: Any) -> list[Pass]:
             Pass('PrefixLM, bridge', 'other', bridge),
         ]
     return [row for row in passes if row.student or row.teacher]
+
+
+def discrete_vae(model: Any) -> float:
+    """FLOPs of an image's tokens: per stage a convolution of 4 x 4, two of 3 x 3, one of 1 x 1."""
+    side, width, inputs, total = model.image.image_size, model.dvae.width, 3, 0
+    while side > model.image.image_size // model.image.patch_size:
+        side //= 2
+        total += side**2 * (16 * inputs * width + (9 + 9 + 1) * width**2)
+        inputs, width = width, 2 * width
+    return 2 * (total + side**2 * inputs * model.dvae.codes)
 
 
 def batch_words(config: Any) -> int:

@@ -6,9 +6,9 @@ Command:   python -m semmim_jax.ablate --rows=all --seeds=0,1,2 --out=runs/ablat
 Hardware:  any number of cores or machines that share the folder; minutes a row and seed on a core.
 Expect:    docs/ablation.md
 
-A row is a config, what it changes, the row that it is compared with ('': the row above it), and
-what it is for. NAME-literal configs have the parts that the paper names; without it words are
-injected, and the losses of words and of local agreement are on.
+A row is a config, what it changes, the row that it is compared with ('': the row above it), what
+it is for, and what is trained before it ('': nothing). NAME-literal configs have the parts that the
+paper names; without it words are injected, and the losses of words and of local agreement are on.
 """
 
 import ml_collections
@@ -28,6 +28,12 @@ ROWS = {
     # The literal form: what is predicted.
     'no_mim': (LITERAL, {'task.mim.target': 'none'}, '', 'the five other losses alone'),
     'pixel': (LITERAL, {'task.mim.target': 'pixel'}, 'no_mim', 'MIM of normalised pixels'),
+    'dvae': (
+        LITERAL,
+        {'task.mim.target': 'dvae'},
+        'no_mim',
+        "tokens of a discrete VAE, which is trained first: BEiT's target",
+    ),
     'feature': (LITERAL, {'task.mim.target': 'feature'}, 'no_mim', "the teacher's features"),
     'separate_head': (
         LITERAL,
@@ -128,6 +134,10 @@ ROWS = {
 }
 
 
+# What is trained before a row, with its seed; task.mim.dvae of the row is its workdir.
+FIRST = {'dvae': 'configs/dvae.py:study'}
+
+
 def get_config() -> ml_collections.ConfigDict:
     """The study; every field is here with its value."""
     c = ml_collections.ConfigDict()
@@ -140,5 +150,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.rows = ml_collections.ConfigDict()
     for name, (config, changes, against, note) in ROWS.items():
         overrides = tuple(f'{field}={value}' for field, value in changes.items())
-        c.rows[name] = dict(config=config, overrides=overrides, against=against, note=note)
+        row = dict(config=config, overrides=overrides, against=against, note=note)
+        c.rows[name] = row | {'first': FIRST.get(name, '')}
     return c

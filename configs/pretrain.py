@@ -128,6 +128,7 @@ def base() -> ml_collections.ConfigDict:
     model.embed_dim = 256  # of the ITC features
     model.temperature = 0.07  # initial value, learned
     model.encoding = dict(hidden=2048, bottleneck=256, codes=8192)
+    model.dvae = dict(width=64, codes=8192)  # of configs/dvae.py: of the first stage; tokens
     model.pixel_mean = (0.48145466, 0.4578275, 0.40821073)
     model.pixel_std = (0.26862954, 0.26130258, 0.27577711)
     model.dtype = 'bfloat16'  # of the computation; parameters are float32
@@ -173,7 +174,8 @@ def base() -> ml_collections.ConfigDict:
     task.global_features = 'cls'  # of ITC; stable: of each channel its most stable patch's value
     task.stable_width = 0.1  # of the low-pass that tells, as a share of the frequencies
     task.mim = mim = ml_collections.ConfigDict()
-    mim.target = 'semantic'  # semantic_separate_head, clustered, feature, pixel, none
+    mim.target = 'semantic'  # semantic_separate_head, clustered, dvae, feature, pixel, none
+    mim.dvae = ''  # workdir of a run of configs/dvae.py, read when a run with target dvae starts
     mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block
     mim.ratio = 0.4
     mim.mask_temperature = 1.25  # of words, whose relevance is up to -log(share of captions)
@@ -287,6 +289,7 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.update(fusion_depth=2, decoder_depth=2, embed_dim=64, dtype='float32', remat='none')
     c.model.scan = False
     c.model.encoding.update(hidden=256, bottleneck=64, codes=128)
+    c.model.dvae.update(width=16, codes=128)
     # In a short run with a large learning rate old keys give away that they are old: the loss falls
     # by telling the batch from the queue. One batch of old keys is the least that the queue holds.
     c.task.update(queue_size=64, alpha_ramp_steps=300, tau_teacher_end=0.04)
@@ -353,6 +356,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.text.update(width=32, depth=1, heads=2, mlp_width=64)
     c.model.update(embed_dim=16)
     c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
+    c.model.dvae.update(width=4, codes=24)
     c.task.update(queue_size=32)
     c.task.mim.update(attention_layer=1, injection_layers=2)
     c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)

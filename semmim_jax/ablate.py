@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 def _run(out: pathlib.Path) -> bool:
     """Lists, reports or runs; whether a training failed."""
     from semmim_jax.ablation import runs
-    from semmim_jax.ablation.rows import fine_tuning, read_rows, select, training
+    from semmim_jax.ablation.rows import fine_tuning, read_rows, select, trainings
     from semmim_jax.ablation.study import Worker, end_on_sigterm, part_of
 
     study = _CONFIG.value
@@ -60,6 +60,8 @@ def _run(out: pathlib.Path) -> bool:
         for row in chosen:
             changes = ' '.join(study.rows[row.name].overrides) or '-'
             print(f'{row.name:20} {row.note}\n{"":20} {row.config} {changes}')
+            if row.first:
+                print(f'{"":20} first: {row.first}')
         return False
     if _REPORT.value:
         from semmim_jax.ablation.plots import draw_table
@@ -73,7 +75,7 @@ def _run(out: pathlib.Path) -> bool:
     units = []
     for seed in seeds:  # all rows of one seed before the next, for a table as early as can be
         for row in chosen:
-            unit = [training(row, seed, out=out)]
+            unit = trainings(row, seed, out=out)
             if _FINE_TUNE.value:
                 unit.append(fine_tuning(row, seed, out=out, study=study))
             units.append(unit)

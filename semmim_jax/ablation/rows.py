@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from semmim_jax.cli.parser import nearest, read_config
 
 FINE_TUNED = 'fine_tuned'  # folder of the second stage, inside that of the first
+DVAE = 'dvae'  # likewise, of the discrete VAE that a row's targets are of
 
 
 class Row(NamedTuple):
@@ -18,6 +19,7 @@ class Row(NamedTuple):
       overrides: FIELD=VALUE each; of those of one field the last counts.
       against: the row that it is compared with; '' for the first.
       note: what it is.
+      first: FILE:VARIANT of the discrete VAE that is trained before it; '' for none.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Row(NamedTuple):
     overrides: tuple[str, ...]
     against: str
     note: str
+    first: str
 
 
 class Training(NamedTuple):
@@ -64,7 +67,8 @@ def read_rows(study: Any, *, settings: Sequence[str] = ()) -> dict[str, Row]:
     for name in study.order:
         row = study.rows[name]
         overrides = (*study.overrides, *row.overrides, *settings)
-        rows[name] = Row(name, row.config, overrides, row.against or above, row.note)
+        against = row.against or above
+        rows[name] = Row(name, row.config, overrides, against, row.note, row.first)
         above = name
     for row in rows.values():
         if row.against and row.against not in rows:
@@ -92,11 +96,26 @@ def select(rows: Mapping[str, Row], names: str) -> list[Row]:
     return [row for row in rows.values() if row.name in wanted]
 
 
+def trainings(row: Row, seed: int, *, out: pathlib.Path) -> list[Training]:
+    """What a row and seed is made of, one after the other: its discrete VAE, its pre-training."""
+    before = [discrete_vae(row, seed, out=out)] if row.first else []
+    return [*before, training(row, seed, out=out)]
+
+
+def discrete_vae(row: Row, seed: int, *, out: pathlib.Path) -> Training:
+    """What is trained before a row, in OUT/ROW/SEED/dvae."""
+    words = f'--config={row.first}', f'--config.seed={seed}'
+    return Training(f'{row.name}/{seed}/{DVAE}', out / row.name / str(seed) / DVAE, words)
+
+
 def training(row: Row, seed: int, *, out: pathlib.Path) -> Training:
     """The pre-training of a row and seed, in OUT/ROW/SEED."""
+    overrides = row.overrides
+    if row.first:
+        overrides += (f'task.mim.dvae={discrete_vae(row, seed, out=out).folder}',)
     words = (
         f'--config={row.config}',
-        *(f'--config.{override}' for override in _last_of_each(row.overrides)),
+        *(f'--config.{override}' for override in _last_of_each(overrides)),
         f'--config.seed={seed}',
     )
     return Training(f'{row.name}/{seed}', out / row.name / str(seed), words)

@@ -157,6 +157,17 @@ class PretrainExamples(ExampleMaker):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageExamples(ExampleMaker):
+    """image uint8 [s, s, 3], a view as view 1 of pre-training."""
+
+    kind: ClassVar[str] = 'dvae'
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
+        """One augmented view; a caption says whether it may be mirrored."""
+        return {'image': self.view(record['image'], rng, text=self.caption(record, rng)).image}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalExamples(ExampleMaker):
     """image uint8 [s, s, 3], a view; ids int32 [t] of a caption; image_id."""
 

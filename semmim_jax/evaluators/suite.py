@@ -9,7 +9,15 @@ from typing import Any
 import PIL.Image
 
 from semmim_jax.data.stored import StoredSource
-from semmim_jax.evaluators import grounding, losses, pattern_report, probes, retrieval, texts
+from semmim_jax.evaluators import (
+    grounding,
+    losses,
+    pattern_report,
+    probes,
+    reconstruction,
+    retrieval,
+    texts,
+)
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.viz.curves import draw_curves
 
@@ -19,6 +27,7 @@ EVALUATORS = {
     'patterns': pattern_report.evaluate,
     'grounding': grounding.evaluate,
     'probes': probes.evaluate,
+    'reconstruction': reconstruction.evaluate,
     'captions': texts.evaluate_captions,
     'answers': texts.evaluate_answers,
     'labels': texts.evaluate_labels,

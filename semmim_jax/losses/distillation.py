@@ -7,7 +7,7 @@ sections 2 and 4).
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.losses.mean import Mean, soft_cross_entropy
+from semmim_jax.losses.mean import Mean, cross_entropy, soft_cross_entropy
 from semmim_jax.ops.products import HIGHEST
 
 
@@ -32,6 +32,17 @@ def encoding_loss(
     target = jax.lax.stop_gradient(target)
     losses = soft_cross_entropy(logits.astype(jnp.float32) / temperature, target)
     return _mean(losses, sampled)
+
+
+def token_loss(logits: jax.Array, tokens: jax.Array, *, sampled: jax.Array | None = None) -> Mean:
+    """CE of the tokens of a discrete VAE (BEiT; docs/method.md section 4.6).
+
+    Args:
+      logits: student's [b, m, k].
+      tokens: int [b, m].
+      sampled: [b] bool, the rows that count; None: all.
+    """
+    return _mean(cross_entropy(logits, tokens), sampled)
 
 
 def pixel_loss(

@@ -30,7 +30,7 @@ from semmim_jax.models.layers import (
     param_init,
     unit,
 )
-from semmim_jax.models.vit import ViT
+from semmim_jax.models.vit import ViT, normalise
 
 
 class Unpaired(TypedDict, total=False):
@@ -72,6 +72,7 @@ class SemMIM(nn.Module):
         self.prototypes = Prototypes(c.encoding.codes)
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
+        self.dvae_head = dense(c.dvae.codes, ('embed', 'codes'), **LAST_DENSE)
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
         self.grounding = Grounding(c.embed_dim, c.text.width, self.dtype)
         if c.image.width != c.text.width:  # as mPLUG does for its large image tower
@@ -84,9 +85,7 @@ class SemMIM(nn.Module):
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """uint8 pixels -> float32, by `config.pixel_mean` and `config.pixel_std`."""
-        mean = jnp.asarray(self.config.pixel_mean) * 255
-        std = jnp.asarray(self.config.pixel_std) * 255
-        return (images.astype(jnp.float32) - mean) / std
+        return normalise(images, self.config)
 
     def encode_image(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """uint8 images [b, s, s, 3] -> tokens [b, n + 1, d], CLS first (docs/method.md section 4).

@@ -10,7 +10,7 @@ stand after the patches.
 """
 
 import functools
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,12 @@ from semmim_jax.models.layers import (
     layer_norm,
     param_init,
 )
+
+
+def normalise(images: jax.Array, config: Any) -> jax.Array:
+    """uint8 pixels -> float32, by `pixel_mean` and `pixel_std` of `config.model`."""
+    mean, std = jnp.asarray(config.pixel_mean) * 255, jnp.asarray(config.pixel_std) * 255
+    return (images.astype(jnp.float32) - mean) / std
 
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:

@@ -17,6 +17,7 @@ from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import LABELS, lexicon_of_run, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
 from semmim_jax.data.unreadable import first_entry, readable_entries
+from semmim_jax.run import frozen_dvae
 from semmim_jax.run.data_checks import check_training_files, open_evaluation
 from semmim_jax.run.evaluation import Evaluation
 from semmim_jax.run.fingerprint import data_fingerprint, differences, spread
@@ -114,6 +115,8 @@ class Experiment:
 
     def _create(self) -> TrainState:
         state = create_state(self.task, self.tx, seed=self.config.seed, abstract=self.abstract)
+        if frozen_dvae.needed(self.config):
+            state = frozen_dvae.put_into(state, self.config)
         init = self.config.init
         if self.config.init_from or init.image or init.text:
             state, report = start_from(state, self.config, self.tokenizer)
@@ -191,6 +194,8 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         task.set_corpus([make_example.references_of(e) for e in readable_entries(source, records)])
     checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
     fingerprint = data_fingerprint(config, source, tokenizer, labels)
+    if frozen_dvae.needed(config):
+        fingerprint |= frozen_dvae.fingerprint(config, saved)
     distributed.check_same({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
     return Experiment(
         config=config,

@@ -87,6 +87,7 @@ def differences(
             f'the weights of the training sources were {then["weights"] or "none"} and are '
             f'{now["weights"] or "none"}'
         ),
+        'dvae': lambda: 'the discrete VAE of task.mim.dvae is another',
         'end_token': lambda: f'data.end_token was {then["end_token"]} and is {now["end_token"]}',
     }
     if 'records' in different:

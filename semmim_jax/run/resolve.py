@@ -25,6 +25,7 @@ from semmim_jax.data.tokenizer import (
     make_tokenizer,
     train_tokenizer,
 )
+from semmim_jax.run import frozen_dvae
 from semmim_jax.run.initial_weights import run_tokenizer
 from semmim_jax.training.checkpoint import SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
@@ -74,9 +75,18 @@ def resolve(
       workdir: the run's folder; not needed where there is no checkpoint.
 
     Raises:
-      ValueError: for a field that nothing gives, or a value out of range.
+      ValueError: for a field that nothing gives, a value out of range, or a discrete VAE of other
+        sizes.
     """
-    frozen = ml_collections.FrozenConfigDict(config)
+    resolved = _resolved(ml_collections.FrozenConfigDict(config), saved, workdir)
+    if saved is None and frozen_dvae.needed(resolved):
+        frozen_dvae.check(resolved)
+    return resolved
+
+
+def _resolved(
+    frozen: ml_collections.FrozenConfigDict, saved: SavedRun | None, workdir: pathlib.Path | None
+) -> ml_collections.FrozenConfigDict:
     flat = _flat(frozen.to_dict())
     if frozen.init.sizes not in SIZES:
         raise ValueError(f'init.sizes={frozen.init.sizes!r} is none of {", ".join(SIZES)}')

@@ -1,4 +1,4 @@
-"""The collapse alarm: a line in the log when the teacher gives all inputs nearly the same codes.
+"""The collapse alarm: a line in the log when all inputs get nearly the same codes.
 
 Balanced targets use all codes evenly even where the teacher gives every input the same logits. What
 shows such a collapse is the distribution before balancing: the entropy of its mean over a batch is
@@ -42,6 +42,6 @@ class CollapseAlarm:
             if low == (name in self._ringing):
                 continue
             self._ringing ^= {name}
-            line = 'ALARM, the teacher collapses' if low else 'alarm over'
+            line = 'ALARM, the codes collapse' if low else 'alarm over'
             bound = f'train.collapse_alarm is {self._bound:.3g} nats'
             print(f'step {step}: {line}: {name} {value:.3g}, {bound}', flush=True)

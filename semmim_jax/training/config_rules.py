@@ -55,20 +55,21 @@ TABLE = (
         'from 0 to 1',
         lambda x: 0 <= x <= 1,
         'alpha mlm_probability prob centre_momentum ema ema_end max_replaced held_out_pairs '
-        'max_overlap min_cover collapse_alarm alpha_ramp_share tau_teacher_share warmup_share',
+        'max_overlap min_cover collapse_alarm alpha_ramp_share tau_teacher_share warmup_share '
+        'tau_share kl_share',
     ),
     ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing'),
     (
         'at least 0, and finite',
         lambda x: 0 <= x < math.inf,
         'lr text_lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim '
-        'length_penalty epochs',
+        'length_penalty epochs kl_weight',
     ),
     (
         'above 0, and finite',
         lambda x: 0 < x < math.inf,
         'temperature tau_student tau_teacher_start tau_teacher_end clip_norm eps seconds factor '
-        'phase_seconds',
+        'phase_seconds tau_start tau_end',
     ),
     ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
     ('log_odds or match_logit', lambda x: x in ('log_odds', 'match_logit'), 'rerank'),

@@ -37,6 +37,8 @@ ADDED = {
     'task.mim.word_pool': 0.1,
     'task.mim.word_logit_scale': 20.0,
     'task.mim.lexicon_size': 0,
+    'model.dvae': {'width': 64, 'codes': 8192},
+    'task.mim.dvae': '',
     'model.image.registers': 0,
     'task.global_features': 'cls',
     'task.stable_width': 0.1,

@@ -97,7 +97,10 @@ def _convolution_flops(op: Any) -> float:
     kernel_axes = re.search(r'\]x\[([^\]]*)\]', str(op.attributes['dimension_numbers']))[1]
     outputs = kernel_axes.replace(' ', '').split(',').index('o')
     kernel = np.delete(_shape(op.operands[1]), outputs)
-    return 2 * _shape(op.results[0]).prod() * kernel.prod()
+    # A transposed convolution meets an input at every lhs_dilation-th place, and holes elsewhere.
+    dilation = 'lhs_dilation' in op.attributes and str(op.attributes['lhs_dilation'])
+    holes = np.prod([int(n) for n in re.findall(r'\b\d+\b', dilation or '')])
+    return 2 * _shape(op.results[0]).prod() * kernel.prod() / holes
 
 
 def _trip_count(loop: Any) -> int:

@@ -16,7 +16,8 @@ def get_config():
     c.fine_tune_overrides = ('train.steps=4',)
     c.order = ('plain', 'pixel', 'sparse')
     row = lambda overrides, against='', form='-literal': dict(
-        config=f'configs/pretrain.py:tiny{form}', overrides=overrides, against=against, note='n'
+        config=f'configs/pretrain.py:tiny{form}', overrides=overrides, against=against, note='n',
+        first='',
     )
     c.rows = {
         'plain': row((), form=''),

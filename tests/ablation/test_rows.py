@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from configs import ablation
-from semmim_jax.ablation.rows import fine_tuning, read_rows, select, training
+from semmim_jax.ablation.rows import fine_tuning, read_rows, select, training, trainings
 from semmim_jax.cli.parser import read_config
 from semmim_jax.tasks.pretrain.task import Pretrain
 from tests.ablation.fakes import STUDY, small_study, write_study
@@ -41,6 +41,21 @@ def test_the_task_takes_the_shipped_rows(special):
     _, rows = shipped()
     for row in rows.values():
         Pretrain(read_config(training(row, 0, out=OUT).words), special)
+
+
+def test_a_row_of_tokens_trains_its_own_dvae_first():
+    _, rows = shipped()
+    first, second = trainings(rows['dvae'], 3, out=OUT)
+    assert (first.name, second.name) == ('dvae/3/dvae', 'dvae/3')
+    assert first.folder.parent == second.folder  # so that one lock and one folder hold both
+    dvae, config = first.config(), second.config()
+    assert dvae['task.name'] == 'dvae' and dvae['data.eval']
+    assert dvae['seed'] == config['seed'] == 3
+    assert config['task.mim.target'] == 'dvae'
+    assert config['task.mim.dvae'] == str(first.folder)
+    same = 'data.image_size data.patch_size model.dvae.width model.dvae.codes model.pixel_std'
+    assert all(dvae[field] == config[field] for field in same.split())
+    assert [t.name for t in trainings(rows['pixel'], 3, out=OUT)] == ['pixel/3']
 
 
 def test_a_row_is_compared_with_the_one_above_or_the_one_it_names(tmp_path):

@@ -20,7 +20,8 @@ def test_an_option_without_parameters_is_named(field, value):
 
 
 @pytest.mark.parametrize(
-    'name', ['prototypes/kernel', 'image/registers', 'grounding/null_word/direction']
+    'name',
+    ['prototypes/kernel', 'dvae_head/kernel', 'image/registers', 'grounding/null_word/direction'],
 )
 def test_parameters_of_an_option_are_named(name):
     ours = {name: np.zeros((2, 3), np.float32)}

@@ -8,6 +8,7 @@ One line a file. The same versions give the same bytes. Tests read the .npz; the
 import os
 import sys
 
+import golden_dvae
 import golden_encodings
 import golden_heads
 import golden_losses
@@ -19,7 +20,7 @@ def main(folder):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     os.makedirs(folder, exist_ok=True)
-    for module in (golden_towers, golden_heads, golden_losses, golden_encodings):
+    for module in (golden_towers, golden_heads, golden_losses, golden_encodings, golden_dvae):
         module.write_all(folder)
 
 

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import caption, classify, generate, nlvr2, pretrain, retrieval, vqa
+from configs import caption, classify, dvae, generate, nlvr2, pretrain, retrieval, vqa
 from semmim_jax.data.tokenizer import UNUSED, make_tokenizer
 from semmim_jax.run import resolve as resolving
 from semmim_jax.run.experiment import open_experiment
@@ -27,6 +27,7 @@ SHIPPED = [
         nlvr2: 'nlvr2 emoji tiny',
         generate: 'list question_generation german french dialog tiny',
         classify: 'list sentiment tiny',
+        dvae: 'base demo study tiny',
     }.items()
     for name in names.split()
 ]

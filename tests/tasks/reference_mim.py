@@ -5,6 +5,7 @@ picks at the end.
 """
 
 import fractions
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semmim_jax.models.dvae import Encoder
 from semmim_jax.ops import masking
 from semmim_jax.tasks.pretrain.plan import Draws
 
@@ -64,6 +66,7 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
     if not c.weights.mim + c.weights.local + c.weights.clustering:
         return losses, None  # there is no head
     of_kind = {'pixel': pixel_target, 'feature': feature_target}
+    of_kind['dvae'] = functools.partial(token_target, extra)
     if mim.target in of_kind:
         errors = of_kind[mim.target](student, config, got, batch, teacher_image)
     else:
@@ -156,6 +159,14 @@ def feature_target(student: Run, config, got, batch, teacher_image) -> jax.Array
     predicted, wanted = student('feature_head', got), teacher_image[:, 1:]
     norms = jnp.sqrt((predicted**2).sum(axis=-1) * (wanted**2).sum(axis=-1))
     return 1 - (predicted * wanted).sum(axis=-1) / norms
+
+
+def token_target(extra, student: Run, config, got, batch, teacher_image) -> jax.Array:
+    """CE [b, n] of the tokens predicted from patches [b, n, d] and those of the discrete VAE."""
+    encoder = Encoder(config.model, parent=None)
+    codes = encoder.apply({'params': extra['dvae']}, batch['image1'])  # [b, n, k]
+    best = (codes == codes.max(axis=-1, keepdims=True)).astype(jnp.float32)
+    return cross_entropy(best, student('dvae_head', got))
 
 
 def balance_patches(config, logits, counted, temperature, centre) -> jax.Array:

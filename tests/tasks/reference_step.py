@@ -178,7 +178,7 @@ def reference_loss(
 
     weights = reference_mim.weights(config, step)
     total = sum(weights[name] * loss for name, loss in losses.items())
-    new_extra = {'queue': advance_queue(extra['queue'], keys)}
+    new_extra = {**extra, 'queue': advance_queue(extra['queue'], keys)}
     if centres:
         new_extra['centres'] = centres
     return total, (losses, new_extra)

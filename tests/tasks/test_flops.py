@@ -73,6 +73,13 @@ def test_a_convolution_counts_its_kernel_at_every_output():
     assert count(convolve, (2, 8, 8, 3), (4, 4, 3, 7)) == 2 * (2 * 2 * 2 * 7) * (4 * 4 * 3)
 
 
+def test_a_transposed_convolution_counts_its_kernel_at_every_input():
+    def convolve(x, kernel):
+        return jax.lax.conv_transpose(x, kernel, (2, 2), 'SAME')
+
+    assert count(convolve, (2, 8, 8, 3), (4, 4, 3, 7)) == 2 * (2 * 8 * 8 * 3) * (4 * 4 * 7)
+
+
 def test_a_loop_of_unknown_length_is_refused():
     def f(x, w):
         return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: x @ w, x)

@@ -28,6 +28,8 @@ COST = {
 }
 LITERAL = {'injection': (11.25, 11.25), 'words loss': None, 'encoding head, view 2': None}
 COST_TOTAL = {'SemMIM, literal form': 497, 'literal, without PrefixLM': 440, "ALBEF's step": 249}
+TOKENS = 'literal form, tokens of a discrete VAE'
+COST_TOTAL[TOKENS] = 499
 
 
 @pytest.fixture(scope='module')
@@ -137,11 +139,14 @@ def test_arithmetic_is_the_pages_table(form, total):
     assert step_flops.training_total(passes) == pytest.approx(total * 1e9, rel=1e-3)
 
 
-@pytest.mark.parametrize('option', [*step_flops.OPTIONS, 'large'])
+@pytest.mark.parametrize('option', [*step_flops.OPTIONS, 'large', TOKENS])
 def test_the_step_spends_what_the_trimmed_arithmetic_says(option):
-    variant, weights = step_flops.OPTIONS.get(option, ('large', {}))
+    others = {'large': ('large', {}), TOKENS: ('base-literal', {})}
+    variant, weights = (step_flops.OPTIONS | others)[option]
     config = step_flops.full_size(weights, variant=variant)
     config = step_flops.changed(config, {'train.batch_size': step_flops.BATCH})
+    if option == TOKENS:
+        config = step_flops.changed(config, {'task.mim.target': 'dvae'})
     passes, held = step_flops.arithmetic(config), step_flops.count(config)
     total = sum(map(sum, held.values()))
     if option in COST_TOTAL:

@@ -67,6 +67,14 @@ CASES = {
     },
     'gram_koleo_registers': {'losses': ('gram', 'koleo'), 'model.image.registers': 3},
     'stable': {'losses': ('itc',), 'task.global_features': 'stable', 'task.stable_width': 0.2},
+    'visible_dvae': {
+        'losses': ('mim',),
+        'model.image.width': 48,
+        'task.mim.target': 'dvae',
+        'task.mim.sample_share': 0.75,
+        'task.mim.visible_weight': 0.7,
+        'task.mim.second_target': 'feature',
+    },
     'visible_pixel': {
         'losses': ('mim', 'gram'),
         'task.mim.target': 'pixel',

@@ -152,7 +152,7 @@ def test_ema_momentum_is_a_cosine_from_first_to_last(config):
 
 
 @pytest.mark.parametrize(
-    'target', ['semantic', 'semantic_separate_head', 'clustered', 'pixel', 'feature']
+    'target', ['semantic', 'semantic_separate_head', 'clustered', 'dvae', 'pixel', 'feature']
 )
 def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target):
     """timm's and ALBEF's rule: what has one dimension (biases, norms, lone vectors) is not decayed.

@@ -69,6 +69,8 @@ def _predict(model: SemMIM, plan: Plan, kind: str, told: jax.Array) -> jax.Array
         return model.pixel_head(told)
     if kind == 'feature':
         return model.feature_head(told)
+    if kind == 'dvae':
+        return model.dvae_head(told)
     return model.encode_patches(told, separate=plan.separate_head)
 
 
@@ -80,6 +82,8 @@ def _compare(
         return distillation.pixel_loss(predicted, target, sampled=sampled)
     if kind == 'feature':
         return distillation.feature_loss(predicted, target, sampled=sampled)
+    if kind == 'dvae':
+        return distillation.token_loss(predicted, target, sampled=sampled)
     temperature = plan.config.tau_student
     return distillation.encoding_loss(predicted, target, temperature=temperature, sampled=sampled)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semmim_jax.models import dvae
 from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
@@ -26,7 +27,7 @@ CHOICES = {
     'balance': ('sinkhorn', 'centring'),
     'itm_negatives': ('global', 'local'),
     'global_features': ('cls', 'stable'),
-    'mim.target': (*CODES, 'feature', 'pixel', 'none'),
+    'mim.target': (*CODES, 'dvae', 'feature', 'pixel', 'none'),
     'mim.masking': MASKINGS,
     'mim.balance_over': ('masked', 'all', 'position'),
     'mim.assign': ('soft', 'hard'),
@@ -60,7 +61,8 @@ class Plan:
       masks: whether patches of view 1 are chosen: for MIM, or for other losses.
       masked_view: whether the student sees view 1 without them.
       has_targets: whether they have targets.
-      has_codes: whether these targets are codes.
+      has_codes: whether these targets are codes of the encoding space.
+      has_tokens: whether they are tokens of a discrete VAE.
       visible: whether visible patches have a loss too.
       second: whether masked patches have a second target.
       all_targets: whether visible patches have targets.
@@ -88,6 +90,7 @@ class Plan:
             self.active.discard('clustering')
         self.has_targets = bool(self.active & {'mim', 'local', 'clustering'})
         self.has_codes = self.has_targets and c.mim.target in CODES
+        self.has_tokens = 'mim' in self.active and c.mim.target == 'dvae'
         self.masked_view = bool(self.active & {'mim', 'gram'})
         self.masks = self.has_targets or self.masked_view
         self.visible = 'mim' in self.active and c.mim.visible_weight > 0
@@ -192,8 +195,9 @@ class Plan:
             )
         if 'local' in self.active and not self.has_codes:
             raise ValueError(
-                f'task.weights.local compares codes; task.mim.target={self.config.mim.target!r} '
-                f'has none: use {", ".join(CODES)}, or task.weights.local=0'
+                'task.weights.local compares codes of the encoding space; '
+                f'task.mim.target={self.config.mim.target!r} has none: use {", ".join(CODES)}, or '
+                'task.weights.local=0'
             )
         if self.second and self.config.mim.second_target == self.config.mim.target:
             raise ValueError(
@@ -214,6 +218,8 @@ class Plan:
                 f'data.patch_size={image.patch_size} does not divide '
                 f'data.image_size={image.image_size}'
             )
+        if self.has_tokens:
+            dvae.stages(image.patch_size)
         if not 0 < ratio < 1:
             raise ValueError(f'task.mim.ratio={ratio} must be between 0 and 1')
         layers = self.config.mim.injection_layers

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semmim_jax.models.dvae import Encoder
 from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM, take_patches
 from semmim_jax.models.vit import patchify
@@ -31,7 +32,7 @@ class PatchTargets(NamedTuple):
     The p masked patches come first. With `plan.all_targets` the visible ones follow.
     """
 
-    target: jax.Array  # [b, m, k] balanced, or features or pixels
+    target: jax.Array  # [b, m, k] balanced, or features or pixels; or tokens int32 [b, m]
     logits: jax.Array | None = None  # [b, m or p, k], those that the centre is a mean of
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
     assignment: jax.Array | None = None  # [b, m, k] of it, balanced and soft
@@ -60,15 +61,16 @@ def patch_targets(
       tokens: [b, n + 1, d] of it.
       caption: the clean one.
       patches: [b, p] int32, the masked ones.
-      extra: the task's state, for the centres.
+      extra: the task's state, for the centres and the discrete VAE.
       step: for the temperature ramp.
     """
     mim, second = plan.config.mim, None
     if plan.second:
-        second = _unbalanced(model, plan, mim.second_target, images, tokens, caption, patches)
+        inputs = images, tokens, caption, patches
+        second = _unbalanced(model, plan, mim.second_target, *inputs, extra=extra)
     if plan.all_targets:
         patches = masking.masked_first(patches, plan.grid**2)
-    read = lambda model, inputs: _unbalanced(model, plan, mim.target, *inputs)
+    read = lambda model, inputs: _unbalanced(model, plan, mim.target, *inputs, extra=extra)
     logits = run(read, (images, tokens, caption, patches))
     if not plan.has_codes:
         return PatchTargets(logits, second=second)
@@ -80,6 +82,21 @@ def patch_targets(
     if mim.balance_over == 'masked':
         logits = logits[:, : plan.mask_count]
     return PatchTargets(target, logits, clustered, assignment, second)
+
+
+def dvae_tokens(config: Any, params: Any, images: jax.Array) -> jax.Array:
+    """The discrete VAE's token of every patch (docs/method.md section 4.6).
+
+    Args:
+      config: `config.model`.
+      params: of `models.dvae.Encoder`.
+      images: uint8 [b, s, s, 3], the view that the student sees.
+
+    Returns:
+      int32 [b, n].
+    """
+    logits = Encoder(config, parent=None).apply({'params': params}, images)
+    return logits.argmax(axis=-1).astype(jnp.int32)
 
 
 def cls_targets(plan: Plan, logits: jax.Array, *, extra: Any, step: Any) -> jax.Array:
@@ -134,8 +151,11 @@ def code_logits(
     return told, model.encode_patches(told, separate=plan.separate_head)
 
 
-def _unbalanced(model, plan, kind, images, tokens, caption, patches) -> jax.Array:
+def _unbalanced(model, plan, kind, images, tokens, caption, patches, *, extra) -> jax.Array:
     """Targets of one kind at patches, [b, m, ...]; of codes the logits."""
+    if kind == 'dvae':
+        found = dvae_tokens(model.config, extra['dvae'], images)  # [b, n]
+        return jnp.take_along_axis(found, patches, axis=1)
     if kind == 'pixel':
         pixels = patchify(model.normalise(images), plan.patch_size)
         return jnp.take_along_axis(pixels, patches[..., None], axis=1)

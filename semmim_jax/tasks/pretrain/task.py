@@ -16,6 +16,7 @@ from flax.core import meta
 from semmim_jax.data.examples import PretrainExamples
 from semmim_jax.losses import distillation
 from semmim_jax.losses.mean import Mean
+from semmim_jax.models.dvae import Encoder
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import balance
 from semmim_jax.ops.queue import enqueue, init_queue
@@ -96,7 +97,8 @@ class Pretrain(Task):
     def init_extra(self, key: jax.Array) -> dict[str, Any]:
         """The task's own state, boxed with logical axes where it is large.
 
-        The ITC queue, and the centres where the teacher is centred.
+        The ITC queue, the centres where the teacher is centred, and the encoder of the discrete VAE
+        whose tokens are MIM's target; a run reads it once (run/frozen_dvae.py), no step changes it.
         """
         config, model = self.plan.config, self.model.config
         queue = init_queue(key, length=config.queue_size, width=model.embed_dim)
@@ -106,6 +108,10 @@ class Pretrain(Task):
         if config.balance == 'centring':
             zeros = jnp.zeros(model.encoding.codes)
             extra['centres'] = {'cls': zeros, 'patches': zeros}
+        if self.plan.has_tokens:
+            size = model.image.image_size
+            images = jnp.zeros((1, size, size, 3), jnp.uint8)
+            extra['dvae'] = Encoder(model).init(key, images)['params']
         return extra
 
     def constrain(self, params: Any) -> Any:
@@ -174,9 +180,9 @@ class Pretrain(Task):
     def _next_extra(self, extra: dict[str, Any], teacher: Teacher, batch) -> dict[str, Any]:
         """The queue and the centres after this step (docs/method.md section 6)."""
         rows = dict(image=teacher.image, text=teacher.text, image_id=batch['image_id'])
-        queue = enqueue(extra['queue'], **rows)
+        extra = {**extra, 'queue': enqueue(extra['queue'], **rows)}
         if 'centres' not in extra:
-            return {'queue': queue}
+            return extra
         centres = dict(extra['centres'])
         for kind, logits in (('cls', teacher.cls_logits), ('patches', teacher.patch_logits)):
             if logits is not None:
@@ -184,7 +190,7 @@ class Pretrain(Task):
                 centres[kind] = balance.update_centre(
                     centres[kind], rows, momentum=self.plan.config.centre_momentum
                 )
-        return {'queue': queue, 'centres': centres}
+        return {**extra, 'centres': centres}
 
     def _monitors(self, batch, teacher: Teacher, step) -> dict[str, Mean]:
         """Collapse monitors and the guidance of the mask (docs/method.md sections 3 and 6).

@@ -27,7 +27,7 @@ class Teacher(NamedTuple):
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     # Of m patches, the masked ones first: see targets.PatchTargets.
     patch_logits: jax.Array | None = None  # [b, m or p, k]
-    patch_target: jax.Array | None = None  # [b, m, k], or features or pixels of the patches
+    patch_target: jax.Array | None = None  # [b, m, k], or features or pixels; or tokens [b, m]
     clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
     assignment: jax.Array | None = None  # [b, m, k] of it
     second_target: jax.Array | None = None  # [b, p, ...], features or pixels
