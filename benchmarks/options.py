@@ -24,6 +24,16 @@ FURTHER = (
     ('task.mim.mask_temperature', math.inf),
     ('task.mim.injection_layers', 2),
     ('model.encoding.codes', 48),
+    ('model.image.registers', 4),
+    ('task.weights.gram', 1.0),
+    ('task.weights.koleo', 0.1),
+    ('task.mim.marginal_power', 0.5),
+    ('task.mim.visible_weight', 1.0),
+    ('task.mim.centre_injection', True),
+    ('task.mim.null_word', True),
+    ('task.mim.start_share', 0.3),
+    ('task.mim.sample_share', 0.5),
+    ('task.mim.text_share', 0.5),
 )
 
 

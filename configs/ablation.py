@@ -55,12 +55,13 @@ ROWS = {
         'words_loss',
         'patches like a word of the caption',
     ),
-    # How much is masked (shared_head: 0.4), how many codes there are (128).
+    # How much is masked (shared_head: 0.4), how many codes there are (128), how sure they are.
     'ratio_25': (LITERAL, {'task.mim.ratio': 0.25}, 'shared_head', 'a quarter is masked'),
     'ratio_50': (LITERAL, {'task.mim.ratio': 0.5}, 'shared_head', 'half'),
     'ratio_75': (LITERAL, {'task.mim.ratio': 0.75}, 'shared_head', 'three quarters'),
     'codes_64': (LITERAL, {'model.encoding.codes': 64}, 'shared_head', '64 codes'),
     'codes_256': (LITERAL, {'model.encoding.codes': 256}, 'shared_head', '256 codes'),
+    'hard': (LITERAL, {'task.mim.assign': 'hard'}, 'shared_head', 'one code a patch as target'),
     # The words form, and whose the gain is.
     'words': (STUDY, {}, 'shared_head', 'words injected; losses of words and local agreement'),
     'words_loss': (
@@ -82,6 +83,21 @@ ROWS = {
     'words_teacher': (STUDY, _injected('none', 'words'), 'words', 'the teacher reads words'),
     'words_masks_random': (STUDY, {'task.mim.masking': 'random'}, 'words', 'single patches'),
     'words_masks_block': (STUDY, {'task.mim.masking': 'block'}, 'words', "BEiT's blocks"),
+    # Candidates for codes that are semantic without text (docs/method.md section 4.5).
+    'clustered': (
+        STUDY,
+        {'task.mim.target': 'clustered', 'task.mim.inject_teacher': 'none'},
+        'words_student',
+        'prototypes of text-free teacher patches',
+    ),
+    'balance_all': (
+        STUDY,
+        {'task.mim.balance_over': 'all'},
+        'words',
+        'balanced over all teacher patches',
+    ),
+    'tempered': (STUDY, {'task.mim.marginal_power': 0.5}, 'words', 'towards their own shares'),
+    'visible': (STUDY, {'task.mim.visible_weight': 1.0}, 'words', 'visible patches have a loss'),
     'local_untold': (
         LITERAL,
         {
@@ -93,6 +109,16 @@ ROWS = {
         'no_mim',
         'local agreement alone, no text on either side',
     ),
+    'stable': (STUDY, {'task.global_features': 'stable'}, 'words', 'pooled from stable patches'),
+    'gram': (STUDY, {'task.weights.gram': 1.0}, 'words', 'Gram matrix of untold patches'),
+    'two_targets': (STUDY, {'task.mim.second_target': 'feature'}, 'words', 'and features'),
+    'centred': (STUDY, {'task.mim.centre_injection': True}, 'words', 'injected change centred'),
+    'null_word': (STUDY, {'task.mim.null_word': True}, 'words', 'a patch may read no word'),
+    'late': (STUDY, {'task.mim.start_share': 0.3}, 'words', 'MIM from 30% of the steps on'),
+    'half': (STUDY, {'task.mim.sample_share': 0.5}, 'words', 'MIM of half of the samples'),
+    'text_half': (STUDY, {'task.mim.text_share': 0.5}, 'words', 'half of the students read text'),
+    'registers': (STUDY, {'model.image.registers': 4}, 'words', 'four register tokens'),
+    'koleo': (STUDY, {'task.weights.koleo': 0.1}, 'words', 'KoLeo on CLS features'),
 }
 
 

@@ -108,6 +108,7 @@ def base() -> ml_collections.ConfigDict:
         mlp_width=3072,
         epsilon=1e-5,  # of the LayerNorms: CLIP's; plain ViT's 1e-6, or 1e-12 in Hugging Face's
         distilled=False,  # True: with DeiT's distillation token
+        registers=0,  # tokens beside the patches that are dropped at the end
     )
     model.text = dict(
         vocab_size=30522,  # 0: as many as the vocabulary has
@@ -147,6 +148,9 @@ def base() -> ml_collections.ConfigDict:
     task.weights = dict(
         itc=1.0, itm=1.0, mlm=1.0, prefix=1.0, agreement=1.0, mim=1.0, words=1.0, local=1.0
     )
+    task.weights.clustering = 1.0  # of the prototypes' loss, where mim.target is clustered
+    task.weights.koleo = 0.0  # of spreading the CLS features of a batch
+    task.weights.gram = 0.0  # of keeping told patches as alike to each other as untold ones are
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
     task.alpha_ramp_steps = 4883  # one epoch
@@ -164,8 +168,10 @@ def base() -> ml_collections.ConfigDict:
     task.sinkhorn_iterations = 3
     task.centre_momentum = 0.9
     task.itm_negatives = 'global'  # or 'local': of one's own device, whose image tokens stay there
+    task.global_features = 'cls'  # of ITC; stable: of each channel its most stable patch's value
+    task.stable_width = 0.1  # of the low-pass that tells, as a share of the frequencies
     task.mim = mim = ml_collections.ConfigDict()
-    mim.target = 'semantic'  # semantic_separate_head, feature, pixel, none
+    mim.target = 'semantic'  # semantic_separate_head, clustered, feature, pixel, none
     mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block
     mim.ratio = 0.4
     mim.mask_temperature = 0.05
@@ -180,6 +186,20 @@ def base() -> ml_collections.ConfigDict:
     mim.word_pool = 0.1  # temperature over patches of the words loss
     mim.word_logit_scale = 20.0  # of the words loss's scores
     mim.lexicon_size = 0  # most different words of a batch; 0: as many as the lexicon has
+    # Candidates for codes that are semantic without text (docs/method.md section 4.5), all off.
+    mim.tau_assignment = 0.06  # of clustered targets before they are balanced
+    mim.tau_prototypes = 0.12  # of the prototypes' own prediction of them
+    mim.balance_over = 'masked'  # which patches: all; position: all, each position by itself
+    mim.assign = 'soft'  # hard: a target is its commonest code alone
+    mim.second_target = 'none'  # feature, pixel: of masked patches, beside the first
+    mim.second_weight = 1.0
+    mim.centre_injection = False  # True: what a caption changes has no mean over the patches
+    mim.null_word = False  # True: a patch may read a learned word that means nothing
+    mim.start_share = 0.0  # of train.steps, before the losses against patches' targets count
+    mim.sample_share = 1.0  # of the samples that have them
+    mim.text_share = 1.0  # of these, where the student reads the caption; the rest are not told
+    mim.visible_weight = 0.0  # of the loss on visible patches, beside that on masked ones
+    mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
 
     c.optim = optim = ml_collections.ConfigDict()
     optim.lr = 1e-4  # decoder and heads

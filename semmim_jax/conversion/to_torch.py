@@ -90,7 +90,11 @@ def torch_config(
       tensors: by their names in the module.
       tokens: arguments of the module's `WordPiece`.
       labels: what the task chooses from.
+
+    Raises:
+      ConversionError: for an option that the module does not have.
     """
+    _refuse_options(config['task'])
     model = config['model']
     parts = {name.split('.')[0] for name in tensors}
     if 'text_encoder.cls.predictions.bias' in tensors:
@@ -109,6 +113,18 @@ def torch_config(
         'patterns': _pattern_settings(config['task'], parts),
         'tokens': dict(tokens),
     }
+
+
+def _refuse_options(task: Mapping[str, Any]) -> None:
+    """Raises for options without parameters of their own, which would be lost without a word."""
+    section = task.get('mim', {})
+    options = (
+        ('task.global_features', task.get('global_features', 'cls'), 'cls'),
+        ('task.mim.centre_injection', section.get('centre_injection', False), False),
+    )
+    for field, value, known in options:
+        if value != known:
+            raise ConversionError(f'the PyTorch module has no {field}={value!r}, only {known!r}')
 
 
 def _task_settings(

@@ -8,9 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean, soft_cross_entropy
+from semmim_jax.ops.products import HIGHEST
 
 
-def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -> Mean:
+def encoding_loss(
+    logits: jax.Array,
+    target: jax.Array,
+    *,
+    temperature: float,
+    sampled: jax.Array | None = None,
+) -> Mean:
     """CE(target, softmax(logits / temperature)), mean over all leading axes.
 
     With the same number of masked patches in every image this is the mean over images of the mean
@@ -20,32 +27,83 @@ def encoding_loss(logits: jax.Array, target: jax.Array, *, temperature: float) -
       logits: student's [..., k], cosines.
       target: teacher's balanced distribution [..., k]; no gradient reaches it.
       temperature: tau_s.
+      sampled: [b] bool, the rows that count; None: all.
     """
     target = jax.lax.stop_gradient(target)
-    return Mean.of(soft_cross_entropy(logits.astype(jnp.float32) / temperature, target))
+    losses = soft_cross_entropy(logits.astype(jnp.float32) / temperature, target)
+    return _mean(losses, sampled)
 
 
-def pixel_loss(prediction: jax.Array, patches: jax.Array) -> Mean:
+def pixel_loss(
+    prediction: jax.Array, patches: jax.Array, *, sampled: jax.Array | None = None
+) -> Mean:
     """MSE against the pixels of each patch, normalised by the patch's own mean and variance (MAE).
 
     See docs/method.md section 4.
 
     Args:
       prediction, patches: [b, m, p * p * 3].
+      sampled: [b] bool, the rows that count; None: all.
     """
     patches = patches.astype(jnp.float32)
     mean = patches.mean(axis=-1, keepdims=True)
     variance = patches.var(axis=-1, keepdims=True, ddof=1)
     target = (patches - mean) / jnp.sqrt(variance + 1e-6)
-    return Mean.of(jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1))
+    losses = jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
+    return _mean(losses, sampled)
 
 
-def feature_loss(prediction: jax.Array, target: jax.Array) -> Mean:
+def feature_loss(
+    prediction: jax.Array, target: jax.Array, *, sampled: jax.Array | None = None
+) -> Mean:
     """1 - cosine of predicted and momentum patch features [b, m, d] (ours, for the ablation).
 
     See docs/method.md section 4.
     """
-    return Mean.of(1 - (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1))
+    cosines = (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1)
+    return _mean(1 - cosines, sampled)
+
+
+def gram_loss(patches: jax.Array, anchor: jax.Array) -> Mean:
+    """Mean square difference of the cosines between all patches of an image and the anchor's.
+
+    DINOv3's Gram anchor, without centring (docs/method.md section 4).
+
+    Args:
+      patches: student's [b, n, d].
+      anchor: teacher's [b, n, d'], patch for patch; no gradient reaches it.
+    """
+    own, wanted = _unit(patches), _unit(jax.lax.stop_gradient(anchor))
+    difference = jnp.einsum('bnd,bmd->bnm', own, own, precision=HIGHEST)
+    difference -= jnp.einsum('bnd,bmd->bnm', wanted, wanted, precision=HIGHEST)
+    return Mean.of(jnp.square(difference).mean(axis=(1, 2)))
+
+
+def koleo_loss(features: jax.Array) -> Mean:
+    """Minus the log distance of each feature, at unit length, from its nearest other in the batch.
+
+    KoLeo's entropy (1806.03198) in DINOv2's form, which spreads features over the sphere
+    (docs/method.md section 4).
+
+    Args:
+      features: [b, d]; the mean is empty where b is 1.
+    """
+    features, batch = _unit(features), len(features)
+    if batch == 1:
+        return Mean.of(jnp.zeros(1), jnp.zeros(1))
+    cosines = jnp.matmul(features, features.T, precision=HIGHEST)
+    nearest = jnp.where(jnp.eye(batch, dtype=bool), -jnp.inf, cosines).argmax(axis=1)
+    # As a difference: 2 - 2 cosine rounds to 0 for neighbours. Two equal features have no gradient.
+    square = jnp.square(features - features[nearest]).sum(axis=-1)
+    return Mean.of(-0.5 * jnp.log(jnp.maximum(square, 1e-16)))
+
+
+def _mean(losses: jax.Array, sampled: jax.Array | None) -> Mean:
+    """Mean of losses [b, ...] over the rows that count."""
+    if sampled is None:
+        return Mean.of(losses)
+    rows = sampled.reshape(-1, *[1] * (losses.ndim - 1))
+    return Mean.of(losses, jnp.broadcast_to(rows, losses.shape))
 
 
 def _unit(x: jax.Array) -> jax.Array:

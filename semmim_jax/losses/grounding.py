@@ -39,6 +39,7 @@ def local_loss(
     target: jax.Array,
     *,
     temperature: float,
+    sampled: jax.Array | None = None,
 ) -> Mean:
     """CE of what view 2 shows, read without text, against the target of the same place in view 1.
 
@@ -53,9 +54,11 @@ def local_loss(
       patches: [b, p] int32, the masked patches of view 1.
       target: [b, p, k], balanced; no gradient reaches it.
       temperature: tau_s.
+      sampled: [b] bool, the images that count; None: all.
     """
     same = match[:, :, None] == patches[:, None]  # [b, n, p]
     place = same.argmax(axis=-1)  # [b, n] among the masked
     target = jnp.take_along_axis(jax.lax.stop_gradient(target), place[..., None], axis=1)
     losses = soft_cross_entropy(logits.astype(jnp.float32) / temperature, target)  # [b, n]
-    return Mean.of(losses, same.any(axis=-1))
+    counts = same.any(axis=-1)  # [b, n]
+    return Mean.of(losses, counts if sampled is None else counts & sampled[:, None])

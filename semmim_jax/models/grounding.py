@@ -4,14 +4,14 @@ A word is the mean of its tokens' embeddings, without context. So a patch can le
 what it shows, and a caption reaches a patch through those names only.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from semmim_jax.models.layers import LAST_DENSE, dense, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init, unit
 from semmim_jax.ops.products import HIGHEST
 
 WORD_FIELDS = 'words', 'word_tokens', 'rarity'  # of a batch, in the order of `Words`
@@ -28,6 +28,28 @@ class Words(NamedTuple):
     def valid(self) -> jax.Array:
         """Which are words: [b, w] bool."""
         return self.entries >= 0
+
+
+class WordChoice(TypedDict):
+    """How a patch chooses among the words of its caption: options of `Grounding.attention`."""
+
+    temperature: float
+    rarity: float
+    null: NotRequired[bool]
+
+
+class NullWord(nn.Module):
+    """The learned word that a patch reads where none of its caption's fits.
+
+    See docs/method.md section 4.
+    """
+
+    @nn.compact
+    def __call__(self, patches: jax.Array) -> jax.Array:
+        """Unit features [..., e] -> cosines [..., 1], float32."""
+        normal = nn.initializers.normal(INIT_STDDEV)
+        direction = self.param('direction', param_init(normal, None), (patches.shape[-1],))
+        return jnp.einsum('...e,e->...', patches, unit(direction), precision=HIGHEST)[..., None]
 
 
 class Grounding(nn.Module):
@@ -48,6 +70,7 @@ class Grounding(nn.Module):
         self.patch_projection = dense(self.embed_dim, ('embed', None), **LAST_DENSE)
         self.word_projection = dense(self.embed_dim, ('embed', None), **LAST_DENSE)
         self.injection = dense(self.width, ('embed', None), dtype=self.dtype)
+        self.null_word = NullWord()
 
     def patches(self, patches: jax.Array) -> jax.Array:
         """Patch tokens [..., d] -> unit features [..., e], float32."""
@@ -83,6 +106,7 @@ class Grounding(nn.Module):
         *,
         temperature: float,
         rarity: float,
+        null: bool = False,
     ) -> jax.Array:
         """Which words of its caption each patch reads (docs/method.md section 4).
 
@@ -92,15 +116,20 @@ class Grounding(nn.Module):
           words: of the captions.
           temperature: of the softmax over cosines.
           rarity: weight of a word's rarity.
+          null: whether a patch may choose a learned word of no caption instead, and read nothing.
 
         Returns:
-          [b, n, w] float32; each patch's weights sum to 1, or are 0 where a caption has no word.
+          [b, n, w] float32; each patch's weights sum to 1, less what the null word has, or are 0
+          where a caption has no word.
         """
-        features = self.patches(patches), self.words(vectors)
-        cosines = jnp.einsum('bne,bwe->bnw', *features, precision=HIGHEST)
+        features, of_words = self.patches(patches), self.words(vectors)
+        cosines = jnp.einsum('bne,bwe->bnw', features, of_words, precision=HIGHEST)
         logits = cosines / temperature + rarity * words.rarity[:, None]
         valid = words.valid[:, None]  # [b, 1, w]
-        return jax.nn.softmax(jnp.where(valid, logits, -1e9), axis=-1) * valid
+        logits = jnp.where(valid, logits, -1e9)
+        if null:
+            logits = jnp.concatenate([logits, self.null_word(features) / temperature], axis=-1)
+        return jax.nn.softmax(logits, axis=-1)[..., : valid.shape[-1]] * valid
 
     def inject(
         self, tokens: jax.Array, attention: jax.Array, vectors: jax.Array, *, scale: float

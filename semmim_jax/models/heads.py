@@ -1,4 +1,4 @@
-"""Heads on the towers: the encoding space, and the classifier of fine-tuning."""
+"""Heads on the towers: the encoding space, prototypes, and the classifier of fine-tuning."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
-from semmim_jax.ops.products import full_precision
+from semmim_jax.ops.products import HIGHEST, full_precision
 
 
 class EncodingHead(nn.Module):
@@ -39,6 +39,26 @@ class EncodingHead(nn.Module):
         # Unit length in float32: a bfloat16 norm would move every cosine.
         x, directions = unit(x).astype(self.dtype), unit(directions).astype(self.dtype)
         return jnp.einsum('...d,kd->...k', x, directions, **full_precision(self.dtype))
+
+
+class Prototypes(nn.Module):
+    """Compares patches with linear prototypes (CAPI's form; docs/method.md section 4).
+
+    Unit length, then a linear layer without bias whose columns have any length: their logits start
+    with a deviation of 1, whatever the width.
+    """
+
+    codes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., d] -> logits [..., codes], float32."""
+        kernel = self.param(
+            'kernel',
+            param_init(nn.initializers.normal(1.0), 'embed', 'codes'),
+            (x.shape[-1], self.codes),
+        )
+        return jnp.matmul(unit(x), kernel, precision=HIGHEST)
 
 
 class LabelHead(nn.Module):

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.models.bert import Bert, VocabularyHead
-from semmim_jax.models.grounding import Grounding, Words
-from semmim_jax.models.heads import EncodingHead
+from semmim_jax.models.grounding import Grounding, WordChoice, Words
+from semmim_jax.models.heads import EncodingHead, Prototypes
 from semmim_jax.models.layers import (
     INIT_STDDEV,
     LAST_DENSE,
@@ -69,6 +69,7 @@ class SemMIM(nn.Module):
         self.mlm_head = head()
         self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
         self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
+        self.prototypes = Prototypes(c.encoding.codes)
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
@@ -236,13 +237,11 @@ class SemMIM(nn.Module):
         return self.grounding.presence(image_tokens[:, 1:], self.word_vectors(tokens), pool=pool)
 
     def read_words(
-        self, image_tokens: jax.Array, words: Words, *, temperature: float, rarity: float
+        self, image_tokens: jax.Array, words: Words, **options: Unpack[WordChoice]
     ) -> jax.Array:
         """Which words of its caption each patch reads, [b, n, w] (`Grounding.attention`)."""
         vectors = self.word_vectors(words.tokens)
-        return self.grounding.attention(
-            image_tokens[:, 1:], vectors, words, temperature=temperature, rarity=rarity
-        )
+        return self.grounding.attention(image_tokens[:, 1:], vectors, words, **options)
 
     def inject_words(
         self,
@@ -250,9 +249,8 @@ class SemMIM(nn.Module):
         words: Words,
         *,
         positions: jax.Array,
-        temperature: float,
-        rarity: float,
         scale: float,
+        **options: Unpack[WordChoice],
     ) -> jax.Array:
         """Adds to patches the words that they resemble; `inject` of the kind 'words'.
 
@@ -262,15 +260,14 @@ class SemMIM(nn.Module):
           image_tokens: [b, n + 1, d].
           words: of the captions.
           positions: [b, m] int32, patches (CLS not counted).
-          temperature, rarity, scale: see `Grounding`.
+          scale: see `Grounding.inject`.
+          **options: see `Grounding.attention`.
 
         Returns:
           [b, m, d].
         """
         patches, vectors = take_patches(image_tokens, positions), self.word_vectors(words.tokens)
-        attention = self.grounding.attention(
-            patches, vectors, words, temperature=temperature, rarity=rarity
-        )
+        attention = self.grounding.attention(patches, vectors, words, **options)
         return self.grounding.inject(self.to_fusion(patches), attention, vectors, scale=scale)
 
     def text_to_patch_attention(
@@ -304,6 +301,13 @@ class SemMIM(nn.Module):
         See docs/method.md section 4.
         """
         return (self.patch_encoding_head if separate else self.encoding_head)(tokens)
+
+    def compare_prototypes(self, patches: jax.Array) -> jax.Array:
+        """Patches of the image tower [..., d] -> logits of the prototypes [..., k], float32.
+
+        See docs/method.md section 4.
+        """
+        return self.prototypes(patches)
 
     def predict_words(self, fused: jax.Array) -> jax.Array:
         """Fused tokens [..., d] -> MLM logits [..., v], float32."""

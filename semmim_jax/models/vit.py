@@ -5,7 +5,8 @@
 
 CLIP's form has a LayerNorm before the first block, no patch bias and QuickGELU; the plain one (ViT,
 DeiT) has erf GELU (docs/method.md section 1). DeiT's distillation token (2012.12877) stands after
-CLS in the tower and is left out of what the tower returns.
+CLS in the tower and is left out of what the tower returns, as registers (2309.16588) are, which
+stand after the patches.
 """
 
 import functools
@@ -65,13 +66,14 @@ class ViTBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image encoder (docs/method.md section 1).
+    """Image encoder (docs/method.md sections 1 and 4).
 
     Attributes:
       variant: 'clip' or 'plain'.
       image_size, patch_size: pixels; the position table is of this size.
       width, depth, heads, mlp_width, epsilon: of the transformer.
       distilled: whether there is a distillation token.
+      registers: tokens that the others may read and write, and that nothing else reads.
       dtype: of the computation; parameters are float32.
       attention, remat, scan: see `layers.Attention` and `layers.Stack`.
     """
@@ -85,6 +87,7 @@ class ViT(nn.Module):
     mlp_width: int
     epsilon: float
     distilled: bool
+    registers: int
     dtype: DTypeLike
     attention: Implementation
     remat: str
@@ -104,6 +107,10 @@ class ViT(nn.Module):
         if self.distilled:
             self.distillation = self.param(
                 'distillation', param_init(normal, 'embed'), (self.width,)
+            )
+        if self.registers:
+            self.register_tokens = self.param(
+                'registers', param_init(normal, None, 'embed'), (self.registers, self.width)
             )
         if clip:
             self.norm_pre = layer_norm(self.epsilon, self.dtype)
@@ -157,7 +164,7 @@ class ViT(nn.Module):
 
         Returns:
           CLS and patches after the final LayerNorm [b, n + 1, d]; with `collect` also all tokens
-          [depth + 1, b, n + 1, d] (n + 2 if `distilled`).
+          [depth + 1, b, n + 1, d] (n + 2 if `distilled`; registers stand at the end).
         """
         x = self.patch(patchify(images, self.patch_size).astype(self.dtype))  # [b, n, d]
         if mask is not None:
@@ -166,6 +173,10 @@ class ViT(nn.Module):
         first = jnp.stack([self.cls, self.distillation] if self.distilled else [self.cls])
         first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
         x = jnp.concatenate([first, x], axis=1) + self.position.astype(self.dtype)
+        if self.registers:  # they have no position
+            last = self.register_tokens.astype(self.dtype)
+            last = jnp.broadcast_to(last, (x.shape[0], *last.shape))
+            x = jnp.concatenate([x, last], axis=1)
         if self.variant == 'clip':
             x = self.norm_pre(x)
         if not collect:
@@ -175,5 +186,5 @@ class ViT(nn.Module):
 
     def _finish(self, x: jax.Array) -> jax.Array:
         """The final LayerNorm of CLS and patches."""
-        x = self.norm(x)
+        x = self.norm(x[:, : x.shape[1] - self.registers])
         return jnp.delete(x, 1, axis=1) if self.distilled else x

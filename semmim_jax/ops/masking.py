@@ -6,6 +6,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from semmim_jax.ops.special_tokens import SpecialTokens
 
@@ -48,6 +49,30 @@ def top_patches(scores: jax.Array, count: int) -> jax.Array:
     chex.assert_rank(scores, 2)
     _, chosen = jax.lax.top_k(scores, count)
     return jnp.sort(chosen, axis=-1)
+
+
+def strided_share(count: int, share: float) -> np.ndarray:
+    """A share of `count` rows, spread evenly: bool [count], the same at every call.
+
+    Of the first r rows floor(r * share) are chosen, whatever r is.
+    """
+    chosen = np.floor(np.arange(count + 1) * share + 1e-6)
+    return np.asarray(np.diff(chosen) > 0)
+
+
+def masked_first(patches: jax.Array, count: int) -> jax.Array:
+    """All `count` patches of each image, the masked ones before the visible ones, each ascending.
+
+    Args:
+      patches: [b, p] int32, the masked ones, ascending.
+      count: patches of an image.
+
+    Returns:
+      [b, count] int32.
+    """
+    rows = jnp.arange(len(patches))[:, None]
+    visible = jnp.ones((len(patches), count), bool).at[rows, patches].set(False)
+    return jnp.argsort(visible, axis=1, stable=True)
 
 
 def select_patches(

@@ -35,8 +35,32 @@ ADDED = {
     'task.mim.word_pool': 0.1,
     'task.mim.word_logit_scale': 20.0,
     'task.mim.lexicon_size': 0,
+    'model.image.registers': 0,
+    'task.global_features': 'cls',
+    'task.stable_width': 0.1,
+    'task.weights.clustering': 1.0,
+    'task.weights.gram': 0.0,
+    'task.weights.koleo': 0.0,
+    'task.mim.tau_assignment': 0.06,
+    'task.mim.tau_prototypes': 0.12,
+    'task.mim.balance_over': 'masked',
+    'task.mim.marginal_power': 0.0,
+    'task.mim.assign': 'soft',
+    'task.mim.visible_weight': 0.0,
+    'task.mim.second_target': 'none',
+    'task.mim.second_weight': 1.0,
+    'task.mim.centre_injection': False,
+    'task.mim.null_word': False,
+    'task.mim.start_share': 0.0,
+    'task.mim.sample_share': 1.0,
+    'task.mim.text_share': 1.0,
 }
-_ONLY_OF = {'task.alpha_ramp_share': 'alpha', 'task.tau_teacher_share': 'tau_student'}
+_ONLY_OF = {
+    'task.alpha_ramp_share': 'alpha',
+    'task.tau_teacher_share': 'tau_student',
+    'task.global_features': 'tau_student',
+    'task.stable_width': 'tau_student',
+}
 
 
 def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -60,7 +60,7 @@ def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
 
 def decayed(params: Any) -> Any:
     """True for the leaves that weight decay falls on (docs/method.md section 7)."""
-    names = ('kernel', 'word', 'position', 'type', 'directions')
+    names = ('kernel', 'word', 'position', 'type', 'directions', 'registers')
     return jax.tree.map_with_path(lambda path, _: path[-1].key in names, params)
 
 

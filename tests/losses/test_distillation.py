@@ -146,3 +146,35 @@ def test_code_statistics_by_hand():
     np.testing.assert_allclose(found['mean_entropy'], of_mean, rtol=1e-6)
     np.testing.assert_allclose(found['sample_entropy'], of_rows, rtol=1e-6)
     assert found['used_codes'] == 2  # codes 0 and 3 are some row's largest
+
+
+def test_gram_loss_compares_all_pairs_of_patches_as_torch_does():
+    rng = np.random.default_rng(0)
+    patches, anchor = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 5, 3))
+    torch = pytest.importorskip('torch')
+    unit = lambda x: torch.nn.functional.normalize(torch.tensor(x), dim=-1)
+    grams = [unit(x) @ unit(x).transpose(1, 2) for x in (patches, anchor)]
+    want = torch.nn.functional.mse_loss(*grams)
+    found = distillation.gram_loss(jnp.asarray(patches), jnp.asarray(anchor))
+    assert float(found.value) == pytest.approx(float(want), rel=1e-5)
+    still = jax.grad(lambda a: distillation.gram_loss(jnp.asarray(patches), a).value)
+    assert not np.any(still(jnp.asarray(anchor)))
+
+
+def test_koleo_is_minus_the_log_distance_to_the_nearest():
+    angles = np.array([0.0, 0.3, 1.0, 3.0, -2.0])  # the nearest of each is .3, .3, .7, 1.28, 1.28
+    lengths = np.array([[1.0], [2.0], [0.5], [3.0], [1.0]])
+    features = lengths * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    gaps = np.array([0.3, 0.3, 0.7, 2 * np.pi - 5, 2 * np.pi - 5])
+    want = -np.log(2 * np.sin(gaps / 2)).mean()
+    found = distillation.koleo_loss(jnp.asarray(features)).value
+    assert float(found) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize('features', [np.ones((1, 3)), np.ones((4, 3))], ids=['one', 'equal'])
+def test_koleo_of_one_feature_and_of_equal_ones_is_finite(features):
+    loss, grads = jax.value_and_grad(lambda x: distillation.koleo_loss(x).value)(
+        jnp.asarray(features)
+    )
+    assert np.isfinite(loss)
+    assert np.isfinite(grads).all()

@@ -24,6 +24,7 @@ def bound():
 
     def every(module):
         attention = module.attention(IMAGE, VECTORS, WORDS, **OPTIONS)
+        module.attention(IMAGE, VECTORS, WORDS, **OPTIONS, null=True)
         return module.inject(IMAGE, attention, VECTORS, scale=1.0)
 
     params = nn.meta.unbox(module.init(jax.random.key(0), method=every))
@@ -51,6 +52,21 @@ def test_a_patch_chooses_by_cosine_and_rarity_among_its_captions_words(bound):
             logits = words[image, named] @ patches[image, patch] / 0.3 + 0.7 * RARITY[image, named]
             want[image, patch, named] = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_patch_may_choose_the_null_word_and_read_nothing(bound):
+    patches, words = features(bound)
+    null = np.asarray(bound.variables['params']['null_word']['direction'])
+    null = null / np.linalg.norm(null)
+    got = np.asarray(bound.attention(IMAGE, VECTORS, WORDS, **OPTIONS, null=True))
+    for image in range(3):
+        named = np.flatnonzero(ENTRIES[image] >= 0)
+        for patch in range(PATCHES):
+            logits = words[image, named] @ patches[image, patch] / 0.3 + 0.7 * RARITY[image, named]
+            nothing = np.exp(patches[image, patch] @ null / 0.3)
+            want = np.exp(logits) / (np.exp(logits).sum() + nothing)
+            np.testing.assert_allclose(got[image, patch, named], want, atol=1e-5)
+            assert got[image, patch].sum() < 1
 
 
 def test_presence_is_the_log_mean_exp_over_patches(bound):

@@ -40,7 +40,7 @@ def size(config):
 def vit(golden, variant, table, **run):
     """The module, its parameters, and the images in our layout [b, s, s, 3]."""
     sides = {name: golden.config[name] for name in ('image_size', 'patch_size')}
-    options = dict(variant=variant, distilled=False) | sides
+    options = dict(variant=variant, distilled=False, registers=0) | sides
     module = ViT(**options, **size(golden.config), **RUN | run)
     images = jnp.asarray(golden.inputs['pixels'].transpose(0, 2, 3, 1))
     return module, golden_params.to_ours(golden.params, table, shapes_of(module, images)), images

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semmim_jax.ops import balance
 
-SINKHORN = jax.jit(balance.sinkhorn, static_argnames='iterations')
+SINKHORN = jax.jit(balance.sinkhorn, static_argnames=('iterations', 'marginal_power'))
 
 
 def cosines(seed, rows=24, codes=8):
@@ -36,6 +36,23 @@ def test_sinkhorn_is_the_plain_one_and_rows_sum_to_one(seed, temperature, iterat
     found = SINKHORN(logits, temperature=temperature, iterations=iterations)
     np.testing.assert_allclose(found, plain_sinkhorn(logits, temperature, iterations), atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize('power', [0.0, 0.3, 1.0])
+def test_columns_come_to_totals_by_their_own_share_to_a_power(power):
+    logits = cosines(0, rows=200)
+    p = np.exp(logits.astype(np.float64) / 0.2)
+    p /= p.sum(axis=1, keepdims=True)
+    own = p.mean(axis=0) ** power
+    want = 200 * own / own.sum()
+    options = dict(temperature=0.2, marginal_power=power)
+    plain = np.exp(logits.astype(np.float64) / 0.2)
+    for _ in range(3):
+        plain *= want / plain.sum(axis=0)
+        plain /= plain.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(SINKHORN(logits, iterations=3, **options), plain, atol=1e-5)
+    far = SINKHORN(logits, iterations=30, **options)
+    np.testing.assert_allclose(far.sum(axis=0), want, rtol=1e-4)
 
 
 def test_columns_come_to_equal_totals():

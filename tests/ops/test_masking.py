@@ -231,3 +231,16 @@ def test_without_minimum_and_cap_a_token_is_masked_with_the_probability(special)
     share = float(masked.weights.sum()) / (4000 * 25)
     # Standard deviation of the share: sqrt(.15 * .85 / 100,000) = .0011.
     assert abs(share - (0.15 + none / 25)) < 6 * 0.0011
+
+
+def test_masked_patches_come_first_then_the_others_in_order():
+    found = masking.masked_first(jnp.array([[1, 4], [0, 5]]), 6)
+    np.testing.assert_array_equal(found, [[1, 4, 0, 2, 3, 5], [0, 5, 1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ('share', 'rows'),
+    [(1.0, [0, 1, 2, 3, 4, 5]), (0.5, [1, 3, 5]), (0.7, [1, 2, 4, 5]), (0.3, [3]), (0.0, [])],
+)
+def test_a_share_of_the_rows_is_spread_evenly(share, rows):
+    assert np.flatnonzero(masking.strided_share(6, share)).tolist() == rows

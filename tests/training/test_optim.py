@@ -151,7 +151,9 @@ def test_ema_momentum_is_a_cosine_from_first_to_last(config):
         np.testing.assert_allclose(ema_momentum(config.optim, step, 1000), cosine, rtol=1e-6)
 
 
-@pytest.mark.parametrize('target', ['semantic', 'semantic_separate_head', 'pixel', 'feature'])
+@pytest.mark.parametrize(
+    'target', ['semantic', 'semantic_separate_head', 'clustered', 'pixel', 'feature']
+)
 def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target):
     """timm's and ALBEF's rule: what has one dimension (biases, norms, lone vectors) is not decayed.
 
@@ -160,6 +162,7 @@ def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target
     config.task.mim.update(target=target, masking='similarity')
     config.task.weights.local = float(target.startswith('semantic'))
     config.task.mim.inject_student = config.task.mim.inject_teacher = 'global'
+    config.model.image.registers = 2
     boxed = jax.eval_shape(Pretrain(config, special).init, jax.random.key(0))
     is_box = lambda x: isinstance(x, meta.AxisMetadata)
     decays = jax.tree.leaves_with_path(decayed(meta.unbox(boxed)))
@@ -171,7 +174,7 @@ def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target
         expected = name != 'bias' and len(own_axes) > 1
         assert is_decayed == expected, jax.tree_util.keystr(path)
         kinds.add((name, bool(is_decayed)))
-    matrices = {'kernel', 'word', 'position', 'type'}
+    matrices = {'kernel', 'word', 'position', 'type', 'registers'}
     matrices |= {'directions'} if 'semantic' in target else set()
     assert {name for name, is_decayed in kinds if is_decayed} >= matrices
     others = {name for name, is_decayed in kinds if not is_decayed}

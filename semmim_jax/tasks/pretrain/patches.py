@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semmim_jax.models.grounding import Words
+from semmim_jax.models.grounding import WordChoice, Words
 from semmim_jax.models.semmim import SemMIM
+from semmim_jax.ops import pooling
 
 
 def inject_text(
@@ -22,6 +23,8 @@ def inject_text(
 ) -> jax.Array:
     """Patches with the caption brought into them (docs/method.md section 4).
 
+    With `mim.centre_injection` the mean over all patches of what the caption changes is taken away.
+
     Args:
       model: bound.
       mim: `config.task.mim`.
@@ -35,18 +38,42 @@ def inject_text(
     Returns:
       [b, m, d'] in the fusion encoder's width.
     """
-    if kind == 'words':
-        return model.inject_words(
-            image_tokens,
-            words,
-            positions=positions,
-            temperature=mim.word_temperature,
-            rarity=mim.word_rarity,
-            scale=mim.word_scale,
-        )
-    return model.inject(
-        kind, image_tokens, text, valid, positions=positions, layers=mim.injection_layers
-    )
+
+    def told_at(positions: jax.Array) -> jax.Array:
+        if kind == 'words':
+            options = dict(positions=positions, scale=mim.word_scale, **word_choice(mim))
+            return model.inject_words(image_tokens, words, **options)
+        layers = mim.injection_layers
+        return model.inject(kind, image_tokens, text, valid, positions=positions, layers=layers)
+
+    if kind == 'none' or not mim.centre_injection:
+        return told_at(positions)
+    told, untold = told_at(all_patches(image_tokens)), model.to_fusion(image_tokens)[:, 1:]
+    change = (told - untold).astype(jnp.float32)  # [b, n, d']
+    told = untold + (change - change.mean(axis=1, keepdims=True)).astype(told.dtype)
+    return jnp.take_along_axis(told, positions[..., None], axis=1)
+
+
+def word_choice(mim: Any) -> WordChoice:
+    """How patches choose among words, by `config.task.mim`."""
+    return WordChoice(temperature=mim.word_temperature, rarity=mim.word_rarity, null=mim.null_word)
+
+
+def global_token(config: Any, image_tokens: jax.Array) -> jax.Array:
+    """What ITC's image feature is a projection of, by `config.task.global_features`.
+
+    See docs/method.md section 4.
+
+    Args:
+      config: `config.task`.
+      image_tokens: [b, n + 1, d].
+
+    Returns:
+      [b, d].
+    """
+    if config.global_features == 'cls':
+        return image_tokens[:, 0]
+    return pooling.most_stable(image_tokens[:, 1:], width=config.stable_width)
 
 
 def all_patches(image_tokens: jax.Array) -> jax.Array:

@@ -1,26 +1,49 @@
 """What a pre-training config asks for, and the random choices that teacher and student share."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
-LOSSES = ('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim', 'words', 'local')
+LOSSES = (
+    *('itc', 'itm', 'mlm', 'prefix', 'agreement', 'mim'),
+    *('words', 'local', 'clustering', 'gram', 'koleo'),
+)
+OF_TARGETS = ('mim', 'mim_visible', 'mim_second', 'local')  # losses against patches' targets
+CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the encoding space
 INJECTIONS = ('words', 'cross_attention', 'global', 'none')
 MASKINGS = ('words', 'similarity', 'cross_attention', 'random', 'block', 'similarity_inverse')
 CHOICES = {
     'views': ('crossed', 'same'),
     'balance': ('sinkhorn', 'centring'),
     'itm_negatives': ('global', 'local'),
-    'mim.target': ('semantic', 'semantic_separate_head', 'feature', 'pixel', 'none'),
+    'global_features': ('cls', 'stable'),
+    'mim.target': (*CODES, 'feature', 'pixel', 'none'),
     'mim.masking': MASKINGS,
+    'mim.balance_over': ('masked', 'all', 'position'),
+    'mim.assign': ('soft', 'hard'),
+    'mim.second_target': ('none', 'feature', 'pixel'),
     'mim.inject_student': INJECTIONS,
     'mim.inject_teacher': INJECTIONS,
+}
+
+RANGES = {  # of fields of `task.mim`
+    'tau_prototypes': (1e-4, math.inf),
+    'tau_assignment': (1e-4, math.inf),
+    'marginal_power': (0, 1),
+    'visible_weight': (0, math.inf),
+    'second_weight': (0, math.inf),
+    'start_share': (0, 1),
+    'sample_share': (0, 1),
+    'text_share': (0, 1),
 }
 
 
@@ -34,10 +57,18 @@ class Plan:
       patch_size: pixels.
       mask_count: patches masked in every image.
       active: names of the losses whose weight is above 0; the passes of others do not run.
-      masks: whether patches of view 1 are chosen and have targets: for MIM, or for 'local' alone.
+      masks: whether patches of view 1 are chosen: for MIM, or for other losses.
+      masked_view: whether the student sees view 1 without them.
+      has_targets: whether they have targets.
+      has_codes: whether these targets are codes.
+      visible: whether visible patches have a loss too.
+      second: whether masked patches have a second target.
+      all_targets: whether visible patches have targets.
+      separate_head: whether patches have an encoding head of their own.
       reads_words: whether anything asks for the words of the captions.
       pairs: (teacher view, student view) of each direction of the agreement.
       full_view: 'view1' or 'view2', what the student sees unmasked in ITC, ITM, MLM and PrefixLM.
+      mim_start: step from which on the losses against patches' targets count.
       slices: in how many slices of its rows a batch goes through the model.
 
     Raises:
@@ -52,8 +83,19 @@ class Plan:
         self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         if c.mim.target == 'none':
-            self.active -= {'mim', 'local'}
-        self.masks = bool(self.active & {'mim', 'local'})
+            self.active -= {'mim', 'local', 'gram'}
+        if c.mim.target != 'clustered':
+            self.active.discard('clustering')
+        self.has_targets = bool(self.active & {'mim', 'local', 'clustering'})
+        self.has_codes = self.has_targets and c.mim.target in CODES
+        self.masked_view = bool(self.active & {'mim', 'gram'})
+        self.masks = self.has_targets or self.masked_view
+        self.visible = 'mim' in self.active and c.mim.visible_weight > 0
+        second = c.mim.second_target != 'none' and c.mim.second_weight > 0
+        self.second = 'mim' in self.active and second
+        balances_all = self.has_codes and c.mim.balance_over != 'masked'
+        self.all_targets = self.visible or balances_all
+        self.separate_head = c.mim.target == 'semantic_separate_head'
         kinds = {c.mim.masking, c.mim.inject_student, c.mim.inject_teacher} if self.masks else set()
         self.reads_words = 'words' in self.active or 'words' in kinds
         directions = ((1, 2), (2, 1)) if c.symmetric else ((1, 2),)
@@ -61,6 +103,7 @@ class Plan:
             directions = ((2, 1),)
         self.pairs = directions if 'agreement' in self.active else ()
         self.full_view = 'view2' if c.views == 'crossed' else 'view1'
+        self.mim_start = round(c.mim.start_share * config.train.steps)
         self.slices = config.train.accumulate
         self._check(config)
 
@@ -80,6 +123,7 @@ class Plan:
             split=prefix.split_prefix(stream(key, 'prefix'), ids, special=self.special),
             patch_key=stream(key, 'patches'),
             negatives_key=stream(key, 'negatives'),
+            **self._shares(len(ids)),
         )
 
     def batch_words(self, places: int) -> int:
@@ -89,6 +133,28 @@ class Plan:
         """
         known = self.config.mim.lexicon_size
         return min(places, known + 1) if known else places
+
+    def loss_weights(self, step: Any) -> dict[str, Any]:
+        """Weight of every loss at a step; MIM's terms have names of their own."""
+        weights, mim = dict(self.config.weights), self.config.mim
+        weights |= {
+            'mim_visible': weights['mim'] * mim.visible_weight,
+            'mim_second': weights['mim'] * mim.second_weight,
+        }
+        if self.mim_start:
+            counts = jnp.where(step >= self.mim_start, 1.0, 0.0)
+            weights |= {name: counts * weights[name] for name in OF_TARGETS}
+        return weights
+
+    def _shares(self, batch: int) -> dict[str, jax.Array | None]:
+        """Which rows of a batch have MIM's losses, and which of these are told the caption."""
+        mim = self.config.mim
+        if not self.masks or mim.sample_share == mim.text_share == 1:
+            return {'sampled': None, 'told': None}
+        sampled = masking.strided_share(batch, mim.sample_share)
+        told = np.ones(batch, bool)
+        told[sampled] = masking.strided_share(sampled.sum(), mim.text_share)
+        return {'sampled': jnp.asarray(sampled), 'told': jnp.asarray(told)}
 
     def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
         """The words of a batch's captions, where anything asks for them."""
@@ -124,11 +190,24 @@ class Plan:
             raise ValueError(
                 'task.weights.local needs to know what two views share: data.match_views=True'
             )
-        if 'local' in self.active and not self.config.mim.target.startswith('semantic'):
+        if 'local' in self.active and not self.has_codes:
             raise ValueError(
                 f'task.weights.local compares codes; task.mim.target={self.config.mim.target!r} '
-                'has none: use semantic or semantic_separate_head, or task.weights.local=0'
+                f'has none: use {", ".join(CODES)}, or task.weights.local=0'
             )
+        if self.second and self.config.mim.second_target == self.config.mim.target:
+            raise ValueError(
+                f'task.mim.second_target={self.config.mim.target!r} is task.mim.target already'
+            )
+        kinds = (self.config.mim.inject_student, self.config.mim.inject_teacher)
+        if self.config.mim.centre_injection and 'global' in kinds:
+            raise ValueError(
+                "task.mim.centre_injection takes away all that 'global' injects; use another kind"
+            )
+        for name, (low, high) in RANGES.items():
+            value = self.config.mim[name]
+            if not low <= value <= high:
+                raise ValueError(f'task.mim.{name}={value} must be between {low} and {high:g}')
         image, ratio = config.model.image, self.config.mim.ratio
         if image.image_size % image.patch_size:
             raise ValueError(
@@ -158,6 +237,8 @@ class Draws(NamedTuple):
     split: prefix.PrefixSplit
     patch_key: jax.Array | None
     negatives_key: jax.Array | None
+    sampled: jax.Array | None  # [b] bool, which rows have MIM's losses; None: all
+    told: jax.Array | None  # [b] bool, in which of them the student reads the caption; None: all
 
     def by_row(self) -> 'Draws':
         """Without the keys: what can be cut into rows."""

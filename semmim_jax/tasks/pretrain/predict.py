@@ -14,8 +14,9 @@ from semmim_jax.models.heads import EncodingHead
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops.sampling import greedy_texts
 from semmim_jax.tasks.cached_decoder import cached_decoder
-from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
+from semmim_jax.tasks.pretrain.patches import all_patches, global_token
 from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.targets import Caption, code_logits
 from semmim_jax.tasks.pretrain.teacher import choose_patches, patch_relevance
 
 
@@ -31,7 +32,7 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     """
 
     def encode_image(model, images):
-        return model.project_image(model.encode_image(images)[:, 0])
+        return model.project_image(global_token(plan.config, model.encode_image(images)))
 
     def encode_context(model, images):
         return model.image_context(model.encode_image(images))
@@ -74,20 +75,18 @@ def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
         features [b, n, d] (of the image tower), features_with_text [b, n, d'] (what the heads read
         with text), relevance [b, n], masked bool [b, n], num_codes int32 [b] (k, in each row);
         and where words are read word_codes int32 [b, n], the entry of the lexicon that each patch
-        resembles most among those of its caption.
+        resembles most among those of its caption. Prototypes read no text, so that with clustered
+        targets the codes are the same with it and without.
     """
-    mim, separate = plan.config.mim, plan.config.mim.target == 'semantic_separate_head'
+    mim = plan.config.mim
 
     def patterns(model, images, ids, words, key):
         valid = ids != plan.special.pad
         tokens, text = model.encode_image(images), model.encode_text(ids, valid)
-        caption = dict(text=text, valid=valid, words=words)
-        inject = lambda kind: inject_text(
-            model, mim, kind, tokens, **caption, positions=all_patches(tokens)
-        )
-        informed, plain = inject(mim.inject_teacher), inject('none')  # [b, n, d]
-        with_text = model.encode_patches(informed, separate=separate)  # [b, n, k]
-        without_text = model.encode_patches(plain, separate=separate)
+        caption = Caption(text, valid, words)
+        read = lambda kind: code_logits(model, plan, kind, tokens, caption, all_patches(tokens))
+        informed, with_text = read(mim.inject_teacher)  # [b, n, d], [b, n, k]
+        plain, without_text = read('none')
         random_codes = _random_head(model, informed.shape[-1])
         context = model.image_context(tokens)
         feature = model.project_text(text[:, 0])

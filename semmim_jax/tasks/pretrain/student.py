@@ -14,9 +14,11 @@ from semmim_jax.losses.mean import Mean
 from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import masking, rows
-from semmim_jax.tasks.pretrain.patches import all_patches, inject_text
+from semmim_jax.tasks.pretrain import patch_losses
+from semmim_jax.tasks.pretrain.patches import global_token
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
+from semmim_jax.tasks.pretrain.targets import Caption
 from semmim_jax.tasks.pretrain.teacher import Teacher
 
 
@@ -54,7 +56,7 @@ def student_pass(
     if 'image_id' in queue:
         positives = itc.shared_positives(batch['image_id'], queue['image_id'])
     loss, image_to_text, text_to_image = itc.contrastive_loss(
-        image=model.project_image(tokens[plan.full_view][:, 0]),
+        image=model.project_image(global_token(plan.config, tokens[plan.full_view])),
         text=model.project_text(text['clean'][:, 0]),
         teacher_image=teacher.image,
         teacher_text=teacher.text,
@@ -68,6 +70,9 @@ def student_pass(
         losses['words'], metrics['words_accuracy'] = _words_loss(
             model, plan, tokens[plan.full_view], words
         )
+    if 'koleo' in plan.active:
+        cls = rows.replicate(tokens[plan.full_view][:, 0])
+        losses['koleo'] = distillation.koleo_loss(cls)
     negatives = None
     if 'itm' in plan.active:
         similarity = image_to_text, text_to_image
@@ -91,7 +96,7 @@ def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
     full = {plan.full_view} | {f'view{view}' for _, view in plan.pairs}
     full = sorted(full | {'view2'} if 'local' in plan.active else full)
     views = {view: (batch[view.replace('view', 'image')], nothing) for view in full}
-    if 'mim' in plan.active:
+    if plan.masked_view:
         at = jnp.arange(len(nothing))[:, None], teacher.patches
         views['masked'] = batch['image1'], nothing.at[at].set(True)
     images, masks = (rows.join(parts) for parts in zip(*views.values()))
@@ -173,12 +178,14 @@ def _losses(
             teacher.cls_target,
             temperature=plan.config.tau_student,
         )
-    if 'mim' in plan.active:
-        caption = text['clean'], draws.valid, words
-        losses['mim'] = _mim_loss(model, plan, tokens['masked'], caption, teacher)
+    if plan.masked_view:
+        caption = Caption(text['clean'], draws.valid, words)
+        losses |= patch_losses.masked_losses(model, plan, tokens['masked'], caption, draws, teacher)
+    if 'clustering' in plan.active:
+        losses['clustering'] = patch_losses.clustering_loss(model, plan, teacher)
     if 'local' in plan.active:
-        losses['local'], metrics['local_patches'] = _local_loss(
-            model, plan, tokens['view2'], match, teacher
+        losses['local'], metrics['local_patches'] = patch_losses.local_loss(
+            model, plan, tokens['view2'], match, draws, teacher
         )
     return losses, metrics
 
@@ -222,27 +229,6 @@ def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str
     return fused
 
 
-def _mim_loss(model, plan, tokens, caption, teacher: Teacher) -> Mean:
-    """The loss on masked patches, against the config's target (docs/method.md section 4).
-
-    Args:
-      tokens: [b, n + 1, d] of the masked view.
-      caption: the clean one's tokens [b, t, d], their validity [b, t], and its words.
-      teacher: of `teacher_pass`.
-    """
-    mim, (text, valid, words) = plan.config.mim, caption
-    options = dict(text=text, valid=valid, words=words, positions=teacher.patches)
-    patches = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, p, d]
-    if mim.target == 'pixel':
-        return distillation.pixel_loss(model.pixel_head(patches), teacher.patch_target)
-    if mim.target == 'feature':
-        return distillation.feature_loss(model.feature_head(patches), teacher.patch_target)
-    logits = model.encode_patches(patches, separate=mim.target == 'semantic_separate_head')
-    return distillation.encoding_loss(
-        logits, teacher.patch_target, temperature=plan.config.tau_student
-    )
-
-
 def _words_loss(model, plan, tokens, words: Words) -> tuple[Mean, Mean]:
     """Which captions' words are in which images, over the whole batch (docs/method.md section 4).
 
@@ -265,28 +251,3 @@ def _words_loss(model, plan, tokens, words: Words) -> tuple[Mean, Mean]:
     presence = run_stage(model, score, tokens, slices=plan.slices, add=False)  # [b, u]
     number = number.reshape(words.entries.shape)
     return grounding.words_loss(presence, number, words.valid, scale=mim.word_logit_scale)
-
-
-def _local_loss(model, plan, tokens, match, teacher: Teacher) -> tuple[Mean, Mean]:
-    """View 2, whole and without text, has MIM's targets where it shows a masked patch of view 1.
-
-    See docs/method.md section 4.
-
-    Args:
-      tokens: [b, n + 1, d] of view 2.
-      match: [b, n] int32, which patch of view 1 each patch of view 2 shows; -1: none.
-      teacher: of `teacher_pass`.
-
-    Returns:
-      The loss, and the share of view 2's patches that it is a mean over.
-    """
-    patches = model.inject('none', tokens, None, None, positions=all_patches(tokens), layers=0)
-    separate = plan.config.mim.target == 'semantic_separate_head'
-    loss = grounding.local_loss(
-        model.encode_patches(patches, separate=separate),  # [b, n, k]
-        match,
-        teacher.patches,
-        teacher.patch_target,
-        temperature=plan.config.tau_student,
-    )
-    return loss, Mean(loss.count, jnp.float32(match.size))

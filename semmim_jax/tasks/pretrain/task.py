@@ -23,7 +23,8 @@ from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain import predict
 from semmim_jax.tasks.pretrain.plan import Plan
 from semmim_jax.tasks.pretrain.student import student_pass
-from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass, teacher_temperature
+from semmim_jax.tasks.pretrain.targets import code_temperature, teacher_temperature
+from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass
 from semmim_jax.training.task import Task
 
 
@@ -53,9 +54,9 @@ class Pretrain(Task):
     @property
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators that apply."""
-        semantic = self.plan.masks and self.plan.config.mim.target.startswith('semantic')
-        by_codes = ('patterns',) if semantic else ()
-        by_words = ('grounding',) if semantic and self.plan.reads_words else ()
+        codes = self.plan.has_codes
+        by_codes = ('patterns',) if codes else ()
+        by_words = ('grounding',) if codes and self.plan.reads_words else ()
         return ('losses', 'retrieval', *by_codes, *by_words, *(('probes',) * self.probes))
 
     @property
@@ -164,7 +165,8 @@ class Pretrain(Task):
         losses, metrics = nn.apply(student_pass, self.model)(
             {'params': params}, self.plan, batch, draws, teacher, extra['queue'], alpha
         )
-        total = sum(config.weights[name] * loss.value for name, loss in losses.items())
+        weights = self.plan.loss_weights(step)
+        total = sum(weights[name] * loss.value for name, loss in losses.items())
         metrics |= {f'loss_{name}': loss for name, loss in losses.items()}
         metrics |= {'loss': Mean.of(total), 'temperature': Mean.of(params['temperature'])}
         return total, metrics | self._monitors(batch, teacher, step), teacher
@@ -191,12 +193,12 @@ class Pretrain(Task):
         logits, so the distributions before balancing ('raw') are what shows a collapse.
         """
         monitors = {}
-        temperature = teacher_temperature(self.plan.config, step)
-        for kind in 'cls', 'patch':
+        config = self.plan.config
+        for kind, tau in (('cls', teacher_temperature), ('patch', code_temperature)):
             logits, target = getattr(teacher, f'{kind}_logits'), getattr(teacher, f'{kind}_target')
             if logits is None:
                 continue
-            raw = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+            raw = jax.nn.softmax(logits.astype(jnp.float32) / tau(config, step), axis=-1)
             for prefix, distribution in ((kind, target), (f'{kind}_raw', raw)):
                 stats = distillation.code_statistics(distribution.reshape(-1, logits.shape[-1]))
                 monitors |= {f'{prefix}_{name}': value for name, value in stats.items()}

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from semmim_jax.models.grounding import Words
 from semmim_jax.models.semmim import SemMIM
-from semmim_jax.models.vit import patchify
-from semmim_jax.ops import balance, masking, rows
+from semmim_jax.ops import masking, rows
 from semmim_jax.ops.products import HIGHEST
-from semmim_jax.tasks.pretrain.patches import inject_text
+from semmim_jax.tasks.pretrain.patches import global_token, word_choice
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.stages import run_stage
+from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
 
 
 class Teacher(NamedTuple):
@@ -22,10 +22,15 @@ class Teacher(NamedTuple):
     image: jax.Array  # [b, e] ITC features
     text: jax.Array  # [b, e]
     mlm_logits: jax.Array | None = None  # [b, m, v]
+    plain: jax.Array | None = None  # [b, n + 1, d] tokens of view 1, not told the caption
     relevance: jax.Array | None = None  # [b, n] of each patch to the caption
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
-    patch_logits: jax.Array | None = None  # [b, p, k]
-    patch_target: jax.Array | None = None  # [b, p, k], or features or pixels of the patches
+    # Of m patches, the masked ones first: see targets.PatchTargets.
+    patch_logits: jax.Array | None = None  # [b, m or p, k]
+    patch_target: jax.Array | None = None  # [b, m, k], or features or pixels of the patches
+    clustered: jax.Array | None = None  # [b, m, d], what the prototypes were compared with
+    assignment: jax.Array | None = None  # [b, m, k] of it
+    second_target: jax.Array | None = None  # [b, p, ...], features or pixels
     cls_logits: jax.Array | None = None  # [b, pairs, k]
     cls_target: jax.Array | None = None  # [b, pairs, k]
 
@@ -53,19 +58,20 @@ def teacher_pass(
     outputs = {name: encoded[name] for name in ('image', 'text', 'mlm_logits', 'relevance')}
     if plan.masks:
         outputs['patches'] = patches = choose_patches(plan, encoded['relevance'], draws.patch_key)
-        target = lambda model, inputs: _patch_target(model, plan, *inputs)
-        caption = encoded['caption'], draws.valid, words
+    if 'gram' in plan.active:
+        outputs['plain'] = encoded['tokens']
+    if plan.has_targets:
+        caption = Caption(encoded['caption'], draws.valid, words)
         inputs = batch['image1'], encoded['tokens'], caption, patches
-        outputs['patch_target'] = logits = run(target, inputs)
-        if plan.config.mim.target.startswith('semantic'):
-            flat = logits.reshape(-1, logits.shape[-1])  # [b * p, k]
-            target = _balance(plan, flat, extra, 'patches', step).reshape(logits.shape)
-            outputs |= {'patch_logits': logits, 'patch_target': target}
+        found = patch_targets(model, plan, run, *inputs, extra=extra, step=step)
+        outputs |= {'patch_target': found.target, 'patch_logits': found.logits}
+        outputs |= {'clustered': found.clustered, 'assignment': found.assignment}
+        outputs['second_target'] = found.second
     if plan.pairs:
         cls = jnp.stack([encoded['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
         logits = model.encoding_head(model.to_fusion(cls))  # [b, pairs, k]
-        targets = [_balance(plan, logits[:, i], extra, 'cls', step) for i in range(len(plan.pairs))]
-        outputs |= {'cls_logits': logits, 'cls_target': jnp.stack(targets, axis=1)}
+        target = cls_targets(plan, logits, extra=extra, step=step)
+        outputs |= {'cls_logits': logits, 'cls_target': target}
     return jax.lax.stop_gradient(Teacher(**outputs))
 
 
@@ -91,7 +97,7 @@ def _encode(
         'tokens': tokens[0],
         'cls': jnp.stack([view[:, 0] for view in tokens], axis=1),
         'caption': caption,
-        'image': model.project_image(tokens[0][:, 0]),
+        'image': model.project_image(global_token(plan.config, tokens[0])),
         'text': model.project_text(caption[:, 0]),
         'mlm_logits': None,
         'relevance': None,
@@ -107,15 +113,6 @@ def _encode(
             model, plan, tokens[0], caption, outputs['text'], draws.valid, context, words
         )
     return outputs
-
-
-def teacher_temperature(config: Any, step: Any) -> jax.Array:
-    """tau_t: linear from `tau_teacher_start` to `tau_teacher_end` over `tau_teacher_steps`.
-
-    See docs/method.md section 2.
-    """
-    share = jnp.minimum(1.0, step / max(config.tau_teacher_steps, 1))
-    return config.tau_teacher_start + share * (config.tau_teacher_end - config.tau_teacher_start)
 
 
 def patch_relevance(model, plan, tokens, text, text_feature, valid, context, words) -> jax.Array:
@@ -134,8 +131,7 @@ def patch_relevance(model, plan, tokens, text, text_feature, valid, context, wor
     mim = plan.config.mim
     masking_kind = mim.masking
     if masking_kind == 'words':
-        options = dict(temperature=mim.word_temperature, rarity=mim.word_rarity)
-        attention = model.read_words(tokens, words, **options)  # [b, n, w]
+        attention = model.read_words(tokens, words, **word_choice(mim))  # [b, n, w]
         return (attention * words.rarity[:, None]).max(axis=-1)
     if masking_kind == 'cross_attention':
         layer = mim.attention_layer
@@ -164,35 +160,3 @@ def choose_patches(plan: Plan, relevance: jax.Array, key: jax.Array) -> jax.Arra
         min_area=mim.block_min_patches,
     )
     return masking.top_patches(scores, plan.mask_count)
-
-
-def _patch_target(model, plan, images, tokens, caption, patches) -> jax.Array:
-    """What the student has to predict at the masked patches [b, p, ...], logits not yet balanced.
-
-    See docs/method.md section 4.
-
-    Args:
-      images: [b, s, s, 3], view 1; its tokens [b, n + 1, d].
-      caption: the clean one's tokens [b, t, d], their validity [b, t], and its words.
-      patches: [b, p].
-    """
-    mim, at = plan.config.mim, patches[..., None]
-    if mim.target == 'pixel':
-        pixels = patchify(model.normalise(images), plan.patch_size)
-        return jnp.take_along_axis(pixels, at, axis=1)
-    if mim.target == 'feature':
-        return jnp.take_along_axis(tokens, at + 1, axis=1)
-    text, valid, words = caption
-    options = dict(text=text, valid=valid, words=words, positions=patches)
-    tokens = inject_text(model, mim, mim.inject_teacher, tokens, **options)  # [b, p, d]
-    return model.encode_patches(tokens, separate=mim.target == 'semantic_separate_head')
-
-
-def _balance(plan: Plan, logits: jax.Array, extra: Any, kind: str, step: Any) -> jax.Array:
-    """The teacher's distribution [r, k] from cosines [r, k] (docs/method.md section 2)."""
-    temperature = teacher_temperature(plan.config, step)
-    if plan.config.balance == 'sinkhorn':
-        return balance.sinkhorn(
-            logits, temperature=temperature, iterations=plan.config.sinkhorn_iterations
-        )
-    return balance.centring(logits, temperature=temperature, centre=extra['centres'][kind])
