@@ -183,8 +183,9 @@ class Model:
     def _ids(self, texts: Sequence[str], length: int, **options) -> np.ndarray:
         if not texts:
             raise ValueError(_NOTHING)
-        cleaned = (clean_caption(text, max_words=None) for text in texts)
-        return np.stack([self.tokenizer.encode(text, length, **options) for text in cleaned])
+        if self.config.data.clean_text:
+            texts = [clean_caption(text, max_words=None) for text in texts]
+        return np.stack([self.tokenizer.encode(text, length, **options) for text in texts])
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
         """uint8 [i, s, s, 3], or [i, 2, s, s, 3] for a task of pairs."""

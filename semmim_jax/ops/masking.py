@@ -225,7 +225,12 @@ def kept_patches(key: jax.Array, *, batch: int, patches: int, ratio: float) -> j
     Returns:
       [batch, kept_count(ratio, patches)] int32 in ascending order.
     """
-    return top_patches(jax.random.uniform(key, (batch, patches)), kept_count(ratio, patches))
+    return random_patches(key, batch=batch, patches=patches, count=kept_count(ratio, patches))
+
+
+def random_patches(key: jax.Array, *, batch: int, patches: int, count: int) -> jax.Array:
+    """`count` patches of each image, drawn uniformly: [batch, count] int32, ascending."""
+    return top_patches(jax.random.uniform(key, (batch, patches)), count)
 
 
 def replaced_words(

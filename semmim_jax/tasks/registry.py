@@ -3,6 +3,7 @@
 from typing import Any
 
 from semmim_jax.tasks.classify import Classify
+from semmim_jax.tasks.completion.task import Completion
 from semmim_jax.tasks.generate import Generate
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.tasks.retrieval import Retrieval
@@ -15,6 +16,7 @@ TASKS = {
     'generate': Generate,
     'self_critical': SelfCritical,
     'classify': Classify,
+    'completion': Completion,
 }
 
 

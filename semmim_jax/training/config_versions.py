@@ -36,6 +36,8 @@ ADDED = {
     'task.mim.word_logit_scale': 20.0,
     'task.mim.lexicon_size': 0,
     'model.image.registers': 0,
+    'data.clean_text': True,
+    'optim.schedule': 'cosine',
     'task.global_features': 'cls',
     'task.stable_width': 0.1,
     'task.weights.clustering': 1.0,

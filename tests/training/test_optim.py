@@ -11,6 +11,7 @@ from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training.optim import decayed, ema_momentum, learning_rate, make_optimizer
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
+from semmim_jax.training.task import Task
 from tests.golden_files import assert_close, load
 
 # Where the golden's parameters stand: 'image' has its own learning rate, 'bias' has no decay.
@@ -29,7 +30,7 @@ def tree(arrays):
     return nested
 
 
-class LinearTask:
+class LinearTask(Task):
     """A loss whose gradient is the batch."""
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
