@@ -11,6 +11,7 @@ import sys
 import golden_encodings
 import golden_heads
 import golden_losses
+import golden_scl
 import golden_towers
 from transformers.utils import logging
 
@@ -19,7 +20,7 @@ def main(folder):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     os.makedirs(folder, exist_ok=True)
-    for module in (golden_towers, golden_heads, golden_losses, golden_encodings):
+    for module in (golden_towers, golden_heads, golden_losses, golden_encodings, golden_scl):
         module.write_all(folder)
 
 
