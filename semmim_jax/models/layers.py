@@ -96,7 +96,7 @@ def dropout(x: jax.Array, keys: jax.Array | None, *, rate: float) -> jax.Array:
     """Zeroes each element with probability `rate` and divides the others by 1 - rate.
 
     Every row has a key of its own, so that it loses the same elements in whatever slice of the
-    batch and on whatever device it is computed.
+    batch and on whatever device it is computed (docs/method.md section 9).
 
     Args:
       x: [r, ...].

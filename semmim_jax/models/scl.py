@@ -55,6 +55,8 @@ class VisualMask(nn.Module):
 class SCL(nn.Module):
     """The whole model, from `config.model` (see configs/completion.py for its fields).
 
+    See docs/method.md section 9.
+
     Only the parts that a task calls at initialisation get parameters.
     """
 

@@ -44,7 +44,7 @@ class Outputs(NamedTuple):
 
 
 class PairLayer(nn.Module):
-    """One layer of both streams; attributes as of `BertLayer`."""
+    """One layer of both streams (docs/method.md section 9); attributes as of `BertLayer`."""
 
     width: int
     heads: int

@@ -82,7 +82,7 @@ class ViTBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image encoder (docs/method.md sections 1 and 4).
+    """Encoder of images and videos (docs/method.md sections 1, 4 and 9).
 
     Attributes:
       variant: 'clip' or 'plain'.

@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
 def completion_pass(
     model: SCL, plan: Plan, batch: Mapping[str, jax.Array], draws: Draws
 ) -> tuple[dict[str, Mean], dict[str, Mean]]:
-    """Runs the model and sums up its losses.
+    """Runs the model and sums up its losses (docs/method.md section 9).
 
     Args:
       model: bound.
