@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.training.flops import matmul_flops
+from tests.tasks.eight_devices import lines_of
 from tests.tasks.reference_completion import reference_losses
 from tests.tasks.test_reference_step import assert_close, assert_gradient_close
 from tests.tasks.warm_completion import small, warm_completion
@@ -125,8 +126,17 @@ def test_options_out_of_range_are_named():
         ({'task.image_ratio': 1.0}, 'task.image_ratio'),
         ({'task.image_ratio': 0.99}, 'keeps no patch of 16'),
         ({'data.patch_size': 7}, 'data.patch_size=7 does not divide'),
+        ({'train.collapse_alarm': 0.5}, 'train.collapse_alarm=0.5'),
         ({'model.fusion_depth': 1}, 'model.fusion_depth=1'),
         ({f'task.weights.{name}': 0.0 for name in ALL}, 'no loss has a weight'),
     ):
         with pytest.raises(ValueError, match=words):
             warm_completion(small(changes), rows=8)
+
+
+def test_one_device_and_eight_agree():
+    """Dropout included: a row's masks do not depend on where it is computed."""
+    one, *meshes = lines_of('tests.tasks.completion_on_devices')
+    assert len(meshes) == 2 and {'loss_itm', 'loss_completion', 'grad_norm'} <= set(one)
+    for other in meshes:
+        assert other == pytest.approx(one, rel=1e-5)

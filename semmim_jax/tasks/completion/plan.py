@@ -111,6 +111,10 @@ class Plan:
             raise ValueError(
                 f'data.frames={self.frames} are more than model.image.frames={image.frames}'
             )
+        if config.train.collapse_alarm:
+            raise ValueError(
+                f'train.collapse_alarm={config.train.collapse_alarm}: completion has no codes, use 0'
+            )
         if config.model.fusion_depth < 2:
             raise ValueError(
                 f'model.fusion_depth={config.model.fusion_depth}: completion needs 2 or more, the '
