@@ -96,16 +96,6 @@ def test_a_weight_of_0_leaves_out_its_parts_and_passes(off, gone):
     assert products[0] - products[1] > least[off]
 
 
-def test_without_completion_the_control_runs_no_pass_of_it():
-    """Of matching, MLM and contrast: no masked image, no text with words replaced."""
-    weights = dict(itm=1.0, mlm=1.0, contrast=0.5)
-    _, control = parts_and_products(weights)
-    _, every = parts_and_products(weights | {'completion': 1.0})
-    _, alone = parts_and_products({'completion': 1.0})
-    # Alone it encodes the full image and the clean text too, which the others read as well.
-    assert 0.3 * every < every - control < alone
-
-
 @functools.cache
 def _lowered(weights: tuple[tuple[str, float], ...]):
     warm = warm_completion(small(**dict(weights)), rows=2)

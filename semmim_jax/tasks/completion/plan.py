@@ -113,7 +113,7 @@ class Plan:
             )
         if config.train.collapse_alarm:
             raise ValueError(
-                f'train.collapse_alarm={config.train.collapse_alarm}: completion has no codes, use 0'
+                f'train.collapse_alarm={config.train.collapse_alarm}: there are no codes, use 0'
             )
         if config.model.fusion_depth < 2:
             raise ValueError(
