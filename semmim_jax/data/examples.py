@@ -258,10 +258,10 @@ class SelfCriticalExamples(GenerateExamples):
 
     def references_of(self, record: Entry) -> np.ndarray:
         """int32 [r, t] of a record or an entry."""
-        found = np.full((self.references, self.max_target_tokens), self.tokenizer.pad_id, np.int32)
-        for row, text in zip(found, self._right(record)):
+        ids = np.full((self.references, self.max_target_tokens), self.tokenizer.pad_id, np.int32)
+        for row, text in zip(ids, self._right(record)):
             row[:] = self.tokenizer.encode(text, self.max_target_tokens, ended=True)
-        return found
+        return ids
 
     def _right(self, record: Entry) -> list[str]:
         if 'captions' in record:

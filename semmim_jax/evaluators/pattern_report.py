@@ -46,32 +46,32 @@ def evaluate(predict: Any, data: EvalData) -> Report:
       data: the evaluation set; each image is read with its caption of `EvalData.pair_batches`.
     """
     main, *further = pattern_sets(data)
-    found, captions = _collect(predict, main.data, images=main.images)
+    collected, captions = _collect(predict, main.data, images=main.images)
     if not data.scores:
         for further_set in further:
             _collect(predict, further_set.data, images=further_set.images)
         return Report({})
-    rows = patterns.evaluate_patterns(_patch_codes(found))
+    rows = patterns.evaluate_patterns(_patch_codes(collected))
     heads = [row for row in rows if row.is_head]
-    figures = {'used_codes': heads[0].codes, 'codes': int(found['num_codes'][0])}
+    figures = {'used_codes': heads[0].codes, 'codes': int(collected['num_codes'][0])}
     figures['images'] = len(captions)
-    figures |= _guidance(found) | _head_figures(rows, HEAD_FIGURES)
+    figures |= _guidance(collected) | _head_figures(rows, HEAD_FIGURES)
     chance = {'guidance': 1.0} if 'guidance' in figures else {}
     for head in heads:
         if not math.isnan(head.cross_image_chance):
             chance[f'{head.reading}_cross_image'] = head.cross_image_chance
-    pictures = _draw(found, captions, main.data)
+    pictures = _draw(collected, captions, main.data)
     pictures['patterns'] = draw_clusters(
-        found['image'],
-        found['codes_with_text'],
-        found['scores'],
-        labels=found.get('labels'),
+        collected['image'],
+        collected['codes_with_text'],
+        collected['scores'],
+        labels=collected.get('labels'),
         concepts=data.concepts,
         attribution=data.attribution,
     )
     texts = _texts(rows)
     details = pattern_verdict.to_dict(rows)
-    del found, captions
+    del collected, captions
     for further_set in further:
         of_set, said, plain = _evaluate_set(predict, further_set)
         figures |= of_set
@@ -84,8 +84,8 @@ def _evaluate_set(
     predict: Any, pattern_set: PatternSet
 ) -> tuple[dict[str, float], list[str], dict]:
     """Figures, texts and details of a further set; its text leaves out what decides nothing."""
-    found, captions = _collect(predict, pattern_set.data, images=pattern_set.images)
-    rows = patterns.evaluate_patterns(_patch_codes(found))
+    collected, captions = _collect(predict, pattern_set.data, images=pattern_set.images)
+    rows = patterns.evaluate_patterns(_patch_codes(collected))
     figures = {f'{pattern_set.name}/{k}': x for k, x in _head_figures(rows, SET_FIGURES).items()}
     heading = f'Patterns of {pattern_set.name}, {len(captions):,} images'
     texts = [heading, *_texts(rows, codings=('head', *pattern_verdict.DECIDING_CONTROLS))]
@@ -116,41 +116,45 @@ def _head_figures(rows: Sequence[patterns.PatternRow], keys: Sequence[str]) -> d
     return figures
 
 
-def _guidance(found: dict[str, np.ndarray]) -> dict[str, float]:
+def _guidance(collected: dict[str, np.ndarray]) -> dict[str, float]:
     """Share of objects among masked patches over their share among all, where objects are known."""
-    if 'labels' not in found or not (found['labels'] > 0).any() or not found['masked'].any():
+    if (
+        'labels' not in collected
+        or not (collected['labels'] > 0).any()
+        or not collected['masked'].any()
+    ):
         return {}
-    is_object = found['labels'] > 0
-    return {'guidance': float(is_object[found['masked']].mean() / is_object.mean())}
+    is_object = collected['labels'] > 0
+    return {'guidance': float(is_object[collected['masked']].mean() / is_object.mean())}
 
 
-def _patch_codes(found: dict[str, np.ndarray]) -> patterns.PatchCodes:
+def _patch_codes(collected: dict[str, np.ndarray]) -> patterns.PatchCodes:
     """What was collected of all images, as the protocol reads it."""
     return patterns.PatchCodes(
-        codes_with_text=found['codes_with_text'],
-        codes_without_text=found['codes_without_text'],
-        cls_codes=found['cls_codes'],
-        random_codes_with_text=found['random_codes_with_text'],
-        random_codes_without_text=found['random_codes_without_text'],
-        features=found.get('features'),
-        features_with_text=found.get('features_with_text'),
-        pixels=found['image'],
-        labels=found.get('labels'),
-        num_codes=int(found['num_codes'][0]),
-        word_codes=found.get('word_codes'),
+        codes_with_text=collected['codes_with_text'],
+        codes_without_text=collected['codes_without_text'],
+        cls_codes=collected['cls_codes'],
+        random_codes_with_text=collected['random_codes_with_text'],
+        random_codes_without_text=collected['random_codes_without_text'],
+        features=collected.get('features'),
+        features_with_text=collected.get('features_with_text'),
+        pixels=collected['image'],
+        labels=collected.get('labels'),
+        num_codes=int(collected['num_codes'][0]),
+        word_codes=collected.get('word_codes'),
     )
 
 
 def draw(predict: Any, data: EvalData) -> dict[str, np.ndarray]:
     """The pictures of a few images of the set, for looking on while training."""
-    found, captions = _collect(predict, data, images=spread(data.num_images, SHOWN))
-    return _draw(found, captions, data) if data.scores else {}
+    collected, captions = _collect(predict, data, images=spread(data.num_images, SHOWN))
+    return _draw(collected, captions, data) if data.scores else {}
 
 
-def _draw(found: dict[str, np.ndarray], captions: list[str], data: EvalData):
-    """Masks and layout of images that are spread over what was found."""
+def _draw(collected: dict[str, np.ndarray], captions: list[str], data: EvalData):
+    """Masks and layout of images that are spread over what was collected."""
     chosen = spread(len(captions), SHOWN)
-    shown = {name: array[chosen] for name, array in found.items()}
+    shown = {name: array[chosen] for name, array in collected.items()}
     captions = [captions[i] for i in chosen]
     labels = shown.get('labels')
     masks = draw_masks(
@@ -182,14 +186,14 @@ def _collect(predict: Any, data: EvalData, *, images: Sequence[int] | None = Non
     captions: list[str] = []
     for number, (batch, texts) in enumerate(data.pair_batches(images=images)):
         words = Words(*(batch[name] for name in WORD_FIELDS)) if WORD_FIELDS[0] in batch else None
-        found = predict('patterns', batch['image'], batch['ids'], words, jax.random.key(number))
+        outputs = predict('patterns', batch['image'], batch['ids'], words, jax.random.key(number))
         if 'labels' not in batch:
-            found = {name: array for name, array in found.items() if name not in _FEATURES}
-        found = to_host(found)
-        found |= data.whole({name: batch[name] for name in ('image', 'labels') if name in batch})
+            outputs = {name: array for name, array in outputs.items() if name not in _FEATURES}
+        outputs = to_host(outputs)
+        outputs |= data.whole({name: batch[name] for name in ('image', 'labels') if name in batch})
         if not data.scores:  # the one process that does keeps them
             continue
-        for name, array in found.items():
+        for name, array in outputs.items():
             parts.setdefault(name, []).append(array[batch['valid']])
         captions += texts
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, captions

@@ -52,14 +52,14 @@ def unbeaten(rows: Sequence[PatternRow], reading: str) -> dict[str, list[str]]:
       Coding -> keys of `DECIDING_FIGURES`.
     """
     head = next(row for row in rows if row.reading == reading and row.is_head)
-    found = {}
+    lost_to = {}
     for row in rows:
         if row.reading != reading or row.is_head:
             continue
         lost = [key for key in DECIDING_FIGURES if not getattr(head, key) > getattr(row, key)]
         if lost:
-            found[row.coding] = lost
-    return found
+            lost_to[row.coding] = lost
+    return lost_to
 
 
 def is_semantic(rows: Sequence[PatternRow], reading: str) -> bool:

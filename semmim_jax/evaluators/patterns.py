@@ -314,12 +314,12 @@ def _codings(
 
     def matched(wanted: int) -> dict[str, list[np.ndarray]]:
         number = {'num_codes': wanted, 'seed': seed}
-        found = {'image_random': [pattern_controls.image_codes(images, patches, **number)]}
+        of_coding = {'image_random': [pattern_controls.image_codes(images, patches, **number)]}
         if data.labels is not None:
             pixels = pattern_controls.pixel_patches(data.pixels, num_patches=patches)
-            found['pixel_kmeans'] = clustered(pixels, wanted)
-            found['feature_kmeans'] = clustered(data.features, wanted)
-        return found
+            of_coding['pixel_kmeans'] = clustered(pixels, wanted)
+            of_coding['feature_kmeans'] = clustered(data.features, wanted)
+        return of_coding
 
     cls = pattern_controls.broadcast_codes(data.cls_codes, num_patches=patches)
     codings, of_number = {}, {}
@@ -329,14 +329,14 @@ def _codings(
         wanted = clusterings.used_codes(head)
         if wanted not in of_number:
             of_number[wanted] = matched(wanted)
-        found = {'head': [head], 'random_head': [random_head], 'cls_broadcast': [cls]}
-        found |= of_number[wanted]
+        of_coding = {'head': [head], 'random_head': [random_head], 'cls_broadcast': [cls]}
+        of_coding |= of_number[wanted]
         if reading == 'told' and data.labels is not None:
-            found['told_feature_kmeans'] = clustered(data.features_with_text, wanted)
+            of_coding['told_feature_kmeans'] = clustered(data.features_with_text, wanted)
         if reading == 'told' and data.word_codes is not None:
-            found['nearest_word'] = [data.word_codes]
-        order = [name for name in ('head', *CONTROLS) if name in found]
-        codings |= {(reading, name): found[name] for name in order}
+            of_coding['nearest_word'] = [data.word_codes]
+        order = [name for name in ('head', *CONTROLS) if name in of_coding]
+        codings |= {(reading, name): of_coding[name] for name in order}
     return codings
 
 

@@ -109,8 +109,8 @@ def beam_search(
     none = jnp.full((rows, beams), -jnp.inf)
     alive = Beams(empty, jnp.broadcast_to(first, none.shape))
     start = _Search(jnp.zeros((), jnp.int32), alive, Beams(empty, none), cache)
-    found: _Search = jax.lax.while_loop(goes_on, step, start)
-    return found.done
+    end: _Search = jax.lax.while_loop(goes_on, step, start)
+    return end.done
 
 
 def _best(ids: jax.Array, scores: jax.Array, count: int) -> Beams:

@@ -151,12 +151,12 @@ def test_references_are_the_captions_and_then_padding(config, references):
     source, row = make(config, 'self_critical', 'emoji_scenes:train')
     (batch,) = batches(source, row, config, 1)
     assert batch['references'].shape == (6, references, 20) and 'target' not in batch
-    for index, found in zip(batch['index'], batch['references'], strict=True):
-        np.testing.assert_array_equal(found, row.references_of(source.entry(int(index))))
+    for index, actual in zip(batch['index'], batch['references'], strict=True):
+        np.testing.assert_array_equal(actual, row.references_of(source.entry(int(index))))
         texts = [row.clean(caption) for caption in source.captions(int(index))]
         encoded = [row.tokenizer.encode(t, 20, ended=True) for t in texts[:references]]
-        np.testing.assert_array_equal(found[: len(encoded)], encoded)
-        assert len(encoded) == min(references, 5) and (found[5:] == row.tokenizer.pad_id).all()
+        np.testing.assert_array_equal(actual[: len(encoded)], encoded)
+        assert len(encoded) == min(references, 5) and (actual[5:] == row.tokenizer.pad_id).all()
 
 
 def test_a_long_prompt_keeps_its_end_and_both_marks(config):

@@ -150,11 +150,11 @@ def test_cross_image_agreement_agrees_with_brute_force(seed):
     pairs = [(a, b) for a in range(14) for b in range(a) if images[a] != images[b]]
     for own in (codes, np.zeros_like(codes)):  # with one code for all: chance
         same_code = [(a, b) for a, b in pairs if own[a] == own[b]]
-        found = clusterings.cross_image_agreement(own, labels, images)
+        actual = clusterings.cross_image_agreement(own, labels, images)
         if same_code:
-            assert found == pytest.approx(np.mean([labels[a] == labels[b] for a, b in same_code]))
+            assert actual == pytest.approx(np.mean([labels[a] == labels[b] for a, b in same_code]))
         else:
-            assert math.isnan(found)
+            assert math.isnan(actual)
 
 
 def test_cross_image_agreement_by_hand():

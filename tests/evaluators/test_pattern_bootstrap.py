@@ -22,9 +22,9 @@ def scenes(seed=0, *, images=80, patches=9, concepts=6):
 
 def test_errors_agree_with_a_bootstrap_that_is_written_out():
     labels, head, control = scenes()
-    found = pattern_bootstrap.resampled_gains([head, control], labels, draws=150, seed=0)
-    assert found.shape == (150, 2, 3)
-    found = found[:, 0] - found[:, 1]  # [draws, gains]
+    actual = pattern_bootstrap.resampled_gains([head, control], labels, draws=150, seed=0)
+    assert actual.shape == (150, 2, 3)
+    actual = actual[:, 0] - actual[:, 1]  # [draws, gains]
     rng, expected = np.random.default_rng(1), []
     for _ in range(150):
         chosen = rng.integers(80, size=80)
@@ -45,9 +45,9 @@ def test_errors_agree_with_a_bootstrap_that_is_written_out():
         expected.append(np.subtract(*gains))
     expected = np.array(expected)
     # The spread of 150 draws is itself known to 6%, each.
-    np.testing.assert_allclose(found[:, :IN_IMAGE].std(0), expected.std(0), rtol=0.25)
+    np.testing.assert_allclose(actual[:, :IN_IMAGE].std(0), expected.std(0), rtol=0.25)
     error = expected.std(0) / 150**0.5
-    assert (np.abs(found[:, :IN_IMAGE].mean(0) - expected.mean(0)) < 5 * error).all()
+    assert (np.abs(actual[:, :IN_IMAGE].mean(0) - expected.mean(0)) < 5 * error).all()
 
 
 def test_the_error_of_a_mean_over_images_is_their_spread_over_the_root_of_their_number():
@@ -67,9 +67,9 @@ def test_the_error_of_a_mean_over_images_is_their_spread_over_the_root_of_their_
 def test_what_two_codings_share_cancels_in_every_draw():
     labels, head, _ = scenes()
     renamed = np.random.default_rng(0).permutation(1000)[head]
-    found = pattern_bootstrap.resampled_gains([head, renamed], labels, draws=5, seed=3)
-    np.testing.assert_allclose(found[:, 0], found[:, 1], atol=1e-12)
-    assert found[:, 0].std(axis=0).min() > 0.001
+    actual = pattern_bootstrap.resampled_gains([head, renamed], labels, draws=5, seed=3)
+    np.testing.assert_allclose(actual[:, 0], actual[:, 1], atol=1e-12)
+    assert actual[:, 0].std(axis=0).min() > 0.001
 
 
 def test_a_random_code_per_image_is_above_shuffled_patches_alone():
@@ -90,16 +90,16 @@ def test_a_random_code_per_image_is_above_shuffled_patches_alone():
 )
 def test_what_a_set_does_not_show_is_unknown(labels, known):
     codes = np.arange(labels.size).reshape(labels.shape)
-    found = pattern_bootstrap.resampled_gains([codes], labels, draws=3, seed=0)
-    assert (~np.isnan(found)).all(axis=(0, 1)).tolist() == known
+    actual = pattern_bootstrap.resampled_gains([codes], labels, draws=3, seed=0)
+    assert (~np.isnan(actual)).all(axis=(0, 1)).tolist() == known
 
 
 def test_standard_errors_by_hand():
     # Draws 1, 3: variance 2. Seeds 0, 2, 4: variance 4, of their mean 4/3.
     draws = np.array([1.0, math.nan, 3.0])
     assert pattern_bootstrap.standard_error(draws, [7.0]) == pytest.approx(math.sqrt(2))
-    found = pattern_bootstrap.standard_error(draws, [0.0, 2.0, 4.0])
-    assert found == pytest.approx(math.sqrt(2 + 4 / 3))
+    actual = pattern_bootstrap.standard_error(draws, [0.0, 2.0, 4.0])
+    assert actual == pytest.approx(math.sqrt(2 + 4 / 3))
     assert math.isnan(pattern_bootstrap.standard_error(draws[:2], [0.0]))
 
 

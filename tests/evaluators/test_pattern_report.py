@@ -65,10 +65,10 @@ def test_random_heads_read_what_the_heads_read(model):
     images, ids = inputs()
     other = inputs(seed=1)[1]
     key = jax.random.key(0)
-    found, retold = run(images, ids, None, key), run(images, other, None, key)
+    collected, retold = run(images, ids, None, key), run(images, other, None, key)
     for head in ('codes', 'random_codes'):
         same = [
-            np.array_equal(found[f'{head}_{x}_text'], retold[f'{head}_{x}_text'])
+            np.array_equal(collected[f'{head}_{x}_text'], retold[f'{head}_{x}_text'])
             for x in ('with', 'without')
         ]
         assert same == [False, True]  # only what reads the text changes with it
@@ -79,10 +79,10 @@ def test_random_heads_read_what_the_heads_read(model):
     head = EncodingHead(dtype=jnp.float32, **task.model.config.encoding)
     weights = head.init(jax.random.key(0), tokens)
     read = lambda x: head.apply(weights, x).argmax(-1)
-    np.testing.assert_array_equal(found['random_codes_without_text'], read(tokens))
-    told = found['features_with_text']
-    np.testing.assert_array_equal(found['random_codes_with_text'], read(told))
-    assert found['num_codes'].tolist() == [CODES] * len(images)
+    np.testing.assert_array_equal(collected['random_codes_without_text'], read(tokens))
+    told = collected['features_with_text']
+    np.testing.assert_array_equal(collected['random_codes_with_text'], read(told))
+    assert collected['num_codes'].tolist() == [CODES] * len(images)
 
 
 class Coding:
@@ -95,10 +95,10 @@ class Coding:
         self.seen += len(images)
         shape = len(images), PATCHES
         codes = ('codes_with_text', 'codes_without_text')
-        found = {x: self.rng.integers(0, 9, shape) for x in codes}
-        found |= {f'random_{x}': self.rng.integers(0, CODES, shape) for x in codes}
+        collected = {x: self.rng.integers(0, 9, shape) for x in codes}
+        collected |= {f'random_{x}': self.rng.integers(0, CODES, shape) for x in codes}
         features = ('features', 'features_with_text')
-        return found | {
+        return collected | {
             **{x: self.rng.random((*shape, 3)) for x in features},
             'scores': self.rng.random(shape),
             'relevance': self.rng.random(shape),
@@ -123,8 +123,8 @@ class Known(Coding):
     def __call__(self, name, images, *inputs):
         labels = np.stack([self.labels[image.tobytes()] for image in images])
         codes = labels % CODES
-        found = {'codes_with_text': codes, 'word_codes': 5000 + labels, 'masked': labels > 0}
-        return super().__call__(name, images, *inputs) | found
+        outputs = {'codes_with_text': codes, 'word_codes': 5000 + labels, 'masked': labels > 0}
+        return super().__call__(name, images, *inputs) | outputs
 
 
 class Unlabelled:
@@ -186,23 +186,23 @@ def test_the_contract_of_the_results(tmp_path, undrawn):
     """Names that other programs read in results.json."""
     data = opened(images=60)
     suite.write({'patterns': pattern_report.evaluate(Known(data), data)}, tmp_path, step=3)
-    found = json.loads((tmp_path / 'results.json').read_text())['patterns']
-    figures = found['figures']
+    section = json.loads((tmp_path / 'results.json').read_text())['patterns']
+    figures = section['figures']
     assert (figures['told_semantic'], figures['untold_semantic']) == (1, 0)
     labels = np.concatenate([b['labels'][b['valid']] for b in data.image_batches()])
     codes = labels % CODES
     shares = [np.unique(image, return_counts=True)[1].max() / PATCHES for image in codes]
     assert figures['told_modal_share'] == pytest.approx(np.mean(shares))
     assert figures['guidance'] == pytest.approx(1 / (labels > 0).mean())  # objects alone are masked
-    assert found['chance']['guidance'] == 1
-    word = found['details']['codings']['told/nearest_word']
+    assert section['chance']['guidance'] == 1
+    word = section['details']['codings']['told/nearest_word']
     assert word['object_nmi'] == 1 and not word['is_matched']
     for name in ('told/head', 'untold/feature_kmeans', 'told/random_head', 'told/image_random'):
-        row = found['details']['codings'][name]
+        row = section['details']['codings'][name]
         for null in ('shuffled', 'other_image'):
             for figure in ('object_nmi', 'object_purity', 'in_image_nmi'):
                 assert row[figure] - row[f'{figure}_{null}'] == row[f'{figure}_gain_{null}']
-    kmeans = found['details']['differences']['told/feature_kmeans']['object_nmi_gain_shuffled']
+    kmeans = section['details']['differences']['told/feature_kmeans']['object_nmi_gain_shuffled']
     assert kmeans['mean'] > 10 * kmeans['error'] > 0
 
 
@@ -245,8 +245,8 @@ def test_a_list_gives_some_of_its_images_evenly(tmp_path):
     data = dataclasses.replace(data, source=make_source(spec, data.data))
     for wanted, positions in ((0, None), (4, [0, 6, 13, 19]), (20, None), (99, None)):
         data.settings.pattern_images = wanted
-        (found,) = pattern_sets.pattern_sets(data)
-        assert (found.images, found.data.source) == (positions, data.source)
+        (collected,) = pattern_sets.pattern_sets(data)
+        assert (collected.images, collected.data.source) == (positions, data.source)
 
 
 def test_sets_that_cannot_be_are_named_before_a_run_starts():

@@ -113,13 +113,13 @@ def test_differences_stand_beside_their_errors_for_people_and_as_json():
     # By hand: (0.5 - 0.1) - (0.3 - 0.1), (0.5 - 0.2) - (0.3 - 0.2), (0.4 - 0.1) - (0.2 - 0.1).
     assert cells[0] == 'CLS code on every patch +0.200 ± 0.032 +0.200 ± unknown +0.200 ± unknown'
     assert cells[1] == 'k-means on patch features' + ' +0.200 ± 0.010' * 3
-    found = pattern_verdict.to_dict(rows)['differences']
-    assert list(found) == ['told/cls_broadcast', 'told/feature_kmeans']
-    assert found['told/cls_broadcast']['object_nmi_gain_shuffled'] == {
+    actual = pattern_verdict.to_dict(rows)['differences']
+    assert list(actual) == ['told/cls_broadcast', 'told/feature_kmeans']
+    assert actual['told/cls_broadcast']['object_nmi_gain_shuffled'] == {
         'mean': pytest.approx(0.2),
         'error': 0.0321,
     }
-    assert found['told/cls_broadcast']['object_nmi_gain_other_image']['error'] is None
+    assert actual['told/cls_broadcast']['object_nmi_gain_other_image']['error'] is None
 
 
 def test_other_controls_are_named_and_do_not_decide():

@@ -63,14 +63,14 @@ def test_kmeans_reaches_the_least_squares_of_all_partitions_of_a_line():
     squares = lambda part: ((part - part.mean()) ** 2).sum()  # np.split: no part is empty
     cuts = itertools.combinations(range(1, 14), 2)
     least = min(sum(map(squares, np.split(points, cut))) for cut in cuts)
-    found = []
+    actual = []
     for seed in range(40):
         codes = pattern_controls.kmeans_codes(100 + points[:, None], num_clusters=3, seed=seed)
         parts = [points[codes == c] for c in range(3)]
-        found.append(sum(map(squares, parts)))
+        actual.append(sum(map(squares, parts)))
         means = np.array([part.mean() for part in parts])  # each in the part of the nearest mean
         np.testing.assert_array_equal(codes, np.abs(points[:, None] - means).argmin(1))
-    assert min(found) == pytest.approx(least) and np.median(found) < 1.5 * least
+    assert min(actual) == pytest.approx(least) and np.median(actual) < 1.5 * least
 
 
 def test_kmeans_uses_every_cluster_if_rows_differ():
@@ -134,10 +134,10 @@ def test_rows_perfect_codes_broadcast_and_matched_controls():
 def test_each_head_has_the_random_head_on_its_own_tokens():
     data = sample()
     rows = patterns.evaluate_patterns(data)
-    found = {r.reading: r for r in rows if r.coding == 'random_head'}
+    actual = {r.reading: r for r in rows if r.coding == 'random_head'}
     shares = [clusterings.modal_share(data.random_codes_with_text)]
     shares.append(clusterings.modal_share(data.random_codes_without_text))
-    assert [found[x].modal_share for x in ('told', 'untold')] == shares
+    assert [actual[x].modal_share for x in ('told', 'untold')] == shares
     assert shares[0] != shares[1]
 
 
@@ -171,8 +171,10 @@ def test_kmeans_on_features_with_text_reads_those():
     rng = np.random.default_rng(0)
     near = data.labels[..., None] * 10.0 + rng.normal(size=(*data.labels.shape, 3))
     rows = patterns.evaluate_patterns(dataclasses.replace(data, features_with_text=near))
-    found = {r.coding: r for r in rows if r.reading == 'told'}
-    assert found['told_feature_kmeans'].object_nmi > 0.99 > 0.1 > found['feature_kmeans'].object_nmi
+    actual = {r.coding: r for r in rows if r.reading == 'told'}
+    assert (
+        actual['told_feature_kmeans'].object_nmi > 0.99 > 0.1 > actual['feature_kmeans'].object_nmi
+    )
 
 
 def test_same_seed_same_rows_and_codes_of_background_do_not_reach_object_figures():

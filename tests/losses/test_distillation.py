@@ -138,14 +138,14 @@ def test_feature_loss_at_zero_is_one_with_a_finite_gradient():
 
 def test_code_statistics_by_hand():
     target = jnp.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.25, 0.75]])
-    found = distillation.code_statistics(target)
+    actual = distillation.code_statistics(target)
     log = math.log
     # The mean is (1/2, 1/6, 1/12, 1/4).
     of_mean = log(2) / 2 + log(6) / 6 + log(12) / 12 + log(4) / 4
     of_rows = (0 + log(2) + (log(4) / 4 + 0.75 * log(4 / 3))) / 3
-    np.testing.assert_allclose(found['mean_entropy'], of_mean, rtol=1e-6)
-    np.testing.assert_allclose(found['sample_entropy'], of_rows, rtol=1e-6)
-    assert found['used_codes'] == 2  # codes 0 and 3 are some row's largest
+    np.testing.assert_allclose(actual['mean_entropy'], of_mean, rtol=1e-6)
+    np.testing.assert_allclose(actual['sample_entropy'], of_rows, rtol=1e-6)
+    assert actual['used_codes'] == 2  # codes 0 and 3 are some row's largest
 
 
 def test_gram_loss_compares_all_pairs_of_patches_as_torch_does():
@@ -155,8 +155,8 @@ def test_gram_loss_compares_all_pairs_of_patches_as_torch_does():
     unit = lambda x: torch.nn.functional.normalize(torch.tensor(x), dim=-1)
     grams = [unit(x) @ unit(x).transpose(1, 2) for x in (patches, anchor)]
     want = torch.nn.functional.mse_loss(*grams)
-    found = distillation.gram_loss(jnp.asarray(patches), jnp.asarray(anchor))
-    assert float(found.value) == pytest.approx(float(want), rel=1e-5)
+    actual = distillation.gram_loss(jnp.asarray(patches), jnp.asarray(anchor))
+    assert float(actual.value) == pytest.approx(float(want), rel=1e-5)
     still = jax.grad(lambda a: distillation.gram_loss(jnp.asarray(patches), a).value)
     assert not np.any(still(jnp.asarray(anchor)))
 
@@ -167,8 +167,8 @@ def test_koleo_is_minus_the_log_distance_to_the_nearest():
     features = lengths * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     gaps = np.array([0.3, 0.3, 0.7, 2 * np.pi - 5, 2 * np.pi - 5])
     want = -np.log(2 * np.sin(gaps / 2)).mean()
-    found = distillation.koleo_loss(jnp.asarray(features)).value
-    assert float(found) == pytest.approx(want, rel=1e-5)
+    actual = distillation.koleo_loss(jnp.asarray(features)).value
+    assert float(actual) == pytest.approx(want, rel=1e-5)
 
 
 @pytest.mark.parametrize('features', [np.ones((1, 3)), np.ones((4, 3))], ids=['one', 'equal'])

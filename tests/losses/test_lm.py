@@ -71,5 +71,5 @@ def test_generation_loss_and_gradient(smoothing):
 def test_log_probability_of_each_token():
     golden = load('lm')
     given = {name: jnp.asarray(value) for name, value in golden.inputs.items()}
-    found = -cross_entropy(given['logits'], given['labels']) * given['valid']
-    assert_close(found, golden.outputs['token_log_prob'])
+    actual = -cross_entropy(given['logits'], given['labels']) * given['valid']
+    assert_close(actual, golden.outputs['token_log_prob'])

@@ -43,7 +43,7 @@ def test_half_precision_is_summed_in_float32():
 def test_cross_entropy_is_the_soft_one_of_a_one_hot_target_whatever_the_size_of_logits():
     logits = jnp.array([[1e4, 0.0, -1e4], [0.3, 0.2, 0.1]])
     labels = jnp.array([1, 2])
-    found = cross_entropy(logits, labels)
-    np.testing.assert_allclose(found, soft_cross_entropy(logits, jnp.eye(3)[labels]), rtol=1e-6)
+    actual = cross_entropy(logits, labels)
+    np.testing.assert_allclose(actual, soft_cross_entropy(logits, jnp.eye(3)[labels]), rtol=1e-6)
     by_hand = np.log(np.exp(0.3) + np.exp(0.2) + np.exp(0.1)) - 0.1
-    np.testing.assert_allclose(found, [1e4, by_hand], rtol=1e-6)
+    np.testing.assert_allclose(actual, [1e4, by_hand], rtol=1e-6)

@@ -197,23 +197,23 @@ def to_ours(params: Mapping[str, np.ndarray], table: Mapping[str, str], shapes: 
       ValueError: naming all parameters of the golden without a place, and all places without one.
     """
     wanted = traverse_util.flatten_dict(shapes, sep='/')
-    found: dict[str, dict[int, np.ndarray]] = {}
+    read: dict[str, dict[int, np.ndarray]] = {}
     lost = []
     for name, value in params.items():
         number = re.search(r'layers?\.(\d+)\.', name)
         layer = int(number[1]) if number else 0
         path = _place(re.sub(r'(layers?)\.\d+\.', r'\1.#.', name), table, wanted)
-        if path is None or layer in found.setdefault(path, {}):
+        if path is None or layer in read.setdefault(path, {}):
             lost.append(name)
             continue
         shape = wanted[path].shape[1:] if _STACK in path else wanted[path].shape
-        found[path][layer] = our_array(value, shape, path.rpartition('/')[2])
-    empty = sorted(set(wanted) - set(found))
+        read[path][layer] = our_array(value, shape, path.rpartition('/')[2])
+    empty = sorted(set(wanted) - set(read))
     if lost or empty:
         raise ValueError(f'golden parameters without a place: {lost}; not filled: {empty}')
     filled = {
         path: np.stack([layers[i] for i in range(len(layers))]) if _STACK in path else layers[0]
-        for path, layers in found.items()
+        for path, layers in read.items()
     }
     for path, value in filled.items():
         if value.shape != wanted[path].shape:

@@ -42,9 +42,9 @@ def test_mlm_head_tied_to_the_words_of_the_text_encoder():
     others = {'position': np.zeros((32, 32)), 'type': np.zeros((2, 32))}
     params['text'] = {'embeddings': {'word': words, **others}}
     predict = jax.jit(nn.apply(lambda model: model.predict_words(hidden), module))
-    found = predict({'params': params})
+    actual = predict({'params': params})
     # Logits reach 10: relative as well.
-    assert_close(found, golden.outputs['logits'], rtol=1e-5)
+    assert_close(actual, golden.outputs['logits'], rtol=1e-5)
 
 
 def encoding_head():
@@ -145,5 +145,5 @@ def test_relevance_of_patches(special, masking, sign):
             model, plan, golden.inputs['image_tokens'], text, feature, None, None, None
         )
 
-    found = jax.jit(nn.apply(relevance, module))(variables)
-    assert_close(found, sign * golden.outputs['relevance'])
+    actual = jax.jit(nn.apply(relevance, module))(variables)
+    assert_close(actual, sign * golden.outputs['relevance'])

@@ -187,8 +187,8 @@ def test_text_to_patch_attention_of_the_model():
             for layer in range(model.config.fusion_depth)
         ]
 
-    found = run_jitted(module, relevance, {'fusion': fusion, **always})
-    assert_hidden(found, golden.outputs, 'relevance_')
+    actual = run_jitted(module, relevance, {'fusion': fusion, **always})
+    assert_hidden(actual, golden.outputs, 'relevance_')
 
 
 @BOTH_WAYS

@@ -33,9 +33,9 @@ def plain_sinkhorn(logits, temperature, iterations):
 @settings(deadline=None, max_examples=20)
 def test_sinkhorn_is_the_plain_one_and_rows_sum_to_one(seed, temperature, iterations):
     logits = cosines(seed)
-    found = SINKHORN(logits, temperature=temperature, iterations=iterations)
-    np.testing.assert_allclose(found, plain_sinkhorn(logits, temperature, iterations), atol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    actual = SINKHORN(logits, temperature=temperature, iterations=iterations)
+    np.testing.assert_allclose(actual, plain_sinkhorn(logits, temperature, iterations), atol=1e-5)
+    np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize('power', [0.0, 0.3, 1.0])
@@ -74,10 +74,10 @@ def test_no_temperature_underflows(temperature):
     """exp(cosine / 1e-4) reaches exp(10000); a code far from all rows has a column of zeros."""
     logits = cosines(1)
     logits[:, 3] = -1.0
-    found = np.asarray(SINKHORN(logits, temperature=temperature, iterations=3))
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert (found.sum(axis=0) > 0).all()
+    actual = np.asarray(SINKHORN(logits, temperature=temperature, iterations=3))
+    assert np.isfinite(actual).all()
+    np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
+    assert (actual.sum(axis=0) > 0).all()
 
 
 def test_what_all_rows_share_is_divided_away():

@@ -72,7 +72,7 @@ def written(ids):
 @pytest.mark.parametrize('min_length,length_penalty', [(0, 0.0), (2, 1.0), (0, 1.7)])
 def test_with_room_for_every_prefix_it_is_enumeration(min_length, length_penalty):
     toy, beams = Toy(seed=min_length), len(WORDS) ** LONGEST
-    found = toy.search(
+    actual = toy.search(
         beams=beams, min_length=min_length, max_length=LONGEST, length_penalty=length_penalty
     )
     for row in range(ROWS):
@@ -82,11 +82,11 @@ def test_with_room_for_every_prefix_it_is_enumeration(min_length, length_penalty
         }
         best = sorted(scored, key=scored.get, reverse=True)[:beams]
         count = len(best)
-        assert [written(ids) for ids in found.ids[row, :count]] == best
+        assert [written(ids) for ids in actual.ids[row, :count]] == best
         np.testing.assert_allclose(
-            found.scores[row, :count], [scored[text] for text in best], rtol=1e-5
+            actual.scores[row, :count], [scored[text] for text in best], rtol=1e-5
         )
-        assert np.isneginf(found.scores[row, count:]).all()
+        assert np.isneginf(actual.scores[row, count:]).all()
 
 
 def repeats(text, n):
@@ -117,11 +117,11 @@ def test_narrow_beams_are_those_of_a_plain_search(beams, length_penalty):
     limits = dict(min_length=1, max_length=LONGEST, length_penalty=length_penalty)
     for seed in range(5):
         toy = Toy(seed)
-        found = toy.search(beams=beams, **limits)
+        actual = toy.search(beams=beams, **limits)
         for row in range(ROWS):
             best, scores = plain_search(toy, row, beams=beams, **limits)
-            assert [written(ids) for ids in found.ids[row]] == best
-            np.testing.assert_allclose(found.scores[row], scores, rtol=1e-5)
+            assert [written(ids) for ids in actual.ids[row]] == best
+            np.testing.assert_allclose(actual.scores[row], scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize('n', [1, 2, 3])
@@ -131,14 +131,14 @@ def test_no_n_gram_is_there_twice(n):
     needed = 0
     for seed in range(4):
         toy = Toy(seed)
-        found = toy.search(**limits, no_repeat_ngram=n)
+        actual = toy.search(**limits, no_repeat_ngram=n)
         free = toy.search(**limits)
         for row in range(ROWS):
             best, scores = plain_search(toy, row, **limits, no_repeat_ngram=n)
             count = len(best)  # of three words no longer text than three has each once
-            assert [written(ids) for ids in found.ids[row, :count]] == best
-            np.testing.assert_allclose(found.scores[row, :count], scores, rtol=1e-5)
-            assert np.isneginf(found.scores[row, count:]).all()
+            assert [written(ids) for ids in actual.ids[row, :count]] == best
+            np.testing.assert_allclose(actual.scores[row, :count], scores, rtol=1e-5)
+            assert np.isneginf(actual.scores[row, count:]).all()
             needed += any(repeats(written(ids), n) for ids in free.ids[row])
     assert needed > 0
 

@@ -234,8 +234,8 @@ def test_without_minimum_and_cap_a_token_is_masked_with_the_probability(special)
 
 
 def test_masked_patches_come_first_then_the_others_in_order():
-    found = masking.masked_first(jnp.array([[1, 4], [0, 5]]), 6)
-    np.testing.assert_array_equal(found, [[1, 4, 0, 2, 3, 5], [0, 5, 1, 2, 3, 4]])
+    actual = masking.masked_first(jnp.array([[1, 4], [0, 5]]), 6)
+    np.testing.assert_array_equal(actual, [[1, 4, 0, 2, 3, 5], [0, 5, 1, 2, 3, 4]])
 
 
 @pytest.mark.parametrize(

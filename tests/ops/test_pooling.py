@@ -23,8 +23,8 @@ def test_each_channel_comes_from_the_patch_where_it_is_most_stable(channels):
             values = x[image, :, channel]
             left = np.abs(x[image] @ low_pass[:, channel] - values)
             want[image, channel] = values[np.argmax(values / left)]
-    found = pooling.most_stable(jnp.asarray(x), width=0.2)
-    np.testing.assert_allclose(found, want, rtol=1e-5)
+    actual = pooling.most_stable(jnp.asarray(x), width=0.2)
+    np.testing.assert_allclose(actual, want, rtol=1e-5)
 
 
 def test_the_gradient_reaches_the_chosen_values_alone():

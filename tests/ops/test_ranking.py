@@ -23,14 +23,14 @@ def toy(seed=0):
 def likelihoods(logits, answers):
     """[b, k] of answers [b, k, t], plainly; tokens follow [CLS] = 2."""
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    found = np.zeros(answers.shape[:2], np.float32)
-    for row, column in np.ndindex(*found.shape):
+    actual = np.zeros(answers.shape[:2], np.float32)
+    for row, column in np.ndindex(*actual.shape):
         last = 2
         for token in answers[row, column]:
             if token:
-                found[row, column] += log_p[row, last, token]
+                actual[row, column] += log_p[row, last, token]
                 last = token
-    return found
+    return actual
 
 
 def rank(logits, answers, count):
@@ -38,8 +38,8 @@ def rank(logits, answers, count):
         shape = jax.ShapeDtypeStruct(chosen.shape[:2], jnp.float32)
         return jax.pure_callback(lambda a: likelihoods(logits, np.asarray(a)), shape, chosen)
 
-    found = rank_answers(jnp.asarray(logits[:, 2]), jnp.asarray(answers), full, count=count)
-    return jax.tree.map(np.asarray, found)
+    actual = rank_answers(jnp.asarray(logits[:, 2]), jnp.asarray(answers), full, count=count)
+    return jax.tree.map(np.asarray, actual)
 
 
 def test_all_answers_in_the_order_of_their_likelihood():

@@ -29,9 +29,9 @@ def test_slices_give_the_results_and_gradients_of_the_whole(slices):
         return tokens(kernel, x), (tokens(kernel, x) ** 2).sum()
 
     def sliced(kernel, x):
-        found = rows.in_slices(lambda part: tokens(kernel, part), x, slices)
-        assert found.shape == (slices, 6 // slices, 5)
-        return rows.merge_slices(found), (found**2).sum()
+        actual = rows.in_slices(lambda part: tokens(kernel, part), x, slices)
+        assert actual.shape == (slices, 6 // slices, 5)
+        return rows.merge_slices(actual), (actual**2).sum()
 
     expected, got = whole(kernel, x), sliced(kernel, x)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -46,10 +46,10 @@ def followed(table) -> tuple[list[int], float]:
 def test_the_likeliest_token_follows_until_the_end(seed):
     size = SPECIAL.vocab_size
     table = np.random.default_rng(seed).permutation(size**3).reshape(size, size, size) / 100
-    found = followed_by_cache(table.astype(np.float32))
+    sampled = followed_by_cache(table.astype(np.float32))
     expected = [followed(table), followed(-table)]
-    assert found.ids.tolist() == [tokens for tokens, _ in expected]
-    np.testing.assert_allclose(found.scores, [score for _, score in expected], atol=1e-4)
+    assert sampled.ids.tolist() == [tokens for tokens, _ in expected]
+    np.testing.assert_allclose(sampled.scores, [score for _, score in expected], atol=1e-4)
 
 
 def drawn(table, *, rows, samples, seed=0):
@@ -71,9 +71,9 @@ def drawn(table, *, rows, samples, seed=0):
 def test_the_first_text_is_greedy_and_what_is_never_written_is_not():
     table = jnp.zeros((8, 8)).at[2, 6].set(9.0).at[6, 5].set(9.0).at[5, 3].set(9.0)
     table = table.at[:, jnp.array([0, 2, 4])].set(99.0)
-    found = drawn(table, rows=3, samples=4)
-    assert found.shape == (3, 5, MAX + 1)
-    assert (found[:, 0] == [6, 5, 3]).all()
+    sampled = drawn(table, rows=3, samples=4)
+    assert sampled.shape == (3, 5, MAX + 1)
+    assert (sampled[:, 0] == [6, 5, 3]).all()
     cut = drawn(table.at[5, 3].set(-9.0), rows=1, samples=1)[0, 0]
     assert cut.tolist() == [6, 5, 0]  # no word after the longest text
 
@@ -93,9 +93,9 @@ def test_texts_have_the_likelihood_of_the_model():
             expected[a, b, 0] = p[2, a] * p[a, b] * (1 - p[b, 3])
     assert abs(sum(expected.values()) - 1) < 1e-12
     texts = drawn(jnp.asarray(table), rows=40, samples=500)[:, 1:].reshape(-1, 3)
-    found, counts = np.unique(texts, axis=0, return_counts=True)
-    assert {tuple(text) for text in found.tolist()} <= expected.keys()
-    share = dict(zip(map(tuple, found.tolist()), counts / len(texts)))
+    sampled, counts = np.unique(texts, axis=0, return_counts=True)
+    assert {tuple(text) for text in sampled.tolist()} <= expected.keys()
+    share = dict(zip(map(tuple, sampled.tolist()), counts / len(texts)))
     for text, probability in expected.items():
         error = 5 * (probability * (1 - probability) / len(texts)) ** 0.5
         assert abs(share.get(text, 0.0) - probability) < error
