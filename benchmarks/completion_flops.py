@@ -21,6 +21,10 @@ STEPS = {
     'first layers of their own': ('base', {'task.share_first_layer': False}),
     'base': ('base', {}),
     'base without completion': ('base', {'task.weights.completion': 0.0}),
+    'the same, first layers of their own': (
+        'base',
+        {'task.weights.completion': 0.0, 'task.share_first_layer': False},
+    ),
     'local, first layers of their own': ('local', {'task.share_first_layer': False}),
     'local': ('local', {}),
     'video, first layers of their own': ('video', {'task.share_first_layer': False}),
