@@ -108,6 +108,18 @@ def parts_and_products(weights: dict[str, float]):
     return _lowered(tuple(sorted(weights.items())))
 
 
+def test_a_model_of_videos_is_measured_on_images():
+    """Of one frame, as the evaluators give them: as a model of images with the same parameters."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+
+    def contrast(frames):
+        warm = warm_completion(small({'data.frames': frames}, contrast=1.0), rows=4)
+        measure = functools.partial(warm.task.predict_fns()['losses'], warm)
+        return jit(measure)({**warm.batch, 'image1': images}, KEY)['loss_contrast'].value
+
+    assert contrast(3) == contrast(1) > 0
+
+
 def test_options_out_of_range_are_named():
     for changes, words in (
         ({'task.itm_negatives': 'data'}, 'task.itm_negatives'),

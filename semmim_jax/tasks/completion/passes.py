@@ -49,7 +49,7 @@ def completion_pass(
       The active losses, unweighted, and further metrics.
     """
     run = functools.partial(run_stage, model, slices=plan.slices, add=False)
-    by_row = draws.by_row()
+    by_row, frames = draws.by_row(), batch['frames'].shape[1]  # an evaluation's may be images
     fields = {name: batch[name] for name in ('frames', 'ids')}
     encoded = run(lambda model, inputs: _encode(model, plan, *inputs), (fields, by_row))
     losses = {}
@@ -65,10 +65,10 @@ def completion_pass(
         travel = functools.partial(rows.take, index=draws.pairs.rows, any_device=True)
         pairs = travel(encoded.text['clean']), travel(draws.valid)
     fused = run(
-        lambda model, inputs: _fuse(model, plan, *inputs),
+        lambda model, inputs: _fuse(model, plan, *inputs, frames=frames),
         (encoded.image, encoded.text, pairs, by_row),
     )
-    more_losses, metrics = _losses(plan, fused, draws)
+    more_losses, metrics = _losses(plan, fused, draws, frames)
     return losses | more_losses, metrics
 
 
@@ -100,17 +100,20 @@ def _encode(model: SCL, plan: Plan, fields, draws: Draws) -> Encoded:
     text = dict(zip(texts, rows.split(tokens, len(texts))))
     if 'contrast' not in plan.active:
         return Encoded(image, text, None, None)
-    image_feature = model.contrast_image(image['full'], frames=plan.frames)
+    image_feature = model.contrast_image(image['full'], frames=fields['frames'].shape[1])
     return Encoded(image, text, image_feature, model.contrast_text(text['clean']))
 
 
-def _fuse(model: SCL, plan: Plan, image, text, pairs, draws: Draws) -> dict[str, Any]:
+def _fuse(
+    model: SCL, plan: Plan, image, text, pairs, draws: Draws, *, frames: int
+) -> dict[str, Any]:
     """The fusion passes that the active losses need.
 
     Args:
       image, text: of `_encode`.
       pairs: text [b, t, d] beside each image in ITM, and its validity; None without ITM.
       draws: of the rows.
+      frames: of an example.
 
     Returns:
       itm: logits [b, 2]; mlm: losses and hits [b, m]; replaced, kept, hidden: `Outputs` at the
@@ -129,7 +132,7 @@ def _fuse(model: SCL, plan: Plan, image, text, pairs, draws: Draws) -> dict[str,
     fused = {}
     for name, texts in beside.items():
         if texts:
-            fused |= _fuse_images(model, plan, image[name], texts, draws)
+            fused |= _fuse_images(model, plan, image[name], texts, draws, frames=frames)
     if 'itm' in fused:
         fused['itm'] = model.match(fused['itm'].text[:, 0], fused['itm'].image)
     if 'mlm' in fused:
@@ -138,7 +141,9 @@ def _fuse(model: SCL, plan: Plan, image, text, pairs, draws: Draws) -> dict[str,
     return fused
 
 
-def _fuse_images(model: SCL, plan: Plan, image, texts, draws: Draws) -> dict[str, Outputs]:
+def _fuse_images(
+    model: SCL, plan: Plan, image, texts, draws: Draws, *, frames: int
+) -> dict[str, Outputs]:
     """Fusion of images [b, n, d] with the texts beside them: name -> (tokens [b, t, d], valid)."""
     together, valid = (rows.join(parts) for parts in zip(*texts.values()))  # [g b, t, d]
     text, image = model.to_text_stream(together), model.to_image_stream(image)
@@ -153,7 +158,7 @@ def _fuse_images(model: SCL, plan: Plan, image, texts, draws: Draws) -> dict[str
     parts = zip(*(rows.split(stream, len(texts)) for stream in streams))
     fused = {}
     for (name, (_, mask)), part in zip(texts.items(), parts):
-        text_queries, image_queries = _read(plan, name, draws)
+        text_queries, image_queries = _read(plan, name, draws, frames)
         fused[name] = model.fusion.last(
             Streams(*part),
             text_mask=mask,
@@ -164,12 +169,14 @@ def _fuse_images(model: SCL, plan: Plan, image, texts, draws: Draws) -> dict[str
     return fused
 
 
-def _read(plan: Plan, name: str, draws: Draws) -> tuple[jax.Array | None, jax.Array | None]:
+def _read(
+    plan: Plan, name: str, draws: Draws, frames: int
+) -> tuple[jax.Array | None, jax.Array | None]:
     """Positions of the text and of the image stream that a loss reads, CLS first; None: none."""
-    batch, frames = len(draws.valid), jnp.arange(plan.frames)
+    batch, numbers = len(draws.valid), jnp.arange(frames)
     first = jnp.zeros((batch, 1), jnp.int32)
-    every_cls = jnp.broadcast_to(frames, (batch, plan.frames))
-    patches = plan.frames + plan.patches * frames[:, None] + draws.hidden[:, None]  # [b, f, p]
+    every_cls = jnp.broadcast_to(numbers, (batch, frames))
+    patches = frames + plan.patches * numbers[:, None] + draws.hidden[:, None]  # [b, f, p]
     patches, words = patches.reshape(batch, -1), draws.replaced.positions
     if name == 'itm':
         return first, every_cls
@@ -183,8 +190,8 @@ def _read(plan: Plan, name: str, draws: Draws) -> tuple[jax.Array | None, jax.Ar
     return words, every_cls if name == 'kept' else jnp.concatenate([every_cls, patches], axis=1)
 
 
-def _losses(plan: Plan, fused: dict[str, Any], draws: Draws):
-    """The losses on what was fused, of the whole batch, and metrics."""
+def _losses(plan: Plan, fused: dict[str, Any], draws: Draws, f: int):
+    """The losses on what was fused, of the whole batch of f frames each, and metrics."""
     losses, metrics, c = {}, {}, plan.config
     if 'itm' in plan.active:
         losses['itm'], metrics['itm_accuracy'] = itm.matching_loss(
@@ -196,7 +203,6 @@ def _losses(plan: Plan, fused: dict[str, Any], draws: Draws):
         losses['mlm'] = Mean.of(each, draws.masked.weights)
         metrics['mlm_accuracy'] = Mean.of(hits, draws.masked.weights)
     options = dict(temperature=c.temperature, group=plan.group('group', len(draws.valid)))
-    f = plan.frames
     if 'completion' in plan.active:
         losses['completion'] = completion.completion_loss(
             fused['kept'].image[:, :f],
