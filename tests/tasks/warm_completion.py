@@ -45,13 +45,13 @@ def warm_completion(config: ml_collections.ConfigDict, *, rows: int) -> Warm:
 
     The batch holds a caption without inner words and one that fills the line.
     """
-    rng = np.random.default_rng(0)
+    rng, of_params = np.random.default_rng(0), np.random.default_rng(1)
     config.train.batch_size = rows
     task = Completion(ml_collections.FrozenConfigDict(config), SPECIAL)
     shapes = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
 
     def fill(path, leaf):
-        noise = rng.normal(size=leaf.shape)
+        noise = of_params.normal(size=leaf.shape)
         name = path[-1].key
         if name == 'temperature':
             return jnp.float32(0.2)
