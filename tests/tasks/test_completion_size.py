@@ -52,9 +52,10 @@ def test_the_step_spends_what_the_trimmed_arithmetic_says(name):
     config = completion_flops.full_size(*completion_flops.STEPS[name])
     counted = completion_flops.count(config)
     assert counted == pytest.approx(1e9 * COST[name], rel=0.02)
-    # Of the patches' embedding no gradient of the pixels is taken: a little less than 3 x forward.
+    # A little less than 3 x forward: pixels, and in the last layer the targets of completion, have
+    # no gradient.
     passes = completion_flops.arithmetic(config)
-    assert counted == pytest.approx(3 * sum(passes.values()), rel=0.004)
+    assert counted == pytest.approx(3 * sum(passes.values()), rel=0.006)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
