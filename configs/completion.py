@@ -76,6 +76,7 @@ def tiny() -> ml_collections.ConfigDict:
     """Every part at the least size: for tests and drills, it learns nothing of note."""
     c = _completion(pretrain.get_config('tiny'))
     c.model.image.frames = 3
+    c.optim.fusion_lr = 2e-3
     return c
 
 

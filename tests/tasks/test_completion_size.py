@@ -55,7 +55,7 @@ def test_the_step_spends_what_the_trimmed_arithmetic_says(name):
     # A little less than 3 x forward: pixels, and in the last layer the targets of completion, have
     # no gradient.
     passes = completion_flops.arithmetic(config)
-    assert counted == pytest.approx(3 * sum(passes.values()), rel=0.006)
+    assert counted == pytest.approx(3 * sum(passes.values()), rel=0.008)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
