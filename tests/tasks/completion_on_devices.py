@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh
 from semmim_jax.training.sharding import AXES, shard_batch
 from tests.tasks.warm_completion import small, warm_completion
 
-MESHES = (1, 1, 1), (8, 1, 1), (4, 2, 1)
+MESHES = (1, 1, 1), (4, 2, 1)
 
 
 def main() -> None:

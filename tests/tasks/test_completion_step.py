@@ -139,7 +139,6 @@ def test_options_out_of_range_are_named():
 
 def test_one_device_and_eight_agree():
     """Dropout included: a row's masks do not depend on where it is computed."""
-    one, *meshes = lines_of('tests.tasks.completion_on_devices')
-    assert len(meshes) == 2 and {'loss_itm', 'loss_completion', 'grad_norm'} <= set(one)
-    for other in meshes:
-        assert other == pytest.approx(one, rel=1e-5)
+    one, eight = lines_of('tests.tasks.completion_on_devices')
+    assert {'loss_itm', 'loss_completion', 'grad_norm'} <= set(one)
+    assert eight == pytest.approx(one, rel=1e-5)
