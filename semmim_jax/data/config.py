@@ -40,6 +40,7 @@ class DataConfig(Protocol):
     patch_size: int
     max_tokens: int
     max_words: int
+    clean_text: bool
     decoder: str
     max_pixels: int
     max_replaced: float

@@ -236,7 +236,7 @@ def eval_batches(
 
 
 def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str], np.ndarray]:
-    """Every caption of a source, cleaned, and which image it belongs to.
+    """Every caption of a source, cleaned if `data_config.clean_text`, and whose image it is of.
 
     Returns texts and image_of_text int32 [texts]: a position in the order of eval_image_batches.
     """
@@ -245,7 +245,9 @@ def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str
     image_of_text: list[int] = []
     for i in range(len(source)):
         for caption in source.captions(i):
-            texts.append(clean_caption(caption, max_words=data_config.max_words))
+            if data_config.clean_text:
+                caption = clean_caption(caption, max_words=data_config.max_words)
+            texts.append(caption)
             image_of_text.append(order[source.image_id(i)])
     return texts, np.array(image_of_text, np.int32)
 

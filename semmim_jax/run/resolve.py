@@ -54,6 +54,7 @@ _NOT_OF_WEIGHTS = (
     'image.patch_size',  # that of data, which weights do settle
     'text.vocab_size',
     'temperature',
+    'dropout',
     'dtype',
     'attention',
     'remat',

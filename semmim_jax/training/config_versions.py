@@ -40,6 +40,8 @@ ADDED = {
     'model.dvae': {'width': 64, 'codes': 8192},
     'task.mim.dvae': '',
     'model.image.registers': 0,
+    'data.clean_text': True,
+    'optim.schedule': 'cosine',
     'task.global_features': 'cls',
     'task.stable_width': 0.1,
     'task.weights.clustering': 1.0,
