@@ -62,6 +62,11 @@ ADDED = {
     'task.mim.text_share': 1.0,
 }
 _ONLY_OF = {
+    **dict.fromkeys(  # SemMIM's losses: SCL's weights are others
+        (f'task.weights.{loss}' for loss in ('words', 'local', 'clustering', 'gram', 'koleo')),
+        'itc',
+    ),
+    'model.dvae': 'encoding',
     'task.alpha_ramp_share': 'alpha',
     'task.tau_teacher_share': 'tau_student',
     'task.global_features': 'tau_student',
