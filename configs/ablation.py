@@ -57,7 +57,12 @@ ROWS = {
     ),
     'masks_words': (
         LITERAL,
-        {'task.mim.masking': 'words', 'task.weights.words': 1.0, **LEXICON},
+        {
+            'task.mim.masking': 'words',
+            'task.mim.mask_temperature': 1.25,
+            'task.weights.words': 1.0,
+            **LEXICON,
+        },
         'words_loss',
         'patches like a word of the caption',
     ),
@@ -88,6 +93,7 @@ ROWS = {
     'words_student': (STUDY, _injected('words', 'none'), 'words', 'the student reads words'),
     'words_teacher': (STUDY, _injected('none', 'words'), 'words', 'the teacher reads words'),
     'words_masks_random': (STUDY, {'task.mim.masking': 'random'}, 'words', 'single patches'),
+    'words_masks_hard': (STUDY, {'task.mim.mask_temperature': 0.05}, 'words', 'the most relevant'),
     'words_masks_block': (STUDY, {'task.mim.masking': 'block'}, 'words', "BEiT's blocks"),
     # Candidates for codes that are semantic without text (docs/method.md section 4.5).
     'clustered': (

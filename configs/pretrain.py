@@ -176,7 +176,7 @@ def base() -> ml_collections.ConfigDict:
     mim.dvae = ''  # workdir of a run of configs/dvae.py, read when a run with target dvae starts
     mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block
     mim.ratio = 0.4
-    mim.mask_temperature = 0.05
+    mim.mask_temperature = 1.25  # of words, whose relevance is up to -log(share of captions)
     mim.block_min_patches = 16
     mim.attention_layer = 2  # of the fusion encoder, for cross_attention masking
     mim.inject_student = 'words'  # cross_attention, global, none
@@ -291,9 +291,7 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     # In a short run with a large learning rate old keys give away that they are old: the loss falls
     # by telling the batch from the queue. One batch of old keys is the least that the queue holds.
     c.task.update(queue_size=64, alpha_ramp_steps=300, tau_teacher_end=0.04)
-    c.task.mim.update(
-        mask_temperature=0.05, attention_layer=0, injection_layers=1, block_min_patches=4
-    )
+    c.task.mim.update(attention_layer=0, injection_layers=1, block_min_patches=4)
     c.optim.update(
         lr=2e-3, text_lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.985, ema_end=0.985
     )
@@ -358,7 +356,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
     c.model.dvae.update(width=4, codes=24)
     c.task.update(queue_size=32)
-    c.task.mim.update(mask_temperature=0.05, attention_layer=1, injection_layers=2)
+    c.task.mim.update(attention_layer=1, injection_layers=2)
     c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)
     c.eval.update(batch_size=8, k_test=4, pattern_images=0, pattern_sets=())
     return c
@@ -370,7 +368,8 @@ def literal(c: ml_collections.ConfigDict, *, masking: str) -> ml_collections.Con
     c.data.lexicon.captions = 0
     c.task.weights.update(words=0.0, local=0.0)
     kind = 'cross_attention'
-    c.task.mim.update(masking=masking, inject_student=kind, inject_teacher=kind)
+    c.task.mim.update(masking=masking, mask_temperature=0.05)
+    c.task.mim.update(inject_student=kind, inject_teacher=kind)
     return c
 
 
