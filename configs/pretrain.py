@@ -58,6 +58,7 @@ def base() -> ml_collections.ConfigDict:
     data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init_from
     data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
+    data.clean_text = True  # lower case, no punctuation, max_words; False: captions as written
     data.match_views = True  # which patch of view 1 each patch of view 2 shows, for `local`
     data.lexicon = dict(  # the words of the captions, for grounding (semmim_jax/data/lexicon.py)
         captions=100_000,  # most that are counted; 0: there is no lexicon
@@ -72,6 +73,8 @@ def base() -> ml_collections.ConfigDict:
     data.prefetch = 2  # batches
     data.captions = ml_collections.ConfigDict()
     data.captions.image_root = ''  # '': relative to the list's folder
+    data.tfds = dict(image='', text='')  # features to read; '': the one that fits
+    data.shards = dict(index='memory')  # of open shards, 17 bytes a record; 'disk': 0, but slower
     data.emoji_scenes = dict(
         concepts=150,
         held_out_concepts=15,
@@ -216,7 +219,8 @@ def base() -> ml_collections.ConfigDict:
     optim.eps = 1e-8
     optim.mu_dtype = 'float32'  # of Adam's first moment; bfloat16 saves two bytes a parameter
     optim.weight_decay = 0.02  # kernels and embeddings; none on biases and norms
-    optim.clip_norm = 1.0
+    optim.clip_norm = 1.0  # 0: none
+    optim.schedule = 'cosine'  # or 'linear': how the rates fall to end_lr
     optim.ema = 0.995
     optim.ema_end = 0.995  # cosine from `ema` to this; 1.0 with ema 0.996 is DINO's schedule
 

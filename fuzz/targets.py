@@ -2,16 +2,22 @@
 
 from fuzz.engine import Target
 from fuzz.files import caption_list, dataset, image, record, vocabulary
+from fuzz.importers import import_list, parquet, tar
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
+from fuzz.shards import shards, whole
 from semmim_jax.conversion.table import ConversionError
 from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
 from semmim_jax.training.checkpoint import CheckpointError
 
 # Shares: what strangers send first; building an experiment costs a thousand times a picture.
 TARGETS = {
-    'image': Target(image, (UnreadableRecord,), 0.3),
-    'caption_list': Target(caption_list, (ValueError,), 0.2),
+    'image': Target(image, (UnreadableRecord,), 0.1),
+    'caption_list': Target(caption_list, (ValueError,), 0.1),
+    'shards': Target(shards, (ValueError,), 0.05, whole),
     'dataset': Target(dataset, (ValueError, OSError), 0.1),
+    'tar': Target(tar, (ValueError,), 0.1),
+    'parquet': Target(parquet, (ValueError,), 0.1),
+    'import_list': Target(import_list, (ValueError,), 0.1),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
     'weights': Target(weights, (ConversionError,), 0.1),

@@ -89,6 +89,7 @@ def convert_to_hf(workdir: str, out: str) -> None:
     from semmim_jax.training.checkpoint import load_params
 
     params, saved = load_params(workdir, params=_PARAMS.value)
+    files.check_exportable(saved.config['task'], to='Hugging Face')
     tokenizer, model = tokenizer_of_run(saved, workdir=workdir), saved.config['model']
     with files.new_folder(out) as folder:
         for part in ('image', 'text'):

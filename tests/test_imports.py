@@ -14,7 +14,7 @@ FLOORS = (
     ('data',),
     ('data/readers',),
     ('data/emoji', 'losses', 'models', 'viz'),
-    ('training',),
+    ('training', 'importers'),
     ('tasks',),
     ('planning', 'conversion', 'inference'),
     ('evaluators',),
@@ -29,6 +29,7 @@ ONLY = {
 }
 NEVER = {
     'data': {'jax', 'flax', 'optax', 'orbax'},
+    'importers': {'jax', 'flax', 'optax', 'orbax', 'matplotlib'},
     'viz': {'jax', 'flax', 'optax', 'orbax'},
     'tasks': {'optax', 'orbax', 'grain'},
 }

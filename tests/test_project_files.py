@@ -45,7 +45,7 @@ def test_make_lint_and_a_hook_check_types():
     strict = {
         name for part in settings if part.get('disallow_untyped_defs') for name in part['module']
     }
-    folders = ('conversion', 'data', 'losses', 'models', 'ops')
+    folders = ('conversion', 'data', 'importers', 'losses', 'models', 'ops')
     assert strict == {f'semmim_jax.{folder}.*' for folder in folders}
 
 

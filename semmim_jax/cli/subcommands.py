@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     'train': Subcommand('main', ('--mode=train',), 'trains, or continues, the run of --workdir'),
     'eval': Subcommand('main', ('--mode=eval',), 'evaluates the newest checkpoint of --workdir'),
     'verify': Subcommand('main', ('--mode=verify',), 'compares all checkpoints with their digests'),
+    'prepare': Subcommand('prepare', (), 'any source as verified shards; verify, show'),
     'predict': Subcommand('predict', (), 'captions, answers, matches or embeds images'),
     'convert': Subcommand('convert', (), 'weights from and to Hugging Face and PyTorch'),
     'preflight': Subcommand('preflight', (), 'memory, FLOPs and time of a run on a machine'),

@@ -18,6 +18,20 @@ from semmim_jax.conversion.table import ConversionError
 TORCH_SUFFIXES = ('.bin', '.pt', '.pth')
 
 
+def check_exportable(task: Mapping[str, Any], *, to: str) -> None:
+    """Refuses a run whose model has parts that no export knows.
+
+    Args:
+      task: `config.task` of the run.
+      to: the form, for the message.
+
+    Raises:
+      ConversionError: naming the task.
+    """
+    if task['name'] == 'completion':
+        raise ConversionError(f'a run of the task completion (SCL) has no form for {to} yet')
+
+
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """All tensors of a weight file, or of a folder as `save_pretrained` leaves it.
 

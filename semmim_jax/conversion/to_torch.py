@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from semmim_jax.conversion.albef import ENCODING_HEADS, albef_table
-from semmim_jax.conversion.files import new_folder, read_json, write_tensors
+from semmim_jax.conversion.files import check_exportable, new_folder, read_json, write_tensors
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
@@ -47,6 +47,7 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
     workdir = pathlib.Path(workdir)
     ours, saved = load_params(workdir, params=params)
     config = saved.config
+    check_exportable(config['task'], to='PyTorch')
     table = albef_table(ours, text_depth=config['model']['text']['depth'])
     tensors = to_theirs(table, ours=ours, origin=str(workdir))
     tokenizer = tokenizer_of_run(saved, workdir=workdir)

@@ -2,9 +2,9 @@
 
 Needs torch and the standard library; paths of images need Pillow. `semmim_torch.py` imports it.
 
-An image is a path (alpha is dropped, as in training), a PIL image (upright by EXIF), or an array or
-tensor of uint8: RGB [h, w, 3], grey [h, w] or [h, w, 1], RGB and alpha [h, w, 4]. Alpha of arrays
-and PIL images is laid over white. Images are one, a list, or a batch [b, h, w, c].
+An image is a path, a PIL image (upright by EXIF), or an array or tensor of uint8: RGB [h, w, 3],
+grey [h, w] or [h, w, 1], RGB and alpha [h, w, 4]. Alpha is laid over white, as in training. Images
+are one, a list, or a batch [b, h, w, c].
 """
 
 import json
@@ -214,7 +214,7 @@ def as_pixels(image: Any) -> Tensor:
 
 
 def read_image(path: str | pathlib.Path) -> Any:
-    """The RGB PIL image of a file."""
+    """The PIL image of a file."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -226,9 +226,7 @@ def read_image(path: str | pathlib.Path) -> Any:
         raise ValueError(f'{path}: not a {", ".join(FORMATS)} image') from None
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f'{path}: {getattr(error, "strerror", None) or error}') from None
-    if image.mode[0] in 'IF':  # refused by `pil_levels`
-        return image
-    return upright(image).convert('RGB')
+    return image
 
 
 def pil_levels(image: Any) -> Tensor:

@@ -6,9 +6,11 @@ its public code.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from semmim_jax.data.records import Entry
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBERS = {
@@ -105,3 +107,22 @@ def _without_punctuation(text: str) -> str:
         gone = f'{sign} ' in text or f' {sign}' in text or number_with_comma
         out = out.replace(sign, '' if gone else ' ')
     return re.sub(r'\.(?!\d)', '', out)
+
+
+def label_names(entries: Iterable[Entry], *, min_count: int) -> tuple[str, ...]:
+    """What there is to choose from in some records, in a fixed order; () for free texts.
+
+    The distinct labels, sorted; without labels every normalised answer that is the commonest of at
+    least `min_count` records, the most frequent first.
+    """
+    labels: set[str] = set()
+    counts: Counter[str] = Counter()
+    for entry in entries:
+        if 'label' in entry:
+            labels.add(entry['label'])
+        if entry.get('targets'):
+            counts[normalise_answer(entry['targets'][0])] += 1
+    if labels:
+        return tuple(sorted(labels))
+    frequent = [(-n, answer) for answer, n in counts.items() if n >= min_count and answer]
+    return tuple(answer for _, answer in sorted(frequent))

@@ -20,6 +20,19 @@ class LexiconConfig(Protocol):
     max_tokens: int
 
 
+class ShardsConfig(Protocol):
+    """`config.data.shards`."""
+
+    index: str
+
+
+class TfdsConfig(Protocol):
+    """`config.data.tfds`."""
+
+    image: str
+    text: str
+
+
 class DataConfig(Protocol):
     """`config.data`, an ml_collections.ConfigDict, which checks no types itself."""
 
@@ -27,12 +40,15 @@ class DataConfig(Protocol):
     patch_size: int
     max_tokens: int
     max_words: int
+    clean_text: bool
     decoder: str
     max_pixels: int
     max_replaced: float
     workers: int
     prefetch: int
     captions: CaptionsConfig
+    shards: ShardsConfig
+    tfds: TfdsConfig
     augment: Augment
     lexicon: LexiconConfig
 

@@ -20,6 +20,7 @@ from semmim_jax.data.records import Entry, Fields, Record, Source, TruthSource
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import Augment
+from semmim_jax.data.unreadable import first_entry
 from semmim_jax.data.views import View, match_patches
 
 _See = Callable[[np.ndarray], np.ndarray]  # a picture of a record, any size -> [s, s, 3]
@@ -70,7 +71,7 @@ class ExampleMaker:
 
     def check_source(self, source: Source) -> None:
         """Raises ValueError if examples cannot be made of the records of a training source."""
-        if 'captions' not in source.entry(0):
+        if 'captions' not in first_entry(source):
             raise ValueError(f'{self.kind} needs captions; the training source has none')
 
     def view(
@@ -202,7 +203,7 @@ class GenerateExamples(ExampleMaker):
 
     def check_source(self, source: Source) -> None:
         """As in `ExampleMaker`: every record has a target, and all targets fit."""
-        if 'captions' in source.entry(0):
+        if 'captions' in first_entry(source):
             return
         checked: set[str] = set()
         for targets, where in cast(TruthSource, source).truths():
@@ -294,7 +295,7 @@ class ClassifyExamples(ExampleMaker):
 
     def check_source(self, source: Source) -> None:
         """As in `ExampleMaker`: every record has a label or targets, and the labels are known."""
-        if 'captions' in source.entry(0):
+        if 'captions' in first_entry(source):
             raise ValueError('classify needs labels or targets; the training source has captions')
         if not self.labels:
             raise ValueError('classify needs labels or answers; the training source has free text')

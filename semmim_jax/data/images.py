@@ -18,10 +18,17 @@ DECODERS = ('opencv', 'pillow')
 _ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 
 
+def check_decoder(decoder: str) -> None:
+    """Raises ValueError for a decoder that does not exist."""
+    if decoder not in DECODERS:
+        raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(DECODERS)}')
+
+
 def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np.ndarray:
     """Reads one image file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
 
-    Grey and palette images become RGB, alpha is dropped, CMYK is converted.
+    Grey and palette images become RGB, CMYK is converted, 16 bits are scaled to 8. What is
+    transparent lies on white: below it files hold any colour, often black.
 
     Args:
       path: the file.
@@ -43,10 +50,13 @@ def read_image(path: str | pathlib.Path, *, decoder: str, max_pixels: int) -> np
         raise UnreadableRecord(f'{name}: {getattr(e, "strerror", None) or e}') from None
 
 
-def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
-    """As read_image, from the bytes of a file. The error does not name the file."""
-    if decoder not in DECODERS:
-        raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(DECODERS)}')
+def decode_image(data: bytes, *, decoder: str, max_pixels: int, half: bool = False) -> np.ndarray:
+    """As read_image, from the bytes of a file. The error does not name the file.
+
+    `half` decodes a JPEG at half its height and width where OpenCV decodes it, in a third of the
+    time; other images come in full.
+    """
+    check_decoder(decoder)
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as e:  # Pillow's own limit, above any sensible max_pixels
@@ -59,19 +69,35 @@ def decode_image(data: bytes, *, decoder: str, max_pixels: int) -> np.ndarray:
         raise UnreadableRecord(f'{width} x {height} pixels, more than max_pixels={max_pixels}')
     if width * height == 0:
         raise UnreadableRecord('no pixels')
-    complete = _ENDINGS.get(header.format or '', b'') in data[-1024:]
+    complete = is_complete(data, header.format)
     # 16-bit grey is scaled by OpenCV and clipped by Pillow: the former is right.
-    if (decoder == 'opencv' and complete) or header.mode.startswith('I;16'):
-        return _decode_opencv(data)
+    deep_grey = header.mode.startswith('I;16')
+    transparent = header.has_transparency_data and not deep_grey
+    if deep_grey or (decoder == 'opencv' and complete and not transparent):
+        halved = half and header.format == 'JPEG'
+        return _decode_opencv(data, cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR)
     try:
-        return np.array(ImageOps.exif_transpose(header).convert('RGB'))  # [h, w, 3]
+        upright = ImageOps.exif_transpose(header)
+        return np.array(_on_white(upright) if transparent else upright.convert('RGB'))  # [h, w, 3]
     except Exception as e:
         raise UnreadableRecord(_why(e, 'corrupt image')) from None
 
 
-def _decode_opencv(data: bytes) -> np.ndarray:
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert('RGBA')
+    flat = Image.new('RGB', image.size, 'white')
+    flat.paste(image, mask=image.getchannel('A'))
+    return flat
+
+
+def is_complete(data: bytes, form: str | None) -> bool:
+    """Whether a file of the format ends as a whole one does."""
+    return _ENDINGS.get(form or '', b'') in data[-1024:]
+
+
+def _decode_opencv(data: bytes, flags: int) -> np.ndarray:
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as e:
         raise UnreadableRecord(_why(e, 'corrupt image')) from None
     if bgr is None:

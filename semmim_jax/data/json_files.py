@@ -3,39 +3,77 @@
 import json
 import pathlib
 import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast, overload
+
+# What a reader does with an entry that is wrong: without one it raises the error.
+Skip = Callable[[ValueError], None]
 
 _Kind = TypeVar('_Kind')
 _Other = TypeVar('_Other')
 _HALF = re.compile(r'\\u[dD][89a-fA-F]')  # an escape of half a character, often one of a pair
 
 
-def read_json(path: str | pathlib.Path) -> object:
-    """The parsed file. Raises ValueError, one line, for a missing or malformed one."""
-    return _parse(_read(path), path, first_line=1)
+class DuplicateEntry(ValueError):
+    """An entry of a list whose id, or all of whose texts, came before."""
 
 
-def read_entries(path: str | pathlib.Path) -> list[tuple[object, str]]:
+def read_json(path: str | pathlib.Path, *, skip: Skip | None = None) -> object:
+    """The parsed file. Raises ValueError, one line, for a missing or malformed one.
+
+    With `skip`, bytes that are not UTF-8 and halves of characters stay in the strings, as
+    'surrogateescape' and JSON's escapes give them: whoever skips entries checks each text.
+    """
+    return _parse(_read(path, skip), path, first_line=1, checked=skip is None)
+
+
+def read_entries(path: str | pathlib.Path, *, skip: Skip | None = None) -> list[tuple[object, str]]:
     """Entries of a JSON array, or of a file with one JSON value a line; empty lines are skipped.
+
+    Args:
+      path: the file.
+      skip: gets the error of a line that is malformed, see also `read_json`.
 
     Returns each entry with the words that name its place in error messages. Raises ValueError for
     a file that is missing, malformed or without entries.
     """
-    text = _read(path)
+    text = _read(path, skip)
+    checked = skip is None
     if text.lstrip().startswith('['):
-        parsed = _parse(text, path, first_line=1)
+        parsed = _parse(text, path, first_line=1, checked=checked)
         entries = [
             (entry, f'{path}, entry {i}') for i, entry in enumerate(cast(list[object], parsed))
         ]
     else:
-        entries = [
-            (_parse(line, path, first_line=number), f'{path}, line {number}')
-            for number, line in enumerate(text.split('\n'), start=1)
-            if line.strip()
-        ]
+        lines = enumerate(text.split('\n'), start=1)
+        placed = (((n, line), f'{path}, line {n}') for n, line in lines if line.strip())
+
+        def parse(numbered: tuple[int, str], where: str) -> tuple[object, str]:
+            number, line = numbered
+            return _parse(line, path, first_line=number, checked=checked), where
+
+        entries = list(each(placed, parse, skip=skip))
     if not entries:
         raise ValueError(f'{path}: no entries')
     return entries
+
+
+def each(
+    entries: Iterable[tuple[_Other, str]],
+    parse: Callable[[_Other, str], _Kind],
+    *,
+    skip: Skip | None,
+) -> Iterator[_Kind]:
+    """parse(entry, where) of each; what raises ValueError goes to `skip` if there is one."""
+    for entry, where in entries:
+        try:
+            parsed = parse(entry, where)
+        except ValueError as error:
+            if skip is None:
+                raise
+            skip(error)
+        else:
+            yield parsed
 
 
 def as_object(entry: object, where: str) -> dict[str, object]:
@@ -68,10 +106,10 @@ def shown(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _parse(text: str, path: str | pathlib.Path, *, first_line: int) -> object:
+def _parse(text: str, path: str | pathlib.Path, *, first_line: int, checked: bool) -> object:
     try:
         value = json.loads(text)
-        if _HALF.search(text):
+        if checked and _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as e:
         raise ValueError(f'{path}, line {first_line + e.lineno - 1}: not JSON: {e.msg}') from None
@@ -82,8 +120,9 @@ def _parse(text: str, path: str | pathlib.Path, *, first_line: int) -> object:
     return value
 
 
-def _read(path: str | pathlib.Path) -> str:
+def _read(path: str | pathlib.Path, skip: Skip | None) -> str:
     try:
-        return pathlib.Path(path).read_text(encoding='utf-8')
+        errors = 'strict' if skip is None else 'surrogateescape'
+        return pathlib.Path(path).read_text(encoding='utf-8', errors=errors)
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None

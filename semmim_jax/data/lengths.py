@@ -5,6 +5,7 @@ import numpy as np
 from semmim_jax.data.records import Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
+from semmim_jax.data.unreadable import readable_entries
 
 RECORDS = 5000  # that are looked at, evenly spread
 
@@ -21,8 +22,8 @@ def usual_minimum(source: Source, tokenizer: Tokenizer, *, max_words: int) -> in
       Tokens, [CLS] and [SEP] not counted; at least 1.
     """
     lengths = []
-    for i in np.unique(np.linspace(0, len(source) - 1, RECORDS).astype(int)).tolist():
-        entry = source.entry(i)
+    positions = np.unique(np.linspace(0, len(source) - 1, RECORDS).astype(int)).tolist()
+    for entry in readable_entries(source, positions):
         captions = [clean_caption(x, max_words=max_words) for x in entry.get('captions', ())]
         texts = captions or entry.get('targets') or [entry['label']]
         lengths += [tokenizer.length(text) - 2 for text in texts]

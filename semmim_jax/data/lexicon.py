@@ -19,6 +19,7 @@ from semmim_jax.data.config import DataConfig, LexiconConfig
 from semmim_jax.data.records import Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
+from semmim_jax.data.unreadable import first_entry, readable_entries
 
 _FORMAT = 'semmim_jax lexicon 1'
 _ROUNDS = 2  # of joining: names of up to 4 tokens
@@ -170,10 +171,11 @@ def lexicon_of_text(text: str, *, origin: str) -> Lexicon:
 
 def _captions(source: Source, limit: int) -> Iterator[str]:
     """Captions of evenly spread records, all of each, up to a number of captions."""
-    records = min(len(source), -(-limit // max(1, len(source.entry(0)['captions']))))
-    given = 0
-    for i in np.unique(np.linspace(0, len(source) - 1, records).astype(int)).tolist():
-        for caption in source.entry(i)['captions']:
+    each = max(1, len(first_entry(source)['captions']))
+    records, given = min(len(source), -(-limit // each)), 0
+    positions = np.unique(np.linspace(0, len(source) - 1, records).astype(int)).tolist()
+    for entry in readable_entries(source, positions):
+        for caption in entry.get('captions', ()):
             if given == limit:
                 return
             yield caption

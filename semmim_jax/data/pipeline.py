@@ -1,11 +1,13 @@
 """Batches for training and evaluation.
 
 Training: the step is the only state. Example r of global batch j is position j * batch_size + r of
-the reshuffled, repeated source; what a position holds depends on the seed and that number alone. So
-batches are the same for any number of hosts, workers and restarts.
+the reshuffled, repeated source, or of a mixture of such sources; what a position holds depends on
+the seed and that number alone. So batches are the same for any number of hosts, workers and
+restarts.
 """
 
 import dataclasses
+import itertools
 import logging
 import multiprocessing
 import os
@@ -21,6 +23,7 @@ from absl import flags
 
 from semmim_jax.data import transforms
 from semmim_jax.data.config import DataConfig
+from semmim_jax.data.mixtures import Mixture, Proportions
 from semmim_jax.data.records import CaptionSource, Fields, PlacedRecord, Record, Source
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
@@ -156,10 +159,7 @@ def train_batches(
     if not len(source):
         raise ValueError('the training source is empty')
     dataset = (
-        grain.MapDataset.source(Replacing(source))
-        .seed(seed)
-        .shuffle()
-        .repeat()
+        _order(source, seed)
         .random_map(_Placed(make_example))
         # Batches of one host's size first: every process_count-th of them is this host's share of
         # a global batch, in contiguous examples.
@@ -169,6 +169,19 @@ def train_batches(
         iter(_prefetched(dataset, workers=data_config.workers, prefetch=data_config.prefetch)),
         max_replaced=data_config.max_replaced,
     )
+
+
+def _order(source: Source, seed: int) -> grain.MapDataset:
+    """The endless records of training: reshuffled in every epoch; of a mixture each source is."""
+    if not isinstance(source, Mixture):
+        return grain.MapDataset.source(Replacing(source)).seed(seed).shuffle().repeat()
+    spans = [range(*span) for span in itertools.pairwise(source.offsets)]
+    seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(len(spans))]
+    parts = [
+        grain.MapDataset.source(Replacing(source, span=span)).seed(own).shuffle().repeat()
+        for span, own in zip(spans, seeds, strict=True)
+    ]
+    return grain.MapDataset.select_from_datasets(parts, Proportions(source.weights)).seed(seed)
 
 
 def eval_image_batches(
@@ -223,7 +236,7 @@ def eval_batches(
 
 
 def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str], np.ndarray]:
-    """Every caption of a source, cleaned, and which image it belongs to.
+    """Every caption of a source, cleaned if `data_config.clean_text`, and whose image it is of.
 
     Returns texts and image_of_text int32 [texts]: a position in the order of eval_image_batches.
     """
@@ -232,7 +245,9 @@ def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str
     image_of_text: list[int] = []
     for i in range(len(source)):
         for caption in source.captions(i):
-            texts.append(clean_caption(caption, max_words=data_config.max_words))
+            if data_config.clean_text:
+                caption = clean_caption(caption, max_words=data_config.max_words)
+            texts.append(caption)
             image_of_text.append(order[source.image_id(i)])
     return texts, np.array(image_of_text, np.int32)
 

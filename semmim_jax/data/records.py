@@ -25,10 +25,14 @@ class Texts(TypedDict, total=False):
     answer_type: str
 
 
-class Entry(Texts):
+class _Numbered(Texts):
+    image_id: int
+
+
+class Entry(_Numbered, total=False):
     """A record without its images."""
 
-    image_id: int
+    source_id: int | str  # of the image in the files that it came from, where image_id is another
 
 
 class Record(Entry, total=False):

@@ -17,8 +17,9 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     A set smaller than one batch gives no figures and a line that says so, not
     an error: a run that has trained for days must not fail here.
 
-    Both views are the whole image. Chance is the answer "no match" for ITM, the commonest token for
-    MLM, and random masks for the guidance.
+    Both views are the whole image. Chance is the commoner answer for ITM (2 in 3 pairs do not match
+    unless `itm_matches` says how many do), the commonest token for MLM, and random masks for the
+    guidance.
 
     Args:
       predict: `predict('losses', batch, key)` -> dict of (total, count).
@@ -55,5 +56,6 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     for never_masked in (data.tokenizer.pad_id, data.tokenizer.cls_id):
         del words[never_masked]
     commonest = max(words.values()) / max(words.total(), 1)
-    chance = {'itm_accuracy': 2 / 3, 'mlm_accuracy': commonest, 'guidance': 1.0}
+    matches = figures.get('itm_matches', 1 / 3)
+    chance = {'itm_accuracy': max(matches, 1 - matches), 'mlm_accuracy': commonest, 'guidance': 1.0}
     return Report(figures, chance=chance)

@@ -8,6 +8,7 @@ from typing import Any
 
 import PIL.Image
 
+from semmim_jax.data.stored import StoredSource
 from semmim_jax.evaluators import (
     grounding,
     losses,
@@ -49,9 +50,11 @@ def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
     """
     if not len(source):
         raise ValueError('data.eval has no records')
-    # A list may mix kinds; the records of a corpus, which has no files, are all alike.
+    # Lists and stored sets may mix kinds; the records of a corpus that is made are all alike.
     is_list = hasattr(source, 'files')
-    for number in range(len(source)) if is_list else [0]:
+    mixes = is_list or isinstance(source, StoredSource)
+    firsts = getattr(source, 'offsets', (0,))  # of the parts of a joined source
+    for number in range(len(source)) if mixes else [0]:
         entry = source.entry(number)
         for name in names:
             if (needed := _NEEDED.get(name)) and not entry.get(needed):
@@ -65,6 +68,8 @@ def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
                         f'data.eval: record {number} has {other}, which the evaluator {name!r} of '
                         'this task cannot score'
                     )
+        if not is_list and number not in firsts:
+            continue  # images would have to be decoded to count them
         count = len(source.files(number) if is_list else source[number].get('images', (None,)))
         if count != images:
             raise ValueError(

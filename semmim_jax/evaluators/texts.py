@@ -18,6 +18,7 @@ from semmim_jax.inference.outputs import writer
 from semmim_jax.viz.predictions import Prediction, draw_predictions
 
 _DRAWN = 24  # records in the picture
+_NAMED = ('image_id', 'source_id', 'question_id', 'prompt')  # of an entry, for lists
 
 
 def evaluate_captions(predict: Any, data: EvalData) -> Report:
@@ -25,10 +26,11 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
     entries, texts = _written(predict, data)
     if not data.scores:
         return Report({})
-    by_key, references = {}, {}
+    by_key, names, references = {}, {}, {}
     for entry, text in zip(entries, texts, strict=True):
         key = entry.get('question_id', entry['image_id'])
         by_key.setdefault(key, text)
+        names[key] = entry.get('source_id', key)
         references.setdefault(key, []).extend(entry.get('captions') or entry.get('targets', ()))
     if not all(references.values()):
         report = Report({}, 'captions: no references to compare with')
@@ -40,9 +42,12 @@ def evaluate_captions(predict: Any, data: EvalData) -> Report:
     report.files |= _listed(entries, texts)
     report.pictures |= _drawn(entries, texts, data, right=lambda text, entry: None)
     if 'question_id' not in entries[0]:
-        report.files['captions.json'] = functools.partial(
-            captions.write_coco_results, captions=by_key
-        )
+        # Of shards the image id is a place in the set; the source's own is what scorers know.
+        results = {names[key]: text for key, text in by_key.items()}
+        if all(isinstance(name, int) for name in results):
+            report.files['captions.json'] = functools.partial(
+                captions.write_coco_results, captions=results
+            )
     return report
 
 
@@ -132,7 +137,7 @@ def _listed(entries: list[dict], texts: list[str]) -> dict[str, Any]:
     """
     lines = []
     for entry, text in zip(entries, texts, strict=True):
-        line = {k: entry[k] for k in ('image_id', 'question_id', 'prompt') if k in entry}
+        line = {k: entry[k] for k in _NAMED if k in entry}
         if entry['files']:
             line = {'files': entry['files'], **line}
         line |= {'text': text, 'score': round(entry['score'], 6)}

@@ -79,7 +79,7 @@ class Model:
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
-        self._need('image', tasks='pretrain, retrieval')
+        self._need('image', tasks='pretrain, retrieval, completion')
         images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
@@ -89,7 +89,7 @@ class Model:
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
         """Probability that image i and text t belong together, by the ITM head: [i, t]."""
-        self._need('match', tasks='pretrain, retrieval')
+        self._need('match', tasks='pretrain, retrieval, completion')
         images = as_images(images)
         text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
         if not len(images):
@@ -172,7 +172,7 @@ class Model:
         return 1 / (1 + np.exp(-odds))
 
     def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
-        self._need('text', tasks='pretrain, retrieval')
+        self._need('text', tasks='pretrain, retrieval, completion')
         texts = as_texts(texts)
         ids = self._ids(texts, self.config.data.max_tokens)
         marks = (self.tokenizer.pad_id, self.tokenizer.cls_id, self.tokenizer.sep_id)
@@ -183,8 +183,9 @@ class Model:
     def _ids(self, texts: Sequence[str], length: int, **options) -> np.ndarray:
         if not texts:
             raise ValueError(_NOTHING)
-        cleaned = (clean_caption(text, max_words=None) for text in texts)
-        return np.stack([self.tokenizer.encode(text, length, **options) for text in cleaned])
+        if self.config.data.clean_text:
+            texts = [clean_caption(text, max_words=None) for text in texts]
+        return np.stack([self.tokenizer.encode(text, length, **options) for text in texts])
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
         """uint8 [i, s, s, 3], or [i, 2, s, s, 3] for a task of pairs."""

@@ -25,11 +25,13 @@ from semmim_jax.models.layers import (
     KeysValues,
     Stack,
     dense,
+    dropout,
     layer_norm,
     param_init,
 )
 from semmim_jax.ops import rows
 from semmim_jax.ops.products import full_precision
+from semmim_jax.ops.streams import fold_rows
 
 
 class LayerOptions(TypedDict, total=False):
@@ -41,6 +43,7 @@ class LayerOptions(TypedDict, total=False):
     context_index: jax.Array | None
     queries: jax.Array | None
     causal: bool
+    dropout_keys: jax.Array | None
 
 
 class RangeOptions(LayerOptions, total=False):
@@ -60,10 +63,13 @@ class BertLayer(nn.Module):
     cross: bool
     dtype: DTypeLike
     attention: Implementation
+    dropout_rate: float = 0.0
 
     def setup(self) -> None:
         """Makes the parts."""
-        attention = functools.partial(Attention, self.width, self.heads, self.dtype, self.attention)
+        attention = functools.partial(
+            Attention, self.width, self.heads, self.dtype, self.attention, self.dropout_rate
+        )
         self.attn = attention()
         self.attn_norm = layer_norm(self.epsilon, self.dtype)
         if self.cross:
@@ -100,6 +106,7 @@ class BertLayer(nn.Module):
         context_index: jax.Array | None = None,
         queries: jax.Array | None = None,
         causal: bool = False,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Runs the layer.
 
@@ -114,14 +121,54 @@ class BertLayer(nn.Module):
           context_index: [b] int32, the context row of each row of x, any one (for evaluation).
           queries: [b, m] int32, positions to compute; None computes all.
           causal: whether self-attention sees only earlier positions.
+          dropout_keys: [b], of attention probabilities and of what is added to x; None: no dropout.
 
         Returns:
           [b, t, d], or [b, m, d] with `queries`.
         """
+        x = self.self_attend(
+            x, mask=mask, queries=queries, causal=causal, dropout_keys=dropout_keys
+        )
+        return self.finish(
+            x,
+            context,
+            others,
+            others_index=others_index,
+            context_mask=context_mask,
+            context_index=context_index,
+            dropout_keys=dropout_keys,
+        )
+
+    def self_attend(
+        self,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        queries: jax.Array | None = None,
+        causal: bool = False,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """The first sub-layer, which sees no context; arguments as in `__call__`."""
         keys_values = self.attn.project(x)
         if queries is not None:
             x = jnp.take_along_axis(x, queries[..., None], axis=1)  # [b, m, d]
-        x = self.attn_norm(x + self.attn(x, keys_values, mask=mask, causal=causal))
+        attended = self.attn(
+            x, keys_values, mask=mask, causal=causal, dropout_keys=fold_rows(dropout_keys, 0)
+        )
+        return self.attn_norm(x + self._drop(attended, dropout_keys, 1))
+
+    def finish(
+        self,
+        x: jax.Array,
+        context: KeysValues | None = None,
+        others: KeysValues | None = None,
+        *,
+        others_index: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        context_index: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """The sub-layers after `self_attend`; arguments as in `__call__`."""
         if self.cross:
             assert context is not None, 'cross-attention needs a context'
             if context_index is not None:
@@ -132,8 +179,13 @@ class BertLayer(nn.Module):
                 others = jax.tree.map(
                     lambda a: rows.take(a, others_index, any_device=False), context
                 )
-            x = self.cross_norm(x + self._cross_attend(x, context, context_mask, others))
-        return self.mlp_norm(x + self.mlp(x))
+            dropping = fold_rows(dropout_keys, 2)
+            read = self._cross_attend(x, context, context_mask, others, dropping)
+            x = self.cross_norm(x + self._drop(read, dropout_keys, 3))
+        return self.mlp_norm(x + self._drop(self.mlp(x), dropout_keys, 4))
+
+    def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
+        return dropout(x, fold_rows(keys, place), rate=self.dropout_rate)
 
     def extend(
         self,
@@ -172,13 +224,17 @@ class BertLayer(nn.Module):
         context: KeysValues,
         mask: jax.Array | None,
         others: KeysValues | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Cross-attention; rows of x that share a context row attend as one longer row."""
         grouped = x.reshape(len(context[0]), -1, *x.shape[1:])  # [c, g, t, d]
+        if dropout_keys is not None:  # of the first of each g rows
+            dropout_keys = dropout_keys.reshape(grouped.shape[:2])[:, 0]
 
         def attend(x: jax.Array, context: KeysValues) -> jax.Array:
             joined = x.reshape(len(x), -1, x.shape[-1])
-            return self.cross_attn(joined, context, mask=mask).reshape(x.shape)
+            read = self.cross_attn(joined, context, mask=mask, dropout_keys=dropout_keys)
+            return read.reshape(x.shape)
 
         if others is None:
             return attend(grouped, context).reshape(x.shape)
@@ -259,6 +315,8 @@ class Bert(nn.Module):
       width, depth, heads, mlp_width, epsilon: of the transformer.
       cross: whether layers attend to a context.
       dtype, attention, remat, scan: as in `vit.ViT`.
+      dropout_rate: of embeddings, attention probabilities and what layers add, where a call gets
+        keys.
     """
 
     vocab_size: int
@@ -275,6 +333,7 @@ class Bert(nn.Module):
     attention: Implementation
     remat: str
     scan: bool
+    dropout_rate: float = 0.0
 
     def setup(self) -> None:
         """Makes embeddings, where there are words, and layers."""
@@ -297,13 +356,21 @@ class Bert(nn.Module):
             cross=self.cross,
             dtype=self.dtype,
             attention=self.attention,
+            dropout_rate=self.dropout_rate,
             parent=None,
         )
         self.blocks = Stack(make_layer, self.width, self.depth, self.remat, self.scan)
 
-    def embed(self, ids: jax.Array, first: jax.Array | int = 0) -> jax.Array:
-        """Token ids [b, t], at positions `first` on -> embeddings [b, t, d]."""
-        return self.embeddings(ids, first)
+    def embed(
+        self,
+        ids: jax.Array,
+        first: jax.Array | int = 0,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Token ids [b, t], at positions `first` on -> embeddings [b, t, d]; keys [b] drop some."""
+        keys = fold_rows(dropout_keys, self.depth)  # the numbers below are those of the layers
+        return dropout(self.embeddings(ids, first), keys, rate=self.dropout_rate)
 
     def project_context(self, context: jax.Array, *, stop: int | None = None) -> KeysValues:
         """Keys and values for layers 0..stop: [b, s, d] -> two of [layers, b, s, h, d / h]."""
@@ -363,7 +430,10 @@ class Bert(nn.Module):
     ) -> jax.Array:
         """Runs layer `index` alone; `method='cross_weights'` gives its attention map."""
         contexts = tuple(c for c in (context, others) if c is not None)
-        return self.blocks.layer(index, x, per_layer=contexts, method=method, **options)
+        output: jax.Array = self.blocks.layer(
+            index, x, per_layer=contexts, method=method, **options
+        )
+        return output
 
     @property
     def words(self) -> jax.Array:

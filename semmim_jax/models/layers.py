@@ -6,7 +6,7 @@ Every parameter carries logical axis names ('embed', 'heads', 'mlp', 'vocab', ..
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,9 @@ from jax.typing import DTypeLike
 
 from semmim_jax.ops import rows
 from semmim_jax.ops.products import HIGHEST, full_precision
+from semmim_jax.ops.streams import fold_rows
 
+T = TypeVar('T')  # a pytree
 INIT_STDDEV = 0.02  # of embeddings and tokens: BERT's and ViT's
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, h, d / h] each, or [layers, b, s, h, d / h]
@@ -90,6 +92,23 @@ def unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
 
 
+def dropout(x: jax.Array, keys: jax.Array | None, *, rate: float) -> jax.Array:
+    """Zeroes each element with probability `rate` and divides the others by 1 - rate.
+
+    Every row has a key of its own, so that it loses the same elements in whatever slice of the
+    batch and on whatever device it is computed (docs/method.md section 9).
+
+    Args:
+      x: [r, ...].
+      keys: [r] PRNG keys; None gives x as it is.
+      rate: below 1.
+    """
+    if keys is None:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+
+
 class Attention(nn.Module):
     """Multi-head attention; keys and values are projected apart, so that they can be reused."""
 
@@ -97,6 +116,7 @@ class Attention(nn.Module):
     heads: int
     dtype: DTypeLike
     implementation: Implementation
+    dropout_rate: float = 0.0  # of attention probabilities
 
     def setup(self) -> None:
         """Makes the projections."""
@@ -117,6 +137,7 @@ class Attention(nn.Module):
         *,
         mask: jax.Array | None = None,
         causal: bool = False,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Attends from x to projected keys and values.
 
@@ -125,11 +146,17 @@ class Attention(nn.Module):
           keys_values: of `project`, two of [b, s, h, d / h].
           mask: [b, s] bool, False at padding; or None.
           causal: whether token i sees only keys up to i.
+          dropout_keys: [b], drops probabilities; None drops none. Not with `causal`.
 
         Returns:
           [b, t, d].
         """
         keys, values = keys_values
+        if dropout_keys is not None:
+            assert not causal, 'dropout of causal attention is not implemented'
+            weights = self.weights(x, keys, mask=mask)  # [b, h, t, s]
+            weights = dropout(weights, dropout_keys, rate=self.dropout_rate).astype(self.dtype)
+            return self.out(jnp.einsum('bhts,bshd->bthd', weights, values))
         out = jax.nn.dot_product_attention(
             self.query(x),
             keys,
@@ -173,6 +200,12 @@ def _apply(
     return block.apply({'params': params}, *args, method=method, **options)
 
 
+def _dropout_options(keys: jax.Array | None, layer: jax.Array | int) -> dict[str, jax.Array]:
+    """The argument of a block that drops, none where nothing is dropped."""
+    folded = fold_rows(keys, layer)
+    return {} if folded is None else {'dropout_keys': folded}
+
+
 class Stack(nn.Module):
     """`depth` copies of one block, parameters stacked on a leading 'layers' axis.
 
@@ -211,76 +244,85 @@ class Stack(nn.Module):
     @overload
     def __call__(
         self,
-        x: jax.Array,
+        x: T,
         *args: Any,
         per_layer: tuple[Any, ...] = ...,
         start: int = ...,
         stop: int | None = ...,
         collect: Literal[False] = ...,
+        dropout_keys: jax.Array | None = ...,
         **options: Any,
-    ) -> jax.Array: ...
+    ) -> T: ...
     @overload
     def __call__(
         self,
-        x: jax.Array,
+        x: T,
         *args: Any,
         per_layer: tuple[Any, ...] = ...,
         start: int = ...,
         stop: int | None = ...,
         collect: Literal[True],
+        dropout_keys: jax.Array | None = ...,
         **options: Any,
-    ) -> tuple[jax.Array, jax.Array]: ...
+    ) -> tuple[T, T]: ...
     def __call__(
         self,
-        x: jax.Array,
+        x: T,
         *args: Any,
         per_layer: tuple[Any, ...] = (),
         start: int = 0,
         stop: int | None = None,
         collect: bool = False,
+        dropout_keys: jax.Array | None = None,
         **options: Any,
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+    ) -> T | tuple[T, T]:
         """Runs layers start..stop: x = block(x, *per_layer[l], *args, **options).
 
         Args:
-          x: [r, ...], what the layers transform; its rows stay on their devices (`ops.rows`).
+          x: pytree of [r, ...], what the layers transform; its rows stay on their devices
+            (`ops.rows`).
           *args, **options: the same for every layer.
           per_layer: tuple of arguments, pytrees with a leading axis over all `depth` layers.
           start, stop: range of layers.
           collect: whether to return the outputs of all layers, stacked, as well.
+          dropout_keys: [r]; each layer gets other ones made of them. None: blocks get none.
 
         Returns:
           x, or (x, [layers, ...]) with `collect`.
         """
         block = self.make_block()
 
-        def body(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
-            params, arguments = layer
-            x = rows.shard(_apply(block, params, x, *arguments, *args, **options))
+        def body(x: T, layer: Any) -> tuple[T, Any]:
+            params, arguments, number = layer
+            given = options | _dropout_options(dropout_keys, number)
+            x = rows.shard(_apply(block, params, x, *arguments, *args, **given))
             return x, (x if collect else None)
 
         if self.remat != 'none':
             body = jax.checkpoint(
                 body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan
             )
-        outputs: jax.Array
+        outputs: T
         if not range(self.depth)[start:stop]:
-            return (x, x[None][:0]) if collect else x
-        part = jax.tree.map(lambda p: p[start:stop], (self.layers, per_layer))
+            return (x, jax.tree.map(lambda a: a[None][:0], x)) if collect else x
+        numbers = None if dropout_keys is None else jnp.arange(self.depth)
+        part = jax.tree.map(lambda p: p[start:stop], (self.layers, per_layer, numbers))
         x, outputs = jax.lax.scan(body, rows.shard(x), part, unroll=1 if self.scan else True)
         return (x, outputs) if collect else x
 
     def layer(
         self,
         index: int,
-        x: jax.Array,
+        x: Any,
         *args: Any,
         per_layer: tuple[Any, ...] = (),
         method: str = '__call__',
+        dropout_keys: jax.Array | None = None,
         **options: Any,
-    ) -> jax.Array:
+    ) -> Any:
         """Runs one layer alone: method(x, *per_layer[index], *args, **options)."""
         params, arguments = jax.tree.map(lambda p: p[index], (self.layers, per_layer))
+        options |= _dropout_options(dropout_keys, index % self.depth)
         block = self.make_block()
         return rows.shard(_apply(block, params, x, *arguments, *args, method=method, **options))
 

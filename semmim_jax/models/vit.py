@@ -7,6 +7,10 @@ CLIP's form has a LayerNorm before the first block, no patch bias and QuickGELU;
 DeiT) has erf GELU (docs/method.md section 1). DeiT's distillation token (2012.12877) stands after
 CLS in the tower and is left out of what the tower returns, as registers (2309.16588) are, which
 stand after the patches.
+
+A video is a few images, its frames, each with a vector of its place in time added to all tokens.
+In every block the patches of a frame see that frame, and the CLS tokens of all frames see all of
+them (docs/method.md section 9).
 """
 
 import functools
@@ -22,6 +26,7 @@ from semmim_jax.models.layers import (
     MLP,
     Attention,
     Implementation,
+    KeysValues,
     Stack,
     dense,
     layer_norm,
@@ -61,10 +66,21 @@ class ViTBlock(nn.Module):
         self.mlp = MLP(self.width, self.mlp_width, self.activation, self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[b, n, d] -> [b, n, d]."""
+        """[b, n, d] -> [b, n, d]; or frames [b, f, n, d], the first token of each being its CLS."""
         y = self.norm1(x)
-        x = x + self.attn(y, self.attn.project(y))
+        context = self.attn.project(y)
+        x = x + (self.attn(y, context) if x.ndim == 3 else self._attend_in_frames(y, context))
         return x + self.mlp(self.norm2(x))
+
+    def _attend_in_frames(self, y: jax.Array, context: KeysValues) -> jax.Array:
+        (b, f, tokens, d), (keys, values) = y.shape, context
+        own_frame, all_frames = (
+            (keys.reshape(*leading, *keys.shape[3:]), values.reshape(*leading, *values.shape[3:]))
+            for leading in ((b * f, tokens), (b, f * tokens))
+        )
+        patches = self.attn(y[:, :, 1:].reshape(b * f, tokens - 1, d), own_frame)
+        cls = self.attn(y[:, :, 0], all_frames)  # [b, f, d]
+        return jnp.concatenate([cls[:, :, None], patches.reshape(b, f, tokens - 1, d)], axis=2)
 
     def every_part(self, x: jax.Array) -> jax.Array:
         """For initialisation, see `layers.Stack`."""
@@ -72,7 +88,7 @@ class ViTBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image encoder (docs/method.md sections 1 and 4).
+    """Encoder of images and videos (docs/method.md sections 1, 4 and 9).
 
     Attributes:
       variant: 'clip' or 'plain'.
@@ -82,6 +98,11 @@ class ViT(nn.Module):
       registers: tokens that the others may read and write, and that nothing else reads.
       dtype: of the computation; parameters are float32.
       attention, remat, scan: see `layers.Attention` and `layers.Stack`.
+      frames: most frames of a video, the first being what an image is; 0: images only.
+      temporal_init: how their places in time start, 'normal' or 'zeros'.
+
+    Raises:
+      ValueError: for frames and further tokens in one tower.
     """
 
     variant: str
@@ -98,9 +119,15 @@ class ViT(nn.Module):
     attention: Implementation
     remat: str
     scan: bool
+    frames: int = 0
+    temporal_init: str = 'normal'
 
     def setup(self) -> None:
         """Makes tokens, positions and layers."""
+        if self.frames and (self.distilled or self.registers):
+            raise ValueError(
+                'model.image.frames: a tower of videos has no registers and is not distilled'
+            )
         clip = self.variant == 'clip'
         self.patches = (self.image_size // self.patch_size) ** 2
         normal = nn.initializers.normal(INIT_STDDEV)
@@ -110,6 +137,16 @@ class ViT(nn.Module):
         self.position = self.param(
             'position', param_init(normal, None, 'embed'), (tokens, self.width)
         )
+        if self.frames:
+            inits = {
+                'normal': nn.initializers.normal(self.width**-0.5),  # CLIP's, of its positions
+                'zeros': nn.initializers.zeros,
+            }
+            self.temporal = self.param(
+                'temporal',
+                param_init(inits[self.temporal_init], None, 'embed'),
+                (self.frames, self.width),
+            )
         if self.distilled:
             self.distillation = self.param(
                 'distillation', param_init(normal, 'embed'), (self.width,)
@@ -139,6 +176,7 @@ class ViT(nn.Module):
         self,
         images: jax.Array,
         *,
+        keep: jax.Array | None = ...,
         mask: jax.Array | None = ...,
         mask_token: jax.Array | None = ...,
         collect: Literal[False] = ...,
@@ -148,6 +186,7 @@ class ViT(nn.Module):
         self,
         images: jax.Array,
         *,
+        keep: jax.Array | None = ...,
         mask: jax.Array | None = ...,
         mask_token: jax.Array | None = ...,
         collect: Literal[True],
@@ -156,29 +195,33 @@ class ViT(nn.Module):
         self,
         images: jax.Array,
         *,
+        keep: jax.Array | None = None,
         mask: jax.Array | None = None,
         mask_token: jax.Array | None = None,
         collect: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """Encodes normalised images.
+        """Encodes normalised images or videos.
 
         Args:
-          images: [b, s, s, 3] float.
-          mask: [b, n] bool, True where the patch is replaced by `mask_token`; or None.
+          images: [b, s, s, 3] float, or [b, f, s, s, 3]; a video of one frame is an image.
+          keep: [b, k] int32, the only patches that are computed, in every frame; None: all are.
+          mask: [b, n] bool, True where the patch is replaced by `mask_token`, in every frame; or
+            None. Not with `keep`.
           mask_token: [d]; needed with `mask`.
           collect: whether to return the input of the first block and every block's output too.
 
         Returns:
-          CLS and patches after the final LayerNorm [b, n + 1, d]; with `collect` also all tokens
-          [depth + 1, b, n + 1, d] (n + 2 if `distilled`; registers stand at the end).
+          CLS and patches after the final LayerNorm [b, n + 1, d]; of videos the CLS tokens of all
+          frames, then the patches frame by frame, [b, f + f n, d]. With `collect` also all tokens
+          [depth + 1, b, n + 1, d] (n + 2 if `distilled`; registers stand at the end; of videos
+          [depth + 1, b, f, n + 1, d]).
         """
-        x = self.patch(patchify(images, self.patch_size).astype(self.dtype))  # [b, n, d]
-        if mask is not None:
-            assert mask_token is not None, 'masked patches need a mask_token'
-            x = jnp.where(mask[..., None], mask_token.astype(self.dtype), x)
-        first = jnp.stack([self.cls, self.distillation] if self.distilled else [self.cls])
-        first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
-        x = jnp.concatenate([first, x], axis=1) + self.position.astype(self.dtype)
+        if images.ndim == 5 and images.shape[1] == 1:
+            images = images[:, 0]
+        video = images.ndim == 5
+        if video and images.shape[1] > self.frames:
+            raise ValueError(f'frames: {images.shape[1]}, above model.image.frames={self.frames}')
+        x = self._tokens(images, keep, mask, mask_token)
         if self.registers:  # they have no position
             last = self.register_tokens.astype(self.dtype)
             last = jnp.broadcast_to(last, (x.shape[0], *last.shape))
@@ -190,7 +233,48 @@ class ViT(nn.Module):
         last, hidden = self.blocks(x, collect=True)
         return self._finish(last), jnp.concatenate([x[None], hidden])
 
+    def _tokens(
+        self,
+        images: jax.Array,
+        keep: jax.Array | None,
+        mask: jax.Array | None,
+        mask_token: jax.Array | None,
+    ) -> jax.Array:
+        """CLS and patches with positions: [b, n + 1, d], of videos [b, f, n + 1, d]."""
+        b, *frames = images.shape[:-3]
+
+        def in_every_frame(x: jax.Array) -> jax.Array:  # [b, ...] -> [b f, ...]
+            return jnp.repeat(x, frames[0], axis=0) if frames else x
+
+        x = patchify(images.reshape(-1, *images.shape[-3:]), self.patch_size)
+        position = self.position
+        if self.frames:
+            rows = slice(*frames) if frames else 0
+            position = position + self.temporal[rows, None]  # [n + 1, d] or [f, n + 1, d]
+        if keep is not None:
+            assert mask is None, 'either some patches are masked or some are kept'
+            x = jnp.take_along_axis(
+                x, in_every_frame(keep)[..., None], axis=1
+            )  # [b f, k, p * p * c]
+        x = self.patch(x.astype(self.dtype))  # [b f, n, d]
+        if mask is not None:
+            assert mask_token is not None, 'masked patches need a mask_token'
+            x = jnp.where(in_every_frame(mask)[..., None], mask_token.astype(self.dtype), x)
+        first = jnp.stack([self.cls, self.distillation] if self.distilled else [self.cls])
+        first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], *first.shape))
+        x = jnp.concatenate([first, x], axis=1)
+        x = x.reshape(b, *frames, *x.shape[1:])
+        if keep is not None:
+            ahead = len(self.position) - self.patches  # tokens that stand before the patches
+            always = jnp.broadcast_to(jnp.arange(ahead), (b, ahead))
+            there = jnp.concatenate([always, keep + ahead], axis=1)  # [b, k + 1]
+            position = jnp.moveaxis(position[..., there, :], -3, 0)
+        return x + position.astype(self.dtype)
+
     def _finish(self, x: jax.Array) -> jax.Array:
-        """The final LayerNorm of CLS and patches."""
+        """The final LayerNorm of what the tower returns, in its order."""
+        if x.ndim == 4:
+            b, _, _, d = x.shape
+            x = jnp.concatenate([x[:, :, 0], x[:, :, 1:].reshape(b, -1, d)], axis=1)
         x = self.norm(x[:, : x.shape[1] - self.registers])
         return jnp.delete(x, 1, axis=1) if self.distilled else x

@@ -20,6 +20,22 @@ class MaskedTokens(NamedTuple):
     weights: jax.Array  # [b, m] float32, 0 for slots not in use
 
 
+class ReplacedWords(NamedTuple):
+    """A caption with inner tokens replaced by [MASK]; m is the number of draws of a longest one."""
+
+    ids: jax.Array  # [b, t] int32
+    positions: jax.Array  # [b, m] int32
+    weights: jax.Array  # [b, m] float32, 0 for slots not in use and for positions drawn before
+
+
+class Shift(NamedTuple):
+    """Pairs for matching: which row's text each row's image is paired with."""
+
+    rows: jax.Array  # [b] int32
+    matches: jax.Array  # [b] bool, whether it is the row's own
+    weights: jax.Array  # [b] float32, 0 where another row turned out to have the same image
+
+
 def patch_count(ratio: float, patches: int) -> int:
     """Number of masked patches: round(ratio * patches), at least one, at least one left.
 
@@ -193,3 +209,69 @@ def hard_negatives(
     logits -= jnp.where(jnp.isfinite(best), best, 0.0)  # a row without candidates is all -inf
     noise = jax.random.gumbel(key, similarity.shape)
     return jnp.argmax(logits + noise, axis=1), allowed.any(axis=1)
+
+
+def kept_count(ratio: float, patches: int) -> int:
+    """Number of patches that are left of a masked image: int(patches * (1 - ratio)).
+
+    In floating point, as SCL has it: of 100 patches at 0.8 19 are left (docs/method.md section 9).
+    """
+    return int(patches * (1 - ratio))
+
+
+def kept_patches(key: jax.Array, *, batch: int, patches: int, ratio: float) -> jax.Array:
+    """Patches of each image that stay when a share `ratio`, drawn at random, is dropped.
+
+    Returns:
+      [batch, kept_count(ratio, patches)] int32 in ascending order.
+    """
+    return random_patches(key, batch=batch, patches=patches, count=kept_count(ratio, patches))
+
+
+def random_patches(key: jax.Array, *, batch: int, patches: int, count: int) -> jax.Array:
+    """`count` patches of each image, drawn uniformly: [batch, count] int32, ascending."""
+    return top_patches(jax.random.uniform(key, (batch, patches)), count)
+
+
+def replaced_words(
+    key: jax.Array, ids: jax.Array, *, ratio: float, special: SpecialTokens
+) -> ReplacedWords:
+    """Replaces int(ratio * inner tokens) + 1 draws of inner tokens, with replacement, by [MASK].
+
+    Inner are those between the first and the last token of a caption; one that has none stays as it
+    is (SCL; docs/method.md section 9).
+
+    Args:
+      key: PRNG key.
+      ids: [b, t] int32, `[CLS] words [SEP] [PAD]...`.
+      ratio: draws as a share of the inner tokens.
+      special: of the tokenizer.
+    """
+    inner = jnp.maximum((ids != special.pad).sum(axis=1) - 2, 0)  # [b]
+    draws = [0] + [int(count * ratio) + 1 for count in range(1, ids.shape[1] - 1)]
+    used = jnp.arange(max(draws)) < jnp.array(draws)[inner][:, None]  # [b, m]
+    positions = jax.random.randint(key, used.shape, 1, jnp.maximum(inner, 1)[:, None] + 1)
+    same = (positions[:, :, None] == positions[:, None]) & used[:, None]  # [b, m, m]
+    drawn_before = jnp.tril(same, -1).any(axis=2)
+    rows = jnp.arange(len(ids))[:, None]
+    masked = jnp.zeros(ids.shape, bool).at[rows, positions].max(used)
+    weights = (used & ~drawn_before).astype(jnp.float32)
+    return ReplacedWords(jnp.where(masked, special.mask, ids), positions, weights)
+
+
+def random_shift(key: jax.Array, ids: jax.Array) -> Shift:
+    """Half of the rows (rounded down), at random, keep their pair; the others get another row's.
+
+    That row stands a random number of places further, the same for all, in a circle
+    (docs/method.md section 9).
+
+    Args:
+      key: PRNG key.
+      ids: [b] image ids; a pair with a row of the same image has no weight.
+    """
+    shift_key, half_key = jax.random.split(key)
+    batch, rows = len(ids), jnp.arange(len(ids))
+    others = (rows + jax.random.randint(shift_key, (), 1, max(batch, 2))) % batch
+    matches = jax.random.permutation(half_key, rows) < batch // 2
+    weights = matches | (ids != ids[others])
+    return Shift(jnp.where(matches, rows, others), matches, weights.astype(jnp.float32))

@@ -6,7 +6,7 @@ Without one, or on one device, all of this changes nothing.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 
 AXES = ('data', 'fsdp')  # mesh axes that rows are split over
 BY_ROW = PartitionSpec(AXES)
+T = TypeVar('T')  # a pytree
 
 
 def shards() -> int:
@@ -22,14 +23,21 @@ def shards() -> int:
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in AXES)
 
 
-def shard(x: jax.Array) -> jax.Array:
-    """x [r, ...] with each part of the rows on its own devices, whole along the other axes.
+def shard(tree: T) -> T:
+    """Arrays [r, ...] with each part of the rows on its own devices, whole along the other axes.
 
     Rows that do not divide (evaluation, initialisation) are left to the compiler.
     """
-    if shards() == 1 or len(x) % shards():
-        return x
-    placed: jax.Array = jax.lax.with_sharding_constraint(x, BY_ROW)
+
+    def place(x: jax.Array) -> jax.Array:
+        if len(x) % shards():
+            return x
+        placed: jax.Array = jax.lax.with_sharding_constraint(x, BY_ROW)
+        return placed
+
+    if shards() == 1:
+        return tree
+    placed: T = jax.tree.map(place, tree)
     return placed
 
 

@@ -22,3 +22,11 @@ def stream(key: jax.Array, name: str) -> jax.Array:
 def step_key(seed: int, step: jax.Array | int) -> jax.Array:
     """The key from which all streams of training step `step` are drawn."""
     return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def fold_rows(keys: jax.Array | None, number: jax.Array | int) -> jax.Array | None:
+    """A key [r] for each row -> those of the sub-stream `number`; None stays None."""
+    if keys is None:
+        return None
+    folded: jax.Array = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+    return folded

@@ -3,8 +3,10 @@
 import importlib.util
 from typing import Any
 
+from semmim_jax.data.mixtures import Mixture
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
+from semmim_jax.data.stored import StoredSource
 from semmim_jax.evaluators import pattern_sets, suite
 from semmim_jax.training.task import Task
 
@@ -15,7 +17,7 @@ def check_training_files(config: Any, source: Any) -> None:
     """Looks for the image files of training, without opening one.
 
     An unreadable record is replaced by the next, so that up to the share `data.max_replaced` of a
-    sample, evenly spread, may be missing.
+    sample, evenly spread, may be missing. Of shards every file has to be there.
 
     Args:
       config: the experiment.
@@ -25,13 +27,16 @@ def check_training_files(config: Any, source: Any) -> None:
       ValueError: with the first missing file and the entry that lists it.
     """
     data = config.data
-    if isinstance(source, ImageTexts):
-        missing, count = source.missing_files(most=_LOOKED_AT)
-        if len(missing) > data.max_replaced * count:
-            raise ValueError(
-                f'{_said("data.train", missing, count)}, more than the share '
-                f'data.max_replaced={data.max_replaced}'
-            )
+    for part in getattr(source, 'parts', (source,)):
+        if isinstance(part, StoredSource):
+            _check_stored('data.train', part)
+        if isinstance(part, ImageTexts):
+            missing, count = part.missing_files(most=_LOOKED_AT)
+            if len(missing) > data.max_replaced * count:
+                raise ValueError(
+                    f'{_said("data.train", missing, count)}, more than the share '
+                    f'data.max_replaced={data.max_replaced}'
+                )
 
 
 def open_evaluation(config: Any, task: Task) -> Any:
@@ -55,10 +60,17 @@ def open_evaluation(config: Any, task: Task) -> Any:
     if not data.eval:
         return None
     source = sources.make_source(data.eval, data)
-    if isinstance(source, ImageTexts):
-        missing, count = source.missing_files()
-        if missing:
-            raise ValueError(_said('data.eval', missing, count))
+    if isinstance(source, Mixture):
+        raise ValueError(
+            f'data.eval={data.eval!r}: weights are for training; without them every record is read'
+        )
+    for part in getattr(source, 'parts', (source,)):
+        if isinstance(part, StoredSource):
+            _check_stored('data.eval', part)
+        if isinstance(part, ImageTexts):
+            missing, count = part.missing_files()
+            if missing:
+                raise ValueError(_said('data.eval', missing, count))
     suite.check_source(source, task.evaluators, images=task.images)
     if 'patterns' in task.evaluators:
         pattern_sets.check(config)
@@ -68,6 +80,13 @@ def open_evaluation(config: Any, task: Task) -> Any:
             "evaluation list by --config.data.eval=''"
         )
     return source
+
+
+def _check_stored(key: str, source: StoredSource) -> None:
+    try:
+        source.check_files()
+    except ValueError as error:
+        raise ValueError(f'{key}: {error}') from None
 
 
 def _said(key: str, missing: list[str], count: int) -> str:

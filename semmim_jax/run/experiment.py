@@ -16,6 +16,7 @@ from semmim_jax.data.lexicon import Lexicon, make_lexicon
 from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import LABELS, lexicon_of_run, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
+from semmim_jax.data.unreadable import first_entry, readable_entries
 from semmim_jax.run import frozen_dvae
 from semmim_jax.run.data_checks import check_training_files, open_evaluation
 from semmim_jax.run.evaluation import Evaluation
@@ -184,12 +185,13 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     if task.needs_labels:
         labels = source.label_names(min_count=config.data.min_answer_count)
     make_example = task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon)
-    make_example.check_source(source)
+    for part in getattr(source, 'parts', (source,)):  # which may have records of another kind
+        make_example.check_source(part)
     if task.needs_labels:
         task.check_labels(labels)
     if task.corpus_size:
         records = spread(len(source), task.corpus_size)
-        task.set_corpus([make_example.references_of(source.entry(i)) for i in records])
+        task.set_corpus([make_example.references_of(e) for e in readable_entries(source, records)])
     checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
     fingerprint = data_fingerprint(config, source, tokenizer, labels)
     if frozen_dvae.needed(config):
@@ -226,7 +228,7 @@ def _run_lexicon(
     config: Any, source: Any, tokenizer: Any, saved: SavedRun | None, *, workdir: pathlib.Path
 ) -> Lexicon | None:
     """The checkpoint's lexicon; where there is none yet, that of the training captions."""
-    if not config.data.lexicon.captions or 'captions' not in source.entry(0):
+    if not config.data.lexicon.captions or 'captions' not in first_entry(source):
         return None  # without captions `check_source` says what is wrong
     lexicon = lexicon_of_run(saved, workdir=workdir) if saved else None
     return lexicon or make_lexicon(source, tokenizer, data_config=config.data)

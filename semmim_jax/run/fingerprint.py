@@ -5,10 +5,12 @@ and a start on other data is refused with the first difference.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from semmim_jax.data.unreadable import UnreadableRecord
 
 SAMPLES = 100  # records that stand for all
 
@@ -18,7 +20,8 @@ def data_fingerprint(
 ) -> dict[str, Any]:
     """The fingerprint of a run's data; equal ones give equal batches.
 
-    Up to `SAMPLES` records, evenly spread, stand for the content of the source.
+    Up to `SAMPLES` records, evenly spread, stand for the content of the source, unless it has a
+    digest of it.
 
     Args:
       config: the experiment; `train.batch_size`, `seed` and `data.end_token` are read.
@@ -26,7 +29,7 @@ def data_fingerprint(
       tokenizer: of the run.
       labels: what the task chooses from.
     """
-    samples = {i: source.entry(i) for i in spread(len(source), SAMPLES)}
+    samples = dict(_samples(source))
     digest = hashlib.sha256()
     for entry in samples.values():
         digest.update(repr(tuple(entry.values())).encode())
@@ -39,6 +42,8 @@ def data_fingerprint(
         # What follows came after commit e475ad3, whose checkpoints lack it.
         'end_token': config.data.end_token,
         'labels': _digest('\n'.join(labels), 16),
+        'stored': getattr(source, 'digest', ''),
+        'weights': ':'.join(map(str, getattr(source, 'weights', ()))),
         'samples': {
             str(i): {name: _digest(repr(value), 8) for name, value in entry.items()}
             for i, entry in samples.items()
@@ -74,6 +79,14 @@ def differences(
             f'train.batch_size was {then["batch_size"]} and is {now["batch_size"]}'
         ),
         'seed': lambda: f'seed was {then["seed"]} and is {now["seed"]}',
+        'stored': lambda: (
+            'the stored training records are others: their digest was '
+            f'{then["stored"] or "none":.16} and is {now["stored"] or "none":.16}'
+        ),
+        'weights': lambda: (
+            f'the weights of the training sources were {then["weights"] or "none"} and are '
+            f'{now["weights"] or "none"}'
+        ),
         'dvae': lambda: 'the discrete VAE of task.mim.dvae is another',
         'end_token': lambda: f'data.end_token was {then["end_token"]} and is {now["end_token"]}',
     }
@@ -87,6 +100,17 @@ def differences(
 def spread(records: int, count: int) -> list[int]:
     """Up to `count` numbers below `records`, evenly spread."""
     return np.unique(np.linspace(0, records - 1, count).astype(int)).tolist()
+
+
+def _samples(source: Any) -> Iterator[tuple[int, Any]]:
+    """Readable records that stand for the content, by number."""
+    in_digest = getattr(source, 'in_digest', lambda index: False)
+    for i in spread(len(source), SAMPLES):
+        if not in_digest(i):
+            try:
+                yield i, source.entry(i)
+            except UnreadableRecord:  # as it will be in the batches
+                pass
 
 
 def _differing_record(then: Mapping[str, Any], now: Mapping[str, Any], entry: Any) -> str:

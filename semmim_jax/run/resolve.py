@@ -14,8 +14,8 @@ import ml_collections
 
 from semmim_jax.data.json_files import field, read_json
 from semmim_jax.data.readers import sources
-from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.run_files import tokenizer_of_run
+from semmim_jax.data.stored import text_entries
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import (
     UNUSED,
@@ -54,12 +54,12 @@ _NOT_OF_WEIGHTS = (
     'image.patch_size',  # that of data, which weights do settle
     'text.vocab_size',
     'temperature',
+    'dropout',
     'dtype',
     'attention',
     'remat',
     'scan',
 )
-_SAMPLE = 1000
 
 
 def resolve(
@@ -214,15 +214,13 @@ def _vocabulary(
 
 
 def _lengths(config: Any, source: Any, tokenizer: Tokenizer) -> dict[str, int]:
-    """Lengths that hold every text of the source, as far as the position table has rows.
+    """Lengths that hold the texts of the source, as far as the position table has rows.
 
     A longer caption or prompt is cut, a longer target refused, see data/examples.py.
     """
     data, text = config.data, config.model.text
     captions, prompts, targets = set(), set(), set()
-    # Of a list every record; those of other sources are made one by one, from few patterns.
-    records = len(source) if isinstance(source, ImageTexts) else min(len(source), _SAMPLE)
-    for entry in map(source.entry, range(records)):
+    for entry in text_entries(source):
         captions |= {clean_caption(t, max_words=data.max_words) for t in entry.get('captions', ())}
         prompts.add(clean_caption(entry.get('prompt', ''), max_words=None))
         targets.update(entry.get('targets', ()), filter(None, [entry.get('label')]))

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from semmim_jax.data.unreadable import readable_entries
 from semmim_jax.run.fingerprint import spread
 
 LOOKED_AT = 1000  # records whose texts are read
@@ -19,7 +20,7 @@ def describe_data(source: Any, tokenizer: Any, config: Any, lexicon: Any = None)
       lexicon: of the captions, if the run has one.
     """
     records, batch = len(source), config.train.batch_size
-    entries = [source.entry(i) for i in spread(records, LOOKED_AT)]
+    entries = list(readable_entries(source, spread(records, LOOKED_AT)))
     some = '' if len(entries) == records else f' (of {len(entries):,} looked at)'
     images = len({entry['image_id'] for entry in entries})
     captions = [text for entry in entries for text in entry.get('captions', ())]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from semmim_jax.tasks.classify import Classify
+from semmim_jax.tasks.completion.task import Completion
 from semmim_jax.tasks.dvae import TrainDVAE
 from semmim_jax.tasks.generate import Generate
 from semmim_jax.tasks.pretrain.task import Pretrain
@@ -17,6 +18,7 @@ TASKS = {
     'self_critical': SelfCritical,
     'classify': Classify,
     'dvae': TrainDVAE,
+    'completion': Completion,
 }
 
 

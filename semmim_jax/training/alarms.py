@@ -25,8 +25,10 @@ class CollapseAlarm:
     """
 
     def __init__(self, config: Any, *, active: bool):
-        greatest = math.log(min(config.model.encoding.codes, config.train.batch_size))
-        self._bound = config.train.collapse_alarm * greatest
+        self._bound = 0.0
+        if config.train.collapse_alarm:  # a model without codes has no alarm
+            greatest = math.log(min(config.model.encoding.codes, config.train.batch_size))
+            self._bound = config.train.collapse_alarm * greatest
         self._first_step = config.optim.warmup_steps
         self._active = active
         self._ringing: set[str] = set()

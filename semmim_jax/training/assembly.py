@@ -47,7 +47,7 @@ def assemble(config: Any, make_task: MakeTask, special: SpecialTokens, mesh: Mes
         raise ValueError(
             f'train.accumulate={accumulate}: the task {config.task.name!r} has no slices, use 1'
         )
-    tx = make_optimizer(config.optim, config.train.steps)
+    tx = make_optimizer(config.optim, config.train.steps, parts=task.parts)
     try:
         abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)
     except Exception as error:  # sizes that do not fit each other are found at many places

@@ -27,14 +27,15 @@ TABLE = (
         lambda x: _whole(x, 1, MOST),
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
-        'max_words max_pixels max_masked block_min_patches min_answer_count images beams '
+        'frames max_words max_pixels max_masked block_min_patches min_answer_count images beams '
         'max_length max_skipped_in_a_row samples vocab_min_count probe_images',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
-        'ops rank rollbacks references no_repeat_ngram pattern_images pattern_set_images',
+        'ops rank rollbacks references no_repeat_ngram pattern_images pattern_set_images '
+        'group patch_group',
     ),
     ('a whole number from -1 to 2**31 - 1', lambda x: _whole(x, -1, MOST), 'min_length'),
     # What is unrolled.
@@ -58,21 +59,24 @@ TABLE = (
         'max_overlap min_cover collapse_alarm alpha_ramp_share tau_teacher_share warmup_share '
         'tau_share kl_share',
     ),
-    ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing'),
+    ('at least 0 and below 1', lambda x: 0 <= x < 1, 'b1 b2 smoothing dropout'),
     (
         'at least 0, and finite',
         lambda x: 0 <= x < math.inf,
-        'lr text_lr image_lr temperature_lr end_lr weight_decay itc itm mlm prefix agreement mim '
-        'length_penalty epochs kl_weight',
+        'lr text_lr image_lr fusion_lr temperature_lr end_lr weight_decay clip_norm '
+        'itc itm mlm prefix agreement mim contrast completion length_penalty epochs kl_weight',
     ),
     (
         'above 0, and finite',
         lambda x: 0 < x < math.inf,
-        'temperature tau_student tau_teacher_start tau_teacher_end clip_norm eps seconds factor '
-        'phase_seconds tau_start tau_end',
+        'temperature tau_student tau_teacher_start tau_teacher_end eps fusion_epsilon seconds '
+        'factor phase_seconds tau_start tau_end',
     ),
     ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
+    ('cosine or linear', lambda x: x in ('cosine', 'linear'), 'schedule'),
+    ('normal or zeros', lambda x: x in ('normal', 'zeros'), 'temporal_init'),
     ('log_odds or match_logit', lambda x: x in ('log_odds', 'match_logit'), 'rerank'),
+    ('memory or disk', lambda x: x in ('memory', 'disk'), 'index'),
     (
         'two shares, the smaller first',
         lambda x: _numbers(x, 2) and 0 < x[0] <= x[1] <= 1,

@@ -1,17 +1,33 @@
 """AdamW with learning rates by part, and the schedules (docs/method.md section 7)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+# Top-level name of parameters -> field of `config.optim` with their learning rate.
+PARTS = {
+    'image': 'image_lr',
+    'text': 'text_lr',
+    'fusion': 'text_lr',
+    'temperature': 'temperature_lr',
+}
+
 
 def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 to `peak`, then cosine to `config.end_lr` at `steps`.
+    """Linear warm-up from 0 to `peak`, then by `config.schedule` to `config.end_lr` at `steps`.
 
-    See docs/method.md section 7.
+    The schedule is 'cosine' or 'linear', a straight line. See docs/method.md section 7.
     """
+    if config.schedule == 'linear':
+        falling = max(steps - config.warmup_steps, 1)
+        parts = (
+            optax.linear_schedule(0.0, peak, config.warmup_steps),
+            optax.linear_schedule(peak, min(config.end_lr, peak), falling),
+        )
+        return optax.join_schedules(parts, [config.warmup_steps])
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak,
@@ -21,37 +37,36 @@ def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Any, steps: int, *, parts: Mapping[str, str] = PARTS
+) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW with a learning rate for each part of the model.
 
     See docs/method.md section 7.
 
-    Image tower (`image_lr`), text tower and fusion encoder (`text_lr`), temperature
-    (`temperature_lr`), and decoder and heads (`lr`), which are fresh in many a fine-tuning.
+    Of SemMIM image tower (`image_lr`), text tower and fusion encoder (`text_lr`), temperature
+    (`temperature_lr`), and decoder and heads (`lr`), which are fresh in many a fine-tuning. With a
+    `clip_norm` of 0 nothing is clipped.
 
     Weight decay falls on kernels and embedding tables, not on biases, norms and scalars.
 
     Args:
       config: `config.optim`.
       steps: length of the run.
+      parts: see `Task.parts`.
     """
 
     def groups(params):
         return {name: name if name in rates else 'rest' for name in params}
 
-    peaks = {
-        'image': config.image_lr,
-        'text': config.text_lr,
-        'fusion': config.text_lr,
-        'temperature': config.temperature_lr,
-        'rest': config.lr,
-    }
+    peaks = {name: config[field] for name, field in parts.items()} | {'rest': config.lr}
     rates = {
         name: optax.scale_by_learning_rate(learning_rate(config, peak, steps))
         for name, peak in peaks.items()
     }
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        # By a norm of 0 optax would clip to 0.
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.mu_dtype),
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.partition(rates, groups),
@@ -60,7 +75,7 @@ def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
 
 def decayed(params: Any) -> Any:
     """True for the leaves that weight decay falls on (docs/method.md section 7)."""
-    names = ('kernel', 'word', 'position', 'type', 'directions', 'registers')
+    names = ('kernel', 'word', 'position', 'type', 'directions', 'registers', 'temporal', 'types')
     return jax.tree.map_with_path(lambda path, _: path[-1].key in names, params)
 
 

@@ -56,7 +56,7 @@ def make_step(
             'grad_norm': grad_norm,
             **{
                 name: learning_rate(config.optim, config.optim[name], steps)(state.updates)
-                for name in ('lr', 'text_lr', 'image_lr')
+                for name in sorted({'lr', *task.parts.values()} - {'temperature_lr'})
             },
             'ema_momentum': momentum,
             'skipped_steps': new.skipped,

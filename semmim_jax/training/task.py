@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.training.optim import PARTS
 
 
 class Task:
@@ -26,6 +27,8 @@ class Task:
       needs_labels: whether it chooses from the list of labels of the data.
       accumulates: whether a batch may go through the model in slices (`train.accumulate`).
       corpus_size: training records that `set_corpus` wants to see.
+      parts: top-level name of parameters -> field of `config.optim` with their learning rate; those
+        of other names have `lr`.
     """
 
     examples: ClassVar[type]
@@ -34,6 +37,7 @@ class Task:
     needs_labels: bool = False
     accumulates: ClassVar[bool] = False
     corpus_size: int = 0
+    parts: ClassVar[Mapping[str, str]] = PARTS
 
     def __init__(self, config: Any, special: SpecialTokens):
         """Checks the config.

@@ -44,6 +44,7 @@ def test_a_subcommand_is_its_module_run_by_the_same_interpreter():
         (['verify', '--workdir=run'], ['semmim_jax.main', '--mode=verify', '--workdir=run']),
         (['predict', 'caption', '--out=a'], ['semmim_jax.predict', 'caption', '--out=a']),
         (['convert', 'to-hf', 'run', 'out'], ['semmim_jax.convert', 'to-hf', 'run', 'out']),
+        (['prepare', 'coco', 'F', '--out=D'], ['semmim_jax.prepare', 'coco', 'F', '--out=D']),
         (['preflight', '--help'], ['semmim_jax.preflight', '--help']),
     ],
 )
@@ -61,7 +62,16 @@ def test_help_lists_the_subcommands_in_a_screen(words):
     lines = run(*words).stdout.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
     listed = [match[1] for line in lines if (match := re.match(r'  (\w+) ', line))]
-    assert listed == ['train', 'eval', 'verify', 'predict', 'convert', 'preflight', 'ablate']
+    assert listed == [
+        'train',
+        'eval',
+        'verify',
+        'prepare',
+        'predict',
+        'convert',
+        'preflight',
+        'ablate',
+    ]
     assert usage().splitlines() == lines
 
 

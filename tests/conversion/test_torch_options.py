@@ -5,6 +5,7 @@ import pytest
 
 from configs.pretrain import get_config
 from semmim_jax.conversion.albef import albef_table
+from semmim_jax.conversion.files import check_exportable
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.conversion.to_torch import torch_config
 from tests.tasks.warm_state import override
@@ -27,3 +28,9 @@ def test_parameters_of_an_option_are_named(name):
     ours = {name: np.zeros((2, 3), np.float32)}
     with pytest.raises(ConversionError, match=name):
         to_theirs(albef_table(ours, text_depth=1), ours=ours, origin='run')
+
+
+def test_a_run_of_completion_has_no_export_yet():
+    check_exportable({'name': 'pretrain'}, to='PyTorch')
+    with pytest.raises(ConversionError, match='completion .SCL. has no form for PyTorch yet'):
+        check_exportable({'name': 'completion'}, to='PyTorch')

@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +54,77 @@ def test_every_mode_becomes_rgb_alike(mode):
     np.testing.assert_array_equal(first, second)
     if mode == 'I;16':
         np.testing.assert_array_equal(first[..., 0], gradient()[..., 0])
+
+
+def composed(alpha):
+    """The gradient on white by the rule of alpha: c a + 255 (1 - a)."""
+    share = alpha[..., None] / 255
+    return gradient() * share + 255 * (1 - share)
+
+
+@pytest.mark.parametrize('decoder', images.DECODERS)
+@pytest.mark.parametrize('form', ['PNG', 'WEBP'])
+def test_transparent_parts_lie_on_white(form, decoder):
+    alpha = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
+    picture = Image.fromarray(np.dstack([gradient(), alpha]))
+    options = {'lossless': True, 'exact': True} if form == 'WEBP' else {}
+    got = decode(encoded(picture, form, **options), decoder)
+    assert np.abs(got - composed(alpha)).max() <= 1
+    assert (got[0, 0] == 255).all()  # where the file has black
+
+
+@pytest.mark.parametrize('decoder', images.DECODERS)
+@pytest.mark.parametrize('mode', ['LA', 'P', 'L', 'RGB'])
+def test_every_kind_of_transparency_lies_on_white(mode, decoder):
+    """Two pixels, the left one transparent: by an alpha channel, a palette or a colour key."""
+    picture = Image.new('RGB', (2, 1), (10, 10, 10))
+    picture.putpixel((1, 0), (90, 90, 90))
+    picture, options = picture.convert('L'), {}
+    if mode == 'LA':
+        picture.putalpha(Image.fromarray(np.array([[0, 255]], np.uint8)))
+    elif mode == 'P':
+        picture = picture.quantize(2)
+        options['transparency'] = picture.getpixel((0, 0))
+    else:
+        picture = picture.convert(mode)
+        options['transparency'] = 10 if mode == 'L' else (10, 10, 10)
+    got = decode(encoded(picture, 'PNG', **options), decoder)
+    assert got.tolist() == [[[255] * 3, [90] * 3]]
+
+
+@pytest.mark.parametrize('decoder', images.DECODERS)
+def test_a_transparent_picture_is_turned_upright(decoder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    alpha = np.full((40, 60), 255, np.uint8)
+    alpha[:, :30] = 0
+    data = encoded(Image.fromarray(np.dstack([gradient(), alpha])), 'PNG', exif=exif)
+    np.testing.assert_array_equal(decode(data, decoder), np.rot90(composed(alpha), -1))
+
+
+@pytest.mark.parametrize('decoder', images.DECODERS)
+def test_a_transparent_picture_that_is_cut_off(decoder):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 4), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), 'PNG')
+    with pytest.raises(UnreadableRecord):
+        decode(data[: len(data) // 2], decoder)
+
+
+@pytest.mark.parametrize('decoder', images.DECODERS)
+def test_sixteen_bits_are_scaled(decoder):
+    """Colours as well as grey: the high byte of each."""
+    deep = np.random.default_rng(0).integers(0, 2**16, (4, 5, 3), np.uint16)
+    ok, data = cv2.imencode('.png', deep[..., ::-1])
+    assert ok
+    np.testing.assert_array_equal(decode(data.tobytes(), decoder), deep >> 8)
+
+
+def test_half_a_jpeg_is_half_as_high_and_wide():
+    data = encoded(Image.fromarray(gradient()), 'JPEG', quality=95)
+    got = images.decode_image(data, decoder='opencv', max_pixels=LIMIT, half=True)
+    assert got.shape == (20, 30, 3)
+    means = gradient().reshape(20, 2, 30, 2, 3).mean((1, 3))
+    assert np.abs(got - means).mean() < 3
 
 
 def test_cmyk_agrees_between_decoders():

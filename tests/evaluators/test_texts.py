@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import nlvr2, vqa
+from configs import caption, nlvr2, vqa
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.evaluators import texts
 from semmim_jax.evaluators.report import EvalData
 from semmim_jax.ops.beam import Beams
 from semmim_jax.tasks.registry import find_task
+from tests.data.shard_sets import captioned, write_shards
 
 
 class Knowing:
@@ -100,3 +101,20 @@ def test_a_prediction_names_its_file_and_only_a_truth_that_there_is(tmp_path):
 
 def test_the_picture_names_its_artwork():
     assert 'OpenMoji' in opened(vqa.get_config('tiny')).attribution
+
+
+def test_results_of_shards_have_the_ids_of_their_source(tmp_path):
+    """COCO's scorer knows COCO's numbers, not places in a set."""
+    records = [
+        dataclasses.replace(record, source_id=900 + number, captions=())
+        for number, record in enumerate(captioned(3))
+    ]
+    data = opened(caption.get_config('tiny'))
+    source = make_source(f'shards:{write_shards(tmp_path / "set", records)}', data.data)
+    data = dataclasses.replace(data, source=source)
+    ids = np.stack([data.tokenizer.encode('a dog', 12, ended=True)] * 3)
+    report = texts.evaluate_captions(Knowing('generate', ids), data)
+    report.files['captions.json'](tmp_path / 'c.json')
+    results = json.loads((tmp_path / 'c.json').read_text())
+    assert [result['image_id'] for result in results] == [900, 901, 902]
+    assert [line['source_id'] for line in lines(report, tmp_path)] == [900, 901, 902]

@@ -12,6 +12,7 @@ import golden_dvae
 import golden_encodings
 import golden_heads
 import golden_losses
+import golden_scl
 import golden_towers
 from transformers.utils import logging
 
@@ -20,7 +21,14 @@ def main(folder):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     os.makedirs(folder, exist_ok=True)
-    for module in (golden_towers, golden_heads, golden_losses, golden_encodings, golden_dvae):
+    for module in (
+        golden_towers,
+        golden_heads,
+        golden_losses,
+        golden_encodings,
+        golden_dvae,
+        golden_scl,
+    ):
         module.write_all(folder)
 
 

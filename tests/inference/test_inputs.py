@@ -60,9 +60,9 @@ def test_files_and_pil_images_are_upright(as_pixels, tmp_path):
 
 
 @BOTH
-def test_alpha_of_a_file_is_dropped_as_in_training(as_pixels, tmp_path):
+def test_alpha_of_a_file_lies_on_white_as_in_training(as_pixels, tmp_path):
     PIL.Image.fromarray(ALPHA).save(tmp_path / 'alpha.png')
-    np.testing.assert_array_equal(as_pixels(tmp_path / 'alpha.png'), ALPHA[..., :3])
+    np.testing.assert_array_equal(as_pixels(tmp_path / 'alpha.png'), OVER_WHITE)
 
 
 REFUSED = {

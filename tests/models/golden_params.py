@@ -117,6 +117,60 @@ PROJECTIONS = {
     'text_proj': 'text_projection',
     'itm_head': 'itm_head',
 }
+_CLIP_BLOCK = {
+    'ln_1': 'norm1',
+    'attn.query': 'attn/query',
+    'attn.key': 'attn/key',
+    'attn.value': 'attn/value',
+    'attn.out_proj': 'attn/out',
+    'ln_2': 'norm2',
+    'mlp.c_fc': 'mlp/up',
+    'mlp.c_proj': 'mlp/down',
+}
+_CLIP_VISUAL = {
+    'conv1': 'patch',
+    'class_embedding': 'cls',
+    'positional_embedding': 'position',
+    'temporal_embed': 'temporal',
+    'ln_pre': 'norm_pre',
+    'ln_post': 'norm',
+} | _below(_CLIP_BLOCK, 'transformer.layers.#.', _STACK)
+_FUSION_LAYER = _BERT_ATTENTION | _BERT_CROSS | _BERT_MLP
+# Of the authors' checkpoints, as `split_in_proj` leaves them.
+SCL = {
+    **_below(TEXT, 'text_transformer.', 'text/'),
+    **_below(_CLIP_VISUAL, 'vision_transformer.visual.', 'image/'),
+    'vision_transformer.visual.visual_mask_token': 'visual_mask/vector',
+    **_below(_FUSION_LAYER, 'cross_modal_text_layers.#.', f'fusion/{_STACK}text/'),
+    **_below(_FUSION_LAYER, 'cross_modal_image_layers.#.', f'fusion/{_STACK}image/'),
+    'cross_modal_text_transform': 'text_bridge',
+    'cross_modal_image_transform': 'image_bridge',
+    'cross_modal_text_pooler.dense': 'text_pooler',
+    'cross_modal_image_pooler.dense': 'image_pooler',
+    'token_type_embeddings.weight': 'types',
+    'mlm_score.transform.dense': 'mlm_head/transform',
+    'mlm_score.transform.LayerNorm': 'mlm_head/norm',
+    'mlm_score.decoder.weight': 'mlm_words/word',
+    'mlm_score.bias': 'mlm_head/bias',
+    'itm_score.fc': 'itm_head',
+    **_below({'0': 'up', '1': 'norm', '3': 'out'}, 'vision_proj.', 'image_contrast/'),
+    **_below({'0': 'up', '1': 'norm', '3': 'out'}, 'language_proj.', 'text_contrast/'),
+    'cl_temp': 'temperature',
+}
+
+
+def split_in_proj(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """CLIP's blocks with query, key and value apart, and called layers."""
+    parts = {}
+    for name, value in params.items():
+        name = name.replace('.resblocks.', '.layers.')
+        before, found, kind = name.partition('.in_proj_')
+        if not found:
+            parts[name] = value
+            continue
+        for part, rows in zip(('query', 'key', 'value'), np.split(value, 3)):
+            parts[f'{before}.{part}.{kind}'] = rows
+    return parts
 
 
 def our_array(value: np.ndarray, shape: tuple[int, ...], leaf: str) -> np.ndarray:
@@ -165,6 +219,15 @@ def to_ours(params: Mapping[str, np.ndarray], table: Mapping[str, str], shapes: 
         if value.shape != wanted[path].shape:
             raise ValueError(f'{path}: {value.shape} for {wanted[path].shape}')
     return traverse_util.unflatten_dict(filled, sep='/')
+
+
+def one_of_ours(name: str, value: np.ndarray, table: Mapping[str, str], tree: Any) -> Any:
+    """Our leaf, of the right layer, for a golden's name; and the golden's array in its layout."""
+    wanted = traverse_util.flatten_dict(tree, sep='/')
+    number = re.search(r'layers?\.(\d+)\.', name)
+    path = _place(re.sub(r'(layers?)\.\d+\.', r'\1.#.', name), table, wanted)
+    ours = wanted[path][int(number[1])] if _STACK in path else wanted[path]
+    return ours, our_array(value, ours.shape, path.rpartition('/')[2])
 
 
 def _place(name: str, table: Mapping[str, str], wanted: Mapping[str, jax.ShapeDtypeStruct]):

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import caption, classify, nlvr2, pretrain, retrieval, vqa
+from configs import caption, classify, completion, nlvr2, pretrain, retrieval, vqa
 from semmim_jax.data.lexicon import make_lexicon
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
@@ -66,7 +66,7 @@ def test_shapes(name):
 
 @pytest.mark.parametrize(
     'config',
-    [m.get_config('tiny') for m in (pretrain, retrieval, caption, vqa, nlvr2, classify)]
+    [m.get_config('tiny') for m in (pretrain, retrieval, caption, vqa, nlvr2, classify, completion)]
     + [caption.get_config('tiny_scst')],
     ids=lambda config: config.task.name,
 )

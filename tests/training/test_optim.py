@@ -11,6 +11,7 @@ from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training.optim import decayed, ema_momentum, learning_rate, make_optimizer
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
+from semmim_jax.training.task import Task
 from tests.golden_files import assert_close, load
 
 # Where the golden's parameters stand: 'image' has its own learning rate, 'bias' has no decay.
@@ -29,7 +30,7 @@ def tree(arrays):
     return nested
 
 
-class LinearTask:
+class LinearTask(Task):
     """A loss whose gradient is the batch."""
 
     def loss(self, params, ema_params, extra, batch, *, key, step):
@@ -76,7 +77,7 @@ def test_clipping_adamw_with_its_groups_and_ema_are_torchs():
         opt_state=tx.init(params),
         extra={},
     )
-    step = jax.jit(make_step(LinearTask(), tx, config))
+    step = jax.jit(make_step(LinearTask(config, None), tx, config))
     for i in range(golden.config['steps']):
         gradients = tree({name: golden.inputs[f'grads/{name}'][i] for name in PLACES})
         state, metrics = step(state, gradients)
@@ -179,3 +180,27 @@ def test_decay_falls_on_every_matrix_and_on_nothing_else(config, special, target
     assert {name for name, is_decayed in kinds if is_decayed} >= matrices
     others = {name for name, is_decayed in kinds if not is_decayed}
     assert others == {'bias', 'scale', 'temperature', 'mask_token', 'cls'}
+
+
+def test_a_linear_schedule_falls_in_a_straight_line(config):
+    config.optim.update(schedule='linear', warmup_steps=10, end_lr=1e-5)
+    rate = learning_rate(config.optim, 1e-3, 110)
+    expected = {0: 0.0, 5: 5e-4, 10: 1e-3, 60: (1e-3 + 1e-5) / 2, 110: 1e-5, 200: 1e-5}
+    for step, value in expected.items():
+        np.testing.assert_allclose(rate(step), value, rtol=1e-5, atol=1e-9)
+
+
+def test_a_task_gives_its_parts_their_rates_and_a_norm_of_0_clips_nothing(config):
+    """A clipped gradient would leave a smaller second moment."""
+    config.optim.update(lr=1e-3, text_lr=3e-4, fusion_lr=2e-3, clip_norm=0.0)
+    config.optim.update(end_lr=1e-6, warmup_steps=0)
+    params = {name: {'bias': jnp.zeros(3)} for name in ('text_bridge', 'types', 'itm_head')}
+    parts = {'text_bridge': 'fusion_lr', 'types': 'text_lr'}
+    tx = make_optimizer(config.optim, 10, parts=parts)
+    gradients = jax.tree.map(lambda p: jnp.full_like(p, 50.0), params)
+    updates, state = tx.update(gradients, tx.init(params), params)
+    for name, rate in {'text_bridge': 2e-3, 'types': 3e-4, 'itm_head': 1e-3}.items():
+        np.testing.assert_allclose(updates[name]['bias'], -rate, rtol=1e-5)
+    moments = next(part for part in state if hasattr(part, 'nu')).nu
+    for moment in jax.tree.leaves(moments):
+        np.testing.assert_allclose(moment, (1 - config.optim.b2) * 50.0**2, rtol=1e-4)

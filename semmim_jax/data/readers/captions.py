@@ -1,30 +1,34 @@
 """Caption lists: JSON or JSON lines that pair image files with captions."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 
-from semmim_jax.data.json_files import as_object, field, read_entries
+from semmim_jax.data.json_files import Skip, as_object, each, field, read_entries
 from semmim_jax.data.readers.image_texts import ImageText
 from semmim_jax.data.text import clean_caption
 
 
-def read_captions(path: str, *, image_root: str) -> list[ImageText]:
+def read_captions(path: str, *, image_root: str, skip: Skip | None = None) -> list[ImageText]:
     """Records of a JSON array, or one JSON object a line, of {"image": path, "caption": str}.
 
     "caption" (or "captions") may also be a list of strings. Relative paths are taken from
     `image_root`, or from the folder of the list if that is ''. Entries of one image share an
-    image_id.
+    image_id. `skip` gets the error of an entry that is malformed and would be raised else.
 
     Raises:
       ValueError: the list is missing, empty or malformed; the message names file and entry.
     """
     root = pathlib.Path(image_root or pathlib.Path(path).parent)
-    records = []
-    for entry, where in read_entries(path):
-        image, captions = _parse(entry, where)
-        records.append(ImageText(images=(str(root / image),), where=where, captions=captions))
-    return records
+    parse = functools.partial(captioned, root=root)
+    return list(each(read_entries(path, skip=skip), parse, skip=skip))
+
+
+def captioned(entry: object, where: str, root: pathlib.Path) -> ImageText:
+    """The record of one entry. Raises ValueError beginning with `where`."""
+    image, captions = _parse(entry, where)
+    return ImageText(images=(str(root / image),), where=where, captions=captions)
 
 
 def check_captions(captions: list[object], where: str) -> tuple[str, ...]:

@@ -2,39 +2,45 @@
 
 import pathlib
 
-from semmim_jax.data.json_files import field, read_json, shown
+from semmim_jax.data.json_files import DuplicateEntry, Skip, each, field, read_json, shown
 from semmim_jax.data.readers.captions import check_captions
 from semmim_jax.data.readers.image_texts import ImageText
 
 
-def read_coco(path: str, *, image_root: str) -> list[ImageText]:
+def read_coco(path: str, *, image_root: str, skip: Skip | None = None) -> list[ImageText]:
     """Records of {"images": [...], "annotations": [...]}, one an image with all its captions.
 
     An image has "id" and "file_name", an annotation "image_id" and "caption". Images are
-    IMAGE_ROOT/file_name. An image without annotation has one caption, which is empty.
+    IMAGE_ROOT/file_name. An image without annotation has one caption, which is empty. `skip` gets
+    the error of an entry that is malformed and would be raised else.
 
     Raises:
       ValueError: file missing or malformed, an id that is there twice, an annotation of an image
         that is not there; the message names file and entry.
     """
     root = pathlib.Path(image_root or pathlib.Path(path).parent)
-    data = read_json(path)
+    data = read_json(path, skip=skip)
     names: dict[int, str] = {}
     captions: dict[int, list[str]] = {}
-    for number, image in enumerate(field(data, 'images', list, path)):
-        where = f'{path}, image {number}'
-        image_id = field(image, 'id', int, where)
-        name = field(image, 'file_name', str, where)
+
+    def image(entry: object, where: str) -> None:
+        image_id = field(entry, 'id', int, where)
+        name = field(entry, 'file_name', str, where)
         if image_id in names:
-            raise ValueError(f'{where} ({shown(name)}): the id {image_id} is there twice')
+            raise DuplicateEntry(f'{where} ({shown(name)}): the id {image_id} is there twice')
         names[image_id] = name
-    for number, annotation in enumerate(field(data, 'annotations', list, path)):
-        where = f'{path}, annotation {number}'
-        image_id = field(annotation, 'image_id', int, where)
+
+    def annotation(entry: object, where: str) -> None:
+        image_id = field(entry, 'image_id', int, where)
         if image_id not in names:
             raise ValueError(f'{where}: no image has the id {image_id}')
-        texts = check_captions([field(annotation, 'caption', str, where)], where)
+        texts = check_captions([field(entry, 'caption', str, where)], where)
         captions.setdefault(image_id, []).extend(texts)
+
+    for key, parse in (('images', image), ('annotations', annotation)):
+        entries = enumerate(field(data, key, list, path))
+        placed = ((entry, f'{path}, {key.rstrip("s")} {number}') for number, entry in entries)
+        list(each(placed, parse, skip=skip))
     if not names:
         raise ValueError(f'{path}: no images')
     return [

@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 
 from semmim_jax.data import images
-from semmim_jax.data.answers import normalise_answer
+from semmim_jax.data.answers import label_names
 from semmim_jax.data.json_files import shown
 from semmim_jax.data.records import Entry, Record
 
@@ -43,8 +42,7 @@ class ImageTexts:
     """
 
     def __init__(self, records: list[ImageText], *, decoder: str, max_pixels: int):
-        if decoder not in images.DECODERS:
-            raise ValueError(f'decoder={decoder!r}: must be one of {", ".join(images.DECODERS)}')
+        images.check_decoder(decoder)
         self._decoder = decoder
         self._max_pixels = max_pixels
         self._records = records
@@ -125,6 +123,10 @@ class ImageTexts:
             texts += [*record.captions, *record.targets, *filter(None, [record.prompt])]
         return texts
 
+    def text_entries(self) -> Iterator[Entry]:
+        """Every entry, in order."""
+        return map(self.entry, range(len(self)))
+
     def truths(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Targets or label of each record without captions, with the words that name the record."""
         for record in self._records:
@@ -133,17 +135,8 @@ class ImageTexts:
                 yield record.targets or label, record.where
 
     def label_names(self, *, min_count: int) -> tuple[str, ...]:
-        """What there is to choose from, in a fixed order.
-
-        The distinct labels, sorted; without labels every normalised answer that is the commonest
-        of at least `min_count` records, the most frequent first.
-        """
-        labels = {r.label for r in self._records if r.label is not None}
-        if labels:
-            return tuple(sorted(labels))
-        counts = Counter(normalise_answer(r.targets[0]) for r in self._records if r.targets)
-        frequent = [(-n, answer) for answer, n in counts.items() if n >= min_count and answer]
-        return tuple(answer for _, answer in sorted(frequent))
+        """As answers.label_names."""
+        return label_names(self.text_entries(), min_count=min_count)
 
 
 _TEXT_FIELDS = tuple(

@@ -1,27 +1,29 @@
 """The project's own list for generate and classify: one JSON object a line."""
 
+import functools
 import math
 import pathlib
 
-from semmim_jax.data.json_files import as_object, field, read_entries
+from semmim_jax.data.json_files import Skip, as_object, each, field, read_entries
 from semmim_jax.data.readers.image_texts import ImageText
 
 
-def read_json_lines(path: str, *, image_root: str) -> list[ImageText]:
+def read_json_lines(path: str, *, image_root: str, skip: Skip | None = None) -> list[ImageText]:
     """Records of lines with "image", and any of "prompt", "targets", "weights", "label".
 
     "image": a path or a list of two; "prompt": str, '' if missing; "targets": right answers;
     "weights": one each, 1 / number of targets if missing; "label": str. "id" and "type" become
-    question_id and question_type. Relative paths as in captions.read_captions.
+    question_id and question_type. Relative paths, and `skip`, as in captions.read_captions.
 
     Raises:
       ValueError: the list is missing, empty or malformed; the message names file and line.
     """
     root = pathlib.Path(image_root or pathlib.Path(path).parent)
-    return [_parse(entry, where, root) for entry, where in read_entries(path)]
+    parse = functools.partial(_parse, root=root)
+    return list(each(read_entries(path, skip=skip), parse, skip=skip))
 
 
-def _parse(entry: object, where: str, root: pathlib.Path) -> ImageText:
+def _parse(entry: object, where: str, *, root: pathlib.Path) -> ImageText:
     entry = as_object(entry, where)
     image = field(entry, 'image', (str, list), where)
     paths = image if isinstance(image, list) else [image]

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from semmim_jax.data.json_files import field, read_json, shown
+from semmim_jax.data.json_files import Skip, as_object, each, field, read_json, shown
 from semmim_jax.data.readers.captions import check_captions
 from semmim_jax.data.readers.image_texts import ImageText
 
@@ -10,11 +10,12 @@ from semmim_jax.data.readers.image_texts import ImageText
 _PARTS = {'train': ('train', 'restval'), 'val': ('val',), 'test': ('test',)}
 
 
-def read_karpathy(argument: str, *, image_root: str) -> list[ImageText]:
+def read_karpathy(argument: str, *, image_root: str, skip: Skip | None = None) -> list[ImageText]:
     """Records of 'FILE:SPLIT', one an image with all its captions; 'train' includes 'restval'.
 
     Images are IMAGE_ROOT/filepath/filename (Flickr30K has no filepath); image_id is COCO's where
-    the file has it, else the file's imgid.
+    the file has it, else the file's imgid. `skip` gets the error of an image that is malformed and
+    would be raised else.
 
     Raises:
       ValueError: file missing or malformed, unknown or empty split, an image without captions.
@@ -25,25 +26,27 @@ def read_karpathy(argument: str, *, image_root: str) -> list[ImageText]:
             f"karpathy:{argument}: must be 'karpathy:FILE:SPLIT', SPLIT train|val|test"
         )
     root = pathlib.Path(image_root or pathlib.Path(path).parent)
-    records = []
-    for number, image in enumerate(field(read_json(path), 'images', list, path)):
-        where = f'{path}, image {number}'
+
+    def parse(entry: object, where: str) -> ImageText | None:
+        image = as_object(entry, where)
         if field(image, 'split', str, where) not in _PARTS[split]:
-            continue
+            return None
         name = field(image, 'filename', str, where)
         where = f'{where} ({shown(name)})'
         folder = field(image, 'filepath', str, where) if 'filepath' in image else ''
         sentences = field(image, 'sentences', list, where)
         if not sentences:
             raise ValueError(f'{where}: no captions')
-        records.append(
-            ImageText(
-                images=(str(root / folder / name),),
-                where=where,
-                image_id=field(image, 'cocoid' if 'cocoid' in image else 'imgid', int, where),
-                captions=check_captions([field(s, 'raw', str, where) for s in sentences], where),
-            )
+        return ImageText(
+            images=(str(root / folder / name),),
+            where=where,
+            image_id=field(image, 'cocoid' if 'cocoid' in image else 'imgid', int, where),
+            captions=check_captions([field(s, 'raw', str, where) for s in sentences], where),
         )
+
+    images = enumerate(field(read_json(path, skip=skip), 'images', list, path))
+    placed = ((image, f'{path}, image {number}') for number, image in images)
+    records = [record for record in each(placed, parse, skip=skip) if record is not None]
     if not records:
         raise ValueError(f'{path}: no image of the split {split!r}')
     return records

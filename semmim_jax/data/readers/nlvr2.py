@@ -3,7 +3,7 @@
 import pathlib
 from typing import TypedDict
 
-from semmim_jax.data.json_files import as_object, field, read_entries, shown
+from semmim_jax.data.json_files import Skip, as_object, each, field, read_entries, shown
 from semmim_jax.data.readers.image_texts import ImageText
 
 
@@ -16,18 +16,21 @@ class _Statement(TypedDict):
     question_id: str
 
 
-def read_nlvr2(path: str, *, image_root: str) -> list[ImageText]:
+def read_nlvr2(path: str, *, image_root: str, skip: Skip | None = None) -> list[ImageText]:
     """Records of train.json, dev.json or test1.json: two images, a prompt, label True or False.
 
     The images of dev-850-0-1 are dev-850-0-img0.png and -img1.png. They are sought in
     images/SPLIT/DIRECTORY, SPLIT/DIRECTORY and DIRECTORY under IMAGE_ROOT, where only train has a
-    DIRECTORY; the first that has the images of the first line is taken for all.
+    DIRECTORY; the first that has the images of the first line is taken for all. `skip` gets the
+    error of an entry that is malformed and would be raised else.
 
     Raises:
       ValueError: file missing or malformed, or the first line's images are in none of the places.
     """
     root = pathlib.Path(image_root or pathlib.Path(path).parent)
-    parsed = [_parse(entry, where) for entry, where in read_entries(path)]
+    parsed = list(each(read_entries(path, skip=skip), _parse, skip=skip))
+    if not parsed:
+        raise ValueError(f'{path}: no entries')
     split, directory, names, _ = parsed[0]
     layouts = (f'images/{split}', split, '')
     tried = [root / layout / directory / names[0] for layout in layouts]

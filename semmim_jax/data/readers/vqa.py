@@ -4,7 +4,7 @@ import pathlib
 from collections import Counter
 from typing import TypedDict
 
-from semmim_jax.data.json_files import field, read_json
+from semmim_jax.data.json_files import DuplicateEntry, Skip, each, field, read_json
 from semmim_jax.data.readers.image_texts import ImageText
 
 
@@ -18,24 +18,25 @@ class _Answers(TypedDict, total=False):
     answer_type: str
 
 
-def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
+def read_vqa(argument: str, *, image_root: str, skip: Skip | None = None) -> list[ImageText]:
     """Records of 'QUESTIONS' (test sets) or 'QUESTIONS,ANNOTATIONS', one a question.
 
     Image 9 of train2014 is IMAGE_ROOT/train2014/COCO_train2014_000000000009.jpg. targets are the
-    distinct answers that are not empty, weights their share of the annotators.
+    distinct answers that are not empty, weights their share of the annotators. `skip` gets the
+    error of a question or annotation that is malformed and would be raised else.
 
     Raises:
       ValueError: a file missing or malformed; a question without annotation, an annotation without
         question or of another image.
     """
     path, _, annotations = argument.partition(',')
-    data = read_json(path)
+    data = read_json(path, skip=skip)
     subset = field(data, 'data_subtype', str, path).replace('-dev', '')  # test-dev2015: test2015
     folder = pathlib.Path(image_root or pathlib.Path(path).parent) / subset
-    answers = _read_annotations(annotations) if annotations else None
-    records = []
-    for entry in field(data, 'questions', list, path):
-        question_id = field(entry, 'question_id', int, path)
+    answers = _read_annotations(annotations, skip) if annotations else None
+
+    def parse(entry: object, where: str) -> ImageText:
+        question_id = field(entry, 'question_id', int, where)
         where = f'{path}, question {question_id}'
         image_id = field(entry, 'image_id', int, where)
         known: _Answers = {}
@@ -47,31 +48,37 @@ def read_vqa(argument: str, *, image_root: str) -> list[ImageText]:
                 raise ValueError(
                     f'{where}: image id {image_id} here, {annotated_image} in {annotations}'
                 )
-        records.append(
-            ImageText(
-                images=(str(folder / f'COCO_{subset}_{image_id:012d}.jpg'),),
-                where=where,
-                image_id=image_id,
-                prompt=field(entry, 'question', str, where),
-                question_id=question_id,
-                **known,
-            )
+        return ImageText(
+            images=(str(folder / f'COCO_{subset}_{image_id:012d}.jpg'),),
+            where=where,
+            image_id=image_id,
+            prompt=field(entry, 'question', str, where),
+            question_id=question_id,
+            **known,
         )
+
+    placed = ((entry, path) for entry in field(data, 'questions', list, path))
+    records = list(each(placed, parse, skip=skip))
     if answers:
-        raise ValueError(f'{annotations}, question {min(answers)}: {path} has no such question')
+        question = min(answers)
+        lost = ValueError(f'{annotations}, question {question}: {path} has no such question')
+        if skip is None:
+            raise lost
+        skip(lost)
     if not records:
         raise ValueError(f'{path}: no questions')
     return records
 
 
-def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
+def _read_annotations(path: str, skip: Skip | None) -> dict[int, tuple[int, _Answers]]:
     """(image id, fields of ImageText) by question id."""
     annotations: dict[int, tuple[int, _Answers]] = {}
-    for entry in field(read_json(path), 'annotations', list, path):
-        question_id = field(entry, 'question_id', int, path)
+
+    def parse(entry: object, where: str) -> None:
+        question_id = field(entry, 'question_id', int, where)
         where = f'{path}, question {question_id}'
         if question_id in annotations:
-            raise ValueError(f'{where}: annotated twice')
+            raise DuplicateEntry(f'{where}: annotated twice')
         annotators = [field(a, 'answer', str, where) for a in field(entry, 'answers', list, where)]
         counts = Counter(' '.join(answer.split()) for answer in annotators)
         counts.pop('', None)
@@ -87,4 +94,7 @@ def _read_annotations(path: str) -> dict[int, tuple[int, _Answers]]:
                 'answer_type': field(entry, 'answer_type', str, where),
             },
         )
+
+    placed = ((e, path) for e in field(read_json(path, skip=skip), 'annotations', list, path))
+    list(each(placed, parse, skip=skip))
     return annotations

@@ -308,8 +308,6 @@ def test_joined_lists(root, data_config):
     assert ids[1] == 100  # official numbers stay
     assert ids[0] == ids[3]  # the same file
     assert len(set(ids)) == 3
-    with pytest.raises(ValueError, match='unknown source'):
-        sources.make_source(f'captions:{first} + emoji_scenes:val', data_config)
 
 
 def test_easy_vqa(data_config):

@@ -1,0 +1,120 @@
+"""SCL pre-training: semantic completion of images, texts and videos.
+
+Paper:     Ji et al., CVPR 2023 (arXiv 2211.13437); `local`: GLSCL (arXiv 2306.07096).
+           docs/method.md section 9 says which value is whose.
+Command:   python -m semmim_jax.main --config=configs/completion.py --workdir=RUN
+           python -m semmim_jax.main --config=configs/completion.py:demo --workdir=runs/scl_demo
+           One loss off, e.g. the control without completion: --config.task.weights.completion=0
+Hardware:  base, video, local: a TPU slice or a GPU node (ViT-B/16, RoBERTa-base); demo, tiny: a
+           laptop.
+Expect:    base, video, local: not run. video: no reader of videos is there yet; its step compiles.
+
+Variants (`configs/completion.py:NAME`): base (288 px), video (4 frames of 224 px, from a workdir of
+base), local (base with GLSCL's losses on masked patches and words), demo, tiny (for tests).
+"""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
+    """The experiment; fields that are not here are those of configs/pretrain.py."""
+    if variant not in VARIANTS:
+        raise ValueError(
+            f'no variant {variant!r} of configs/completion.py: use {", ".join(VARIANTS)}'
+        )
+    return VARIANTS[variant]()
+
+
+def base() -> ml_collections.ConfigDict:
+    """Full size: COCO, Visual Genome, SBU and CC3M, as far as the list has them."""
+    c = _completion(pretrain.get_config('base'))
+    c.data.vocab = 'data/roberta-base'
+    c.data.vocab_kind = 'bpe'
+    c.data.image_size = 288
+    c.data.max_tokens = 50
+    c.data.augment.update(crop_scale=(0.8, 1.0), ops=0)
+    c.model.image.depth = 11  # of CLIP's 12 blocks
+    c.model.text.update(
+        vocab_size=50265, max_positions=514, position_offset=2, types=1, depth=12, epsilon=1e-5
+    )
+    c.model.update(embed_dim=512, dropout=0.1)
+    c.optim.update(lr=1e-4, fusion_lr=1e-4, text_lr=2e-5, image_lr=2e-5, temperature_lr=2e-5)
+    c.optim.update(end_lr=0.0, warmup_steps=10_000, schedule='linear', b2=0.98, weight_decay=0.01)
+    c.optim.clip_norm = 0.0
+    c.train.update(batch_size=4096, steps=100_000)
+    return c
+
+
+def video() -> ml_collections.ConfigDict:
+    """Four frames of 224 px."""
+    c = base()
+    c.data.image_size = 224
+    c.data.frames = 4
+    return c
+
+
+def local() -> ml_collections.ConfigDict:
+    """GLSCL: masked patches and words are completed as well."""
+    c = base()
+    c.task.weights.local = 0.2
+    c.task.patch_group = 16
+    return c
+
+
+def demo() -> ml_collections.ConfigDict:
+    """Emoji scenes of 64 px, minutes on two cores."""
+    c = _completion(pretrain.get_config('demo'))
+    c.model.text.depth = 2
+    c.optim.update(lr=2e-3, fusion_lr=2e-3, text_lr=2e-3, image_lr=2e-3, schedule='linear')
+    c.train.update(images_every=0)
+    return c
+
+
+def tiny() -> ml_collections.ConfigDict:
+    """Every part at the least size: for tests and drills, it learns nothing of note."""
+    c = _completion(pretrain.get_config('tiny'))
+    c.model.image.frames = 3
+    c.optim.fusion_lr = 2e-3
+    return c
+
+
+def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Puts SCL's model and task in the place of SemMIM's; sizes, data and run stay as they are."""
+    c.data.frames = 1  # of an example: an image is a video of one
+    c.data.clean_text = False
+    c.data.match_views = False
+    c.data.lexicon.captions = 0
+
+    model = c.model
+    for name in ('encoding', 'decoder_depth'):
+        del model[name]
+    model.image.frames = 8  # places in time, the first of which an image has; 0: none
+    model.image.temporal_init = 'normal'  # or 'zeros': an image then starts as CLIP has it
+    model.fusion_epsilon = 1e-12  # of the LayerNorms of fusion and of the MLM head
+    model.dropout = 0.0  # of the text tower and of fusion
+
+    c.task = task = ml_collections.ConfigDict()
+    task.name = 'completion'
+    task.weights = dict(itm=1.0, mlm=1.0, contrast=0.5, completion=1.0, local=0.0)
+    task.temperature = 0.03  # of completion; that of contrast is learned, from model.temperature
+    task.image_ratio = 0.8  # patches left out of the masked image
+    task.text_ratio = 0.4  # draws, with replacement, of words to mask, as a share of the words
+    task.local_ratio = 0.3  # patches that a learned vector stands for, with the weight `local`
+    task.group = 0  # samples compared with each other, neighbours in the batch; 0: all
+    task.patch_group = 0  # samples whose masked patches are compared with each other; 0: all
+    task.itm_negatives = 'batch'  # another example's text
+    task.mlm_probability = 0.15
+    task.max_masked = 8  # tokens
+    task.share_first_layer = True  # one image part of it for all texts; False: one for each, as
+    # published, which with dropout drops other elements for each
+
+    c.optim.fusion_lr = 1e-4  # bridges, fusion and poolers
+    c.optim.update(ema=0.0, ema_end=0.0)  # there is no teacher
+    c.train.collapse_alarm = 0.0  # there are no codes
+    c.eval.update(params='online', probe_source='', pattern_sets=())
+    return c
+
+
+VARIANTS = {'base': base, 'video': video, 'local': local, 'demo': demo, 'tiny': tiny}

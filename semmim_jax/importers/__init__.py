@@ -1,0 +1,1 @@
+"""From any source to shards: what is planned, checked, written and verified."""

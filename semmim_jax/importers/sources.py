@@ -1,0 +1,151 @@
+"""The sources by name: how each is planned, and how a piece of a container is read."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from semmim_jax.importers.candidates import Candidate, Dropped
+from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, read_corpus
+from semmim_jax.importers.folders import read_folder
+from semmim_jax.importers.lists import READERS, list_files, read_list, test_images
+from semmim_jax.importers.parquets import plan_parquets, read_parquet
+from semmim_jax.importers.plan import (
+    Options,
+    Part,
+    Piece,
+    Plan,
+    chunked,
+    file_entry,
+    read_part,
+    write_part,
+)
+from semmim_jax.importers.tars import matching, plan_tars, read_tar
+
+_CONTAINERS: dict[str, Callable[[Sequence[str], Options], Iterator[Piece]]] = {
+    'tar': plan_tars,
+    'parquet': plan_parquets,
+}
+_READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]] = {
+    'tar': read_tar,
+    'parquet': read_parquet,
+}
+TESTED = 'in test set'  # the reason of what is left out because it was asked for
+KINDS = (*READERS, 'folder', *_CONTAINERS)
+
+
+def is_source(kind: str) -> bool:
+    """Whether there is a source of that name, an installed corpus among them."""
+    return kind in KINDS or find_corpus(kind) is not None
+
+
+def draft_plan(kind: str, arguments: tuple[str, ...], options: Options) -> Plan:
+    """The plan of a source before its parts are made: without their number, with its digest.
+
+    Raises:
+      ValueError: a file of the source is missing, or there is no such corpus.
+    """
+    attribution, labels = '', tuple[str, ...]()
+    if kind not in KINDS:
+        if len(arguments) > 1:
+            raise ValueError(f'{kind} {" ".join(arguments)}: one split at a time')
+        source = open_corpus(kind, arguments[0], options.corpus)
+        attribution, labels = source.attribution, source.patch_label_names
+    return Plan(
+        kind=kind,
+        arguments=arguments,
+        options=options,
+        files=tuple(source_files(kind, arguments, options)),
+        attribution=attribution,
+        patch_labels=tuple(labels),
+    )
+
+
+def complete_plan(draft: Plan, work: pathlib.Path) -> tuple[Plan, list[str]]:
+    """Reads the lists, or the containers' headers, and writes the parts of all shards and the plan.
+
+    Args:
+      draft: of `draft_plan`.
+      work: the set's folder .work, which is there.
+
+    Returns:
+      The plan, and lines for whoever started it.
+
+    Raises:
+      ValueError: the source cannot be read, or has nothing.
+    """
+    notes: list[str] = []
+    count = 0
+    for part in _parts(draft.kind, draft.arguments, draft.options, notes):
+        write_part(work, count, part)
+        count += 1
+    if not count:
+        raise ValueError(f'{draft.kind} {" ".join(draft.arguments)}: nothing to prepare')
+    plan = dataclasses.replace(draft, shards=count)
+    plan.write(work)
+    return plan, notes
+
+
+def source_files(
+    kind: str, arguments: tuple[str, ...], options: Options
+) -> Iterator[dict[str, object]]:
+    """What the manifest says of the source's files; images that a list names are not among them."""
+    if kind in _CONTAINERS:
+        yield from (file_entry(path, content=False) for path in matching(arguments))
+    for argument in arguments if kind in READERS else ():
+        yield from (file_entry(path, content=True) for path in list_files(kind, argument))
+    for argument in (options.image_data, options.exclude_coco, options.exclude_flickr):
+        if argument:
+            path = argument if argument == options.image_data else argument.rpartition(':')[0]
+            yield file_entry(path, content=True)
+
+
+def candidates(work: pathlib.Path, number: int, plan: Plan) -> Iterator[Candidate | Dropped]:
+    """What shard `number` of a plan is made from.
+
+    Raises:
+      Incomplete: the container ends early.
+    """
+    part = read_part(work, number)
+    if not isinstance(part, Piece):
+        yield from part
+        return
+    yield from _READ_PIECE.get(part.kind, read_corpus)(part, plan.options)
+
+
+def _parts(
+    kind: str, arguments: tuple[str, ...], options: Options, notes: list[str]
+) -> Iterator[Part]:
+    if kind in READERS or kind == 'folder':
+        items = _listed(kind, arguments, options, notes)
+        yield from chunked(items, size=options.shard_records, limit=options.limit)
+        return
+    if kind in _CONTAINERS:
+        yield from _CONTAINERS[kind](arguments, options)
+    else:
+        yield from plan_corpus(kind, arguments[0], options)
+
+
+def _listed(
+    kind: str, arguments: tuple[str, ...], options: Options, notes: list[str]
+) -> Iterator[Candidate | Dropped]:
+    """Candidates of all arguments; of a key that comes again the first is kept."""
+    is_tested: Callable[[Candidate], bool] = lambda candidate: False
+    if kind in ('vg', 'vgqa'):
+        is_tested, note = test_images(options)
+        notes += [note] * bool(note)
+    elif options.image_data or options.exclude_coco or options.exclude_flickr:
+        raise ValueError('--image_data, --exclude_coco and --exclude_flickr are of vg and vgqa')
+    seen: set[str] = set()
+    for argument in arguments:
+        if kind == 'folder':
+            items = read_folder(argument, options)
+        else:
+            items = read_list(kind, argument, options)
+        for item in items:
+            if isinstance(item, Candidate) and is_tested(item):
+                item = Dropped(key=item.key, reason=TESTED, where=item.where)
+            elif isinstance(item, Candidate) and item.key in seen:
+                item = Dropped(key=item.key, reason='duplicate', where=item.where)
+            elif isinstance(item, Candidate):
+                seen.add(item.key)
+            yield item

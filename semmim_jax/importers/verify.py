@@ -1,0 +1,167 @@
+"""Compares a set of shards with its manifest, byte by byte and record by record."""
+
+import hashlib
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from array_record.python import array_record_module
+
+from semmim_jax.data.images import decode_image
+from semmim_jax.data.shard_format import (
+    COUNTS,
+    DROPPED,
+    Manifest,
+    Shard,
+    ShardRecord,
+    unpack_record,
+)
+from semmim_jax.data.unreadable import UnreadableRecord
+from semmim_jax.importers.plan import WORK
+
+_MAX_PIXELS = 2**28  # of an image in a shard: preparation has its own, smaller limit
+
+
+def verify(directory: str, *, decode: int | None) -> Iterator[str]:
+    """A line for each thing that is not as the manifest says; none of a good set.
+
+    Files are hashed, all records are read; images are decoded of some records.
+
+    Args:
+      directory: of the set, on a local disk.
+      decode: of how many records, evenly spread; None for all.
+
+    Raises:
+      ValueError: there is no manifest, or it was edited.
+    """
+    folder = pathlib.Path(directory)
+    manifest = Manifest.read(directory)
+    if (folder / WORK).exists():
+        yield f'{folder / WORK}: is there beside a manifest: preparation goes on'
+    known = {shard.name for shard in manifest.shards}
+    for path in sorted(folder.glob('*.array_record')):
+        if path.name not in known:
+            yield f'{path}: not in the manifest'
+    count = manifest.records if decode is None else min(decode, manifest.records)
+    chosen = np.linspace(0, manifest.records - 1, count).astype(int)  # [count]
+    first = captions = 0
+    entries: list[int] = []
+    for shard in manifest.shards:
+        of_shard = set(chosen[(chosen >= first) & (chosen < first + shard.records)] - first)
+        wrong = _file(folder / shard.name, shard)
+        if wrong:
+            yield wrong
+        else:
+            texts, of_records, lines = _records(folder / shard.name, shard, decoded=of_shard)
+            captions += texts
+            entries += of_records
+            yield from lines
+        first += shard.records
+    if len(entries) == manifest.records:
+        if captions != manifest.captions:
+            yield f'{directory}: {captions} captions, not {manifest.captions}'
+        yield from _counts(folder / COUNTS, entries)
+    yield from _dropped(folder / DROPPED, manifest)
+
+
+def _file(path: pathlib.Path, shard: Shard) -> str:
+    """What is wrong with a file as a whole; '' if nothing is."""
+    try:
+        size = path.stat().st_size
+        if size != shard.bytes:
+            return f'{path}: {size} bytes, not {shard.bytes}'
+        with open(path, 'rb') as file:
+            if hashlib.file_digest(file, 'sha256').hexdigest() != shard.sha256:
+                return f'{path}: another SHA-256 than in the manifest'
+    except FileNotFoundError:
+        return f'{path}: is missing'
+    except OSError as error:
+        return f'{path}: {error.strerror}'
+    return ''
+
+
+def _records(
+    path: pathlib.Path, shard: Shard, *, decoded: set[int]
+) -> tuple[int, list[int], list[str]]:
+    """Captions, entries of each record, and what is wrong."""
+    reader = array_record_module.ArrayRecordReader(str(path), '')
+    if not reader.ok() or reader.num_records() != shard.records:
+        return 0, [], [f'{path}: not a file of {shard.records} records']
+    captions, entries, wrong = 0, [], []
+    for number in range(shard.records):
+        place = f'{path}, record {number}'
+        try:
+            record = unpack_record(reader.read([number])[0])
+            captions += len(record.captions)
+            entries.append(len(record.entries) or 1)
+            if number in decoded:
+                _decode(record)
+        except (RuntimeError, ValueError) as error:
+            wrong.append(f'{place}: {" ".join(str(error).split())}')
+    reader.close()
+    if not wrong and sum(entries) != shard.entries:
+        wrong.append(f'{path}: {sum(entries)} entries, not {shard.entries}')
+    return captions, entries, wrong
+
+
+def _decode(record: ShardRecord) -> None:
+    for data in (*record.images, *record.frames):
+        try:
+            decode_image(data, decoder='opencv', max_pixels=_MAX_PIXELS)
+        except UnreadableRecord as error:
+            raise ValueError(f'{record.key}: {error}') from None
+
+
+def _counts(path: pathlib.Path, entries: list[int]) -> Iterator[str]:
+    if not path.exists():
+        if set(entries) - {1}:
+            yield f'{path}: is missing'
+        return
+    try:
+        counts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        yield f'{path}: cannot be read: {" ".join(str(error).split()):.100}'
+        return
+    if counts.dtype != np.uint16 or counts.shape != (len(entries),):
+        yield f'{path}: {counts.dtype} {counts.shape}, not uint16 ({len(entries)},)'
+    elif counts.tolist() != entries:
+        yield f'{path}: other counts than the records have'
+
+
+def _dropped(path: pathlib.Path, manifest: Manifest) -> Iterator[str]:
+    try:
+        lines = path.read_text().splitlines()
+        reasons = Counter(json.loads(line)['reason'] for line in lines)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f'{path}: cannot be read: {" ".join(str(error).split()):.100}'
+        return
+    if dict(reasons) != dict(manifest.dropped):
+        yield f'{path}: other reasons than in the manifest'
+
+
+def sample(directory: str, *, count: int) -> list[ShardRecord]:
+    """Some records, evenly spread over a set.
+
+    Raises:
+      ValueError: no manifest, or a shard that is not as it says.
+    """
+    manifest = Manifest.read(directory)
+    numbers = np.linspace(0, manifest.records - 1, min(count, manifest.records)).astype(int)
+    records, first = [], 0
+    for shard in manifest.shards:
+        inside = [int(n - first) for n in numbers if first <= n < first + shard.records]
+        first += shard.records
+        if not inside:
+            continue
+        path = pathlib.Path(directory) / shard.name
+        reader = array_record_module.ArrayRecordReader(str(path), '')
+        if not reader.ok() or reader.num_records() != shard.records:
+            raise ValueError(f'{path}: not a file of {shard.records} records')
+        try:
+            records += [unpack_record(data) for data in reader.read(inside)]
+        except RuntimeError as error:
+            raise ValueError(f'{path}: {" ".join(str(error).split())}') from None
+        reader.close()
+    return records

@@ -1,0 +1,56 @@
+"""Predict functions that evaluators call: (variables, *inputs) -> arrays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semmim_jax.models.scl import SCL
+from semmim_jax.tasks.completion.plan import Plan
+
+
+def retrieval_fns(model: SCL, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for retrieval of images; without ITM among the active losses no `match`.
+
+    Returns:
+      image: images uint8 [b, s, s, 3] -> features [b, e].
+      text: ids [b, t] -> {'feature' [b, e], 'tokens' [b, t, d], 'mask' [b, t]}.
+      context: images -> what fusion makes of them without a text, to be computed once per image:
+        the first layer's part of them, images leading.
+      match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM logits [p, 2], class 1
+        is a match.
+    """
+
+    def encode_image(model, images):
+        return model.contrast_image(model.encode_frames(images[:, None]), frames=1)
+
+    def encode_text(model, ids):
+        mask = ids != plan.special.pad
+        tokens = model.encode_text(ids, mask)
+        return {'feature': model.contrast_text(tokens), 'tokens': tokens, 'mask': mask}
+
+    def encode_context(model, images):
+        image = model.encode_frames(images[:, None])
+        return model.fusion.image_side(model.to_image_stream(image))
+
+    def match(model, context, rows, tokens, mask):
+        side = jax.tree.map(lambda x: x[rows], context)
+        streams = model.fusion.first(model.to_text_stream(tokens), side, text_mask=mask)
+        streams = model.fusion(streams, text_mask=mask, start=1, stop=-1)
+        first = jnp.zeros((len(tokens), 1), jnp.int32)
+        fused = model.fusion.last(streams, text_mask=mask, text_queries=first, image_queries=first)
+        return model.match(fused.text[:, 0], fused.image)
+
+    fns = {}
+    if 'contrast' in plan.active:
+        fns = {'image': encode_image, 'text': encode_text}
+        if 'itm' in plan.active:
+            fns |= {'context': encode_context, 'match': match}
+    return {name: _applied(fn, model) for name, fn in fns.items()}
+
+
+def _applied(fn: Callable[..., Any], model: SCL) -> Callable[..., Any]:
+    """fn(model, *inputs) as a function of (variables, *inputs)."""
+    return lambda variables, *inputs: nn.apply(fn, model)({'params': variables.params}, *inputs)
