@@ -12,7 +12,8 @@ Expect:    docs/method.md section 4.6. base: not run.
 
 Variants (`configs/dvae.py:NAME`): base, demo, study, tiny; each has the images, the sizes and the
 augmentation of the variant of configs/pretrain.py of the same name. Of `model`, `image.image_size`,
-`image.patch_size`, the pixels' mean and deviation, `dtype` and `dvae` are read.
+`image.patch_size`, the pixels' mean and deviation, `dtype` and `dvae` are read; the vocabulary is
+made as in pre-training, and serves no text.
 """
 
 import ml_collections

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from tests.ablation.fakes import write_study
+from tests.ablation.fakes import STUDY, write_study
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def run(folder: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
-    words = [f'--config={write_study(folder)}', f'--out={folder / "out"}', '--seeds=0']
+def run(folder: pathlib.Path, *flags: str, study: str = STUDY) -> subprocess.CompletedProcess:
+    words = [f'--config={write_study(folder, study)}', f'--out={folder / "out"}', '--seeds=0']
     return subprocess.run(
         [sys.executable, '-m', 'semmim_jax.ablate', *words, *flags],
         cwd=ROOT,
@@ -49,3 +49,23 @@ def test_two_rows_are_trained_fine_tuned_and_reported(tmp_path):
     assert set(pixel['steps_at_equal_time']['0']) <= {2, 4}  # of the evaluations
     assert 'retrieval.ir@1_itm' in pixel['differences_at_equal_time']
     assert (tmp_path / 'out' / 'plots' / 'retrieval.png').exists()
+
+
+@pytest.mark.slow
+def test_one_command_trains_the_discrete_vae_of_a_row_and_the_row(tmp_path):
+    study = STUDY.replace("first=''", "first='configs/dvae.py:tiny'")
+    study = study.replace("('task.mim.target=pixel',)", "('task.mim.target=dvae',)")
+    done = run(tmp_path, '--rows=pixel', study=study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [
+        line.split(' finished')[0] for line in done.stdout.splitlines() if ' finished in' in line
+    ]
+    assert said == ['pixel/0/dvae:', 'pixel/0:']
+    folder = tmp_path / 'out' / 'pixel' / '0'
+    before, after = (
+        json.loads((f / 'results.json').read_text()) for f in (folder / 'dvae', folder)
+    )
+    assert before['step'] == 20 and before['reconstruction']['figures']['images'] == 24
+    assert after['step'] == 4 and after['losses']['figures']['loss_mim'] > 0
+    again = run(tmp_path, '--rows=pixel', study=study)
+    assert again.stdout.splitlines() == ['2 trainings, 2 finished before']
