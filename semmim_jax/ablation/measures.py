@@ -17,7 +17,7 @@ class Measure(NamedTuple):
 
     Attributes:
       name: for people, in a column.
-      figure: EVALUATOR.FIGURE of results.json: results[EVALUATOR]['figures'][FIGURE].
+      figure: EVALUATOR.FIGURE of results.json: FIGURE among the `figures` of EVALUATOR.
       about: what it is.
       stage: folder of the training that has it, '' for the first.
     """
