@@ -126,7 +126,7 @@ def test_it_learns_the_colours_of_patches(task):
         losses.append(float(value))
     std = 255 * np.array(task.model.config.pixel_std)
     one_colour = (images.std(axis=(0, 1, 2)) ** 2 / std**2).mean()
-    # Below what any single colour reaches, by far; runs with other seeds ended at 0.3 and 0.4 of it.
+    # Two seeds ended at 0.37 and 0.32 of what the best single colour reaches.
     assert np.mean(losses[-10:]) < 0.6 * one_colour
 
 
