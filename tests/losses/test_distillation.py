@@ -102,6 +102,16 @@ def test_patches_are_cut_row_by_row():
     np.testing.assert_array_equal(patches, golden.outputs['patches'])
 
 
+def test_token_loss_by_hand():
+    """Two rows of two patches, the second row left out: -log of the softmax at the token."""
+    p = np.array([[[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], [[0.2, 0.2, 0.6], [0.9, 0.05, 0.05]]])
+    logits, tokens = jnp.log(p) + 3, jnp.array([[0, 2], [1, 1]])
+    loss = lambda **options: distillation.token_loss(logits, tokens, **options).value
+    first, second = -math.log(0.5) - math.log(0.7), -math.log(0.2) - math.log(0.05)
+    assert_close(loss(), (first + second) / 4)
+    assert_close(loss(sampled=jnp.array([True, False])), first / 2)
+
+
 def test_pixel_loss_and_gradient():
     golden, patches, gather = pixel_golden()
     value = lambda predicted: distillation.pixel_loss(gather(predicted), gather(patches)).value

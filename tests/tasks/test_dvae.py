@@ -103,31 +103,31 @@ def test_temperature_and_weight_of_the_divergence_follow_cosines(task):
         np.testing.assert_allclose(task.kl_weight(step), share * full, rtol=1e-5, atol=1e-9)
 
 
-def test_it_learns_to_name_the_colours_of_patches(task):
-    """Images of random patches in four colours: tokens come to say which is where."""
+def test_it_learns_the_colours_of_patches(task):
+    """Images of random patches in four colours, by relaxed codes at temperature 1."""
     rng = np.random.default_rng(0)
     colours = np.array([[230, 30, 30], [30, 200, 30], [30, 30, 220], [240, 240, 240]], np.uint8)
     patches = colours[rng.integers(0, 4, (16, 4, 4))]  # [b, g, g, 3]
     images = jnp.asarray(patches.repeat(8, axis=1).repeat(8, axis=2))
     params = meta.unbox(task.init(KEY))
-    tx = optax.adam(1e-2)
+    tx = optax.adam(3e-3)
 
     @jax.jit
-    def update(step, state):
-        loss = lambda params: task.loss(
-            params, None, {}, {'image': images}, key=jax.random.fold_in(KEY, step), step=step / 10
-        )
-        grads, _ = jax.grad(loss, has_aux=True)(state[0])
-        updates, opt_state = tx.update(grads, state[1], state[0])
-        return optax.apply_updates(state[0], updates), opt_state
+    def update(step, params, opt_state):
+        key = jax.random.fold_in(KEY, step)
+        loss = lambda params: task.loss(params, None, {}, {'image': images}, key=key, step=0)
+        (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return value, optax.apply_updates(params, updates), opt_state
 
-    state = params, tx.init(params)
+    opt_state, losses = tx.init(params), []
     for step in range(200):
-        state = update(step, state)
-    variables = type('State', (), {'params': state[0]})
-    found = jax.jit(lambda images: task.predict_fns()['reconstruct'](variables, images))(images)
-    mean, square = np.asarray(found['moments'], np.float64).mean(axis=0)
-    assert found['errors'].mean() < 0.75 * (square - mean**2).mean()  # of one colour, the mean
+        value, params, opt_state = update(step, params, opt_state)
+        losses.append(float(value))
+    std = 255 * np.array(task.model.config.pixel_std)
+    one_colour = (images.std(axis=(0, 1, 2)) ** 2 / std**2).mean()
+    # Two seeds ended at 0.37 and 0.32 of what the best single colour reaches.
+    assert np.mean(losses[-10:]) < 0.6 * one_colour
 
 
 def test_decay_falls_on_kernels_and_every_parameter_has_axes(task):
