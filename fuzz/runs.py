@@ -147,11 +147,11 @@ def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
     run = open_experiment(config, str(folder), find_task(config))
     run.checkpoints.close()
     assert not any(folder.iterdir())  # nothing is written before a start has passed its checks
-    batch_size, c = run.config.train.batch_size, run.config.data
-    view = jax.ShapeDtypeStruct((batch_size, c.image_size, c.image_size, 3), np.uint8)
-    numbers = lambda *shape: jax.ShapeDtypeStruct((batch_size, *shape), np.int32)
-    batch = dict(image1=view, image2=view, ids=numbers(c.max_tokens), image_id=numbers())
-    batch['labels1'] = numbers((c.image_size // c.patch_size) ** 2)
+    size = run.config.train.batch_size
+    batch = {
+        name: jax.ShapeDtypeStruct((size, *field.shape), field.dtype)
+        for name, field in run.task.batch_spec.items()
+    }
     jax.eval_shape(make_step(run.task, run.tx, run.config), run.abstract, batch)
 
 
