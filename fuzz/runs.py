@@ -144,6 +144,8 @@ def command_line(data: st.DataObject, folder: pathlib.Path) -> None:
 
 def experiment(data: st.DataObject, folder: pathlib.Path) -> None:
     config = parsed(overrides(data, most=1))
+    if isinstance(config.train.compilation_cache, str):
+        config.train.compilation_cache = ''  # a folder elsewhere, which it would rightly make
     run = open_experiment(config, str(folder), find_task(config))
     run.checkpoints.close()
     assert not any(folder.iterdir())  # nothing is written before a start has passed its checks
