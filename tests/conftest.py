@@ -6,7 +6,6 @@ import pathlib
 os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax')
 )
-os.makedirs(os.environ['JAX_COMPILATION_CACHE_DIR'], exist_ok=True)  # the fuzzer sees who makes it
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Programs of tests run a few times: compiling them is what takes long.
@@ -24,6 +23,7 @@ from configs.pretrain import get_config
 from semmim_jax.ops.special_tokens import SpecialTokens
 
 flags.FLAGS.mark_as_parsed()
+os.makedirs(os.environ['JAX_COMPILATION_CACHE_DIR'], exist_ok=True)  # the fuzzer sees who makes it
 
 
 @pytest.fixture
