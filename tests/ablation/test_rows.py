@@ -37,6 +37,12 @@ def test_the_shipped_rows_differ_from_each_other_and_read():
         seen[key] = row.name
 
 
+def test_the_page_of_the_study_names_every_row():
+    page = (ROOT / 'docs' / 'ablation.md').read_text()
+    missing = [name for name in shipped()[1] if f'`{name}`' not in page]
+    assert not missing
+
+
 def test_the_task_takes_the_shipped_rows(special):
     _, rows = shipped()
     for row in rows.values():
