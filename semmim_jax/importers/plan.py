@@ -54,11 +54,13 @@ class Options:
         always = ('split', 'size', 'shard_records', 'max_pixels', 'max_bytes')
         values = dataclasses.asdict(self) | {'meta': list(self.meta)}
         fields = {field.name: field.default for field in dataclasses.fields(self)}
-        return {
+        stated = {
             name: value
             for name, value in values.items()
             if name in always or (value != fields[name] and value not in ([], {}))
         }
+        plain: dict[str, object] = json.loads(canonical_json(stated))  # as a manifest is read back
+        return plain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -212,6 +212,15 @@ def test_a_corpus_comes_without_loss(tmp_path):
     assert manifest.source['patch_labels'] == list(source.patch_label_names)
 
 
+def test_a_corpus_that_is_complete_is_left_alone(tmp_path, capsys):
+    """Options with tuples, as `crop_scale` has them, are those of the manifest, which has lists."""
+    data = get_config('tiny').data
+    assert isinstance(data.augment.crop_scale, tuple)
+    for _ in range(2):
+        prepared(tmp_path / 'out', 'emoji', 'train', corpus=data.to_dict(), limit=2)
+    assert 'complete already' in capsys.readouterr().out
+
+
 def test_shards_of_a_corpus_read_as_the_corpus(tmp_path):
     data = get_config('tiny').data
     prepared(tmp_path / 'out', 'emoji', 'train', corpus=data.to_dict(), limit=4)
