@@ -1,6 +1,6 @@
 """The plan of a set of shards: which part of the source becomes which shard, before any is written.
 
-    .work/plan.json          what was asked for, and the digest of all that decides the bytes
+    .work/plan.json          what was asked for, and what else decides the bytes
     .work/parts/00000        one a shard: its candidates, or the piece of a container to read
 
 A list is read once, by the driver; containers (tars, parquet files) are read by whoever writes the
@@ -84,6 +84,16 @@ class Piece:
 Part = list[Candidate | Dropped] | Piece
 
 
+def versions() -> dict[str, str]:
+    """Of the package and of the libraries that shape the bytes."""
+    return {
+        'semmim_jax': semmim_jax.__version__,
+        'opencv': cv2.__version__,
+        'pillow': PIL.__version__,
+        'array_record': importlib.metadata.version('array_record'),
+    }
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """A plan on disk.
@@ -95,6 +105,7 @@ class Plan:
       shards: how many there will be.
       attribution: whose work the images show.
       patch_labels: names of the labels of pixels, where the source has them.
+      versions: of `versions`, where the plan was made.
     """
 
     kind: str
@@ -104,6 +115,7 @@ class Plan:
     shards: int = 0
     attribution: str = ''
     patch_labels: tuple[str, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
 
     @property
     def digest(self) -> str:
@@ -111,7 +123,7 @@ class Plan:
         value = {
             'source': self.source(),
             'options': self.options.stated(),
-            'versions': versions(),
+            'versions': dict(self.versions),
         }
         return hashlib.sha256(canonical_json(value)).hexdigest()
 
@@ -123,8 +135,7 @@ class Plan:
 
     def write(self, work: pathlib.Path) -> None:
         """Writes plan.json; the parts are there already."""
-        value = dataclasses.asdict(self) | {'digest': self.digest}
-        replace_text(work / _PLAN, json.dumps(value))
+        replace_text(work / _PLAN, json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def read(cls, work: pathlib.Path) -> 'Plan':
@@ -133,7 +144,7 @@ class Plan:
         try:
             value = json.loads(path.read_text())
             options = value['options'] | {'meta': tuple(value['options']['meta'])}
-            plan = cls(
+            return cls(
                 kind=value['kind'],
                 arguments=tuple(value['arguments']),
                 options=Options(**options),
@@ -141,20 +152,10 @@ class Plan:
                 shards=value['shards'],
                 attribution=value['attribution'],
                 patch_labels=tuple(value['patch_labels']),
+                versions=dict(value['versions']),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path}: cannot be read: {error}; add --fresh') from None
-        return plan
-
-
-def versions() -> dict[str, str]:
-    """Of the package and of the libraries that shape the bytes."""
-    return {
-        'semmim_jax': semmim_jax.__version__,
-        'opencv': cv2.__version__,
-        'pillow': PIL.__version__,
-        'array_record': importlib.metadata.version('array_record'),
-    }
 
 
 def file_entry(path: str, *, content: bool) -> dict[str, object]:

@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 
 from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, Manifest
-from semmim_jax.importers.plan import WORK, Options, Plan, versions
+from semmim_jax.importers.plan import WORK, Options, Plan
 from semmim_jax.importers.shard import Sidecar, is_written
 from semmim_jax.importers.sources import TESTED, complete_plan, draft_plan
 
@@ -118,7 +118,7 @@ def _is_complete(folder: pathlib.Path, draft: Plan, *, fresh: bool) -> bool:
         return False
     manifest = Manifest.read(str(folder))
     there = {**manifest.source, 'options': dict(manifest.options), 'versions': manifest.versions}
-    wanted = {**draft.source(), 'options': draft.options.stated(), 'versions': versions()}
+    wanted = {**draft.source(), 'options': draft.options.stated(), 'versions': draft.versions}
     differs = [name for name, value in wanted.items() if there.get(name) != value]
     if differs:
         raise ValueError(
@@ -134,7 +134,9 @@ def _difference(plan: Plan, draft: Plan) -> str:
     names = [name for name in before | now if before.get(name) != now.get(name)]
     if plan.source() != draft.source():
         names.append('source')
-    return f'{", ".join(names) or "the versions of libraries"} changed'
+    if plan.versions != draft.versions:
+        names.append('versions of libraries')
+    return f'{", ".join(names)} changed'
 
 
 @contextlib.contextmanager
@@ -326,7 +328,7 @@ def _finish(folder: pathlib.Path, plan: Plan, running: Running) -> None:
         dropped=dict(sorted(dropped.items())),
         source=plan.source() | ({'texts_left_out': dict(texts)} if texts else {}),
         command=running.command,
-        versions=versions(),
+        versions=plan.versions,
         attribution=plan.attribution,
     )
     manifest.write(folder)

@@ -20,7 +20,7 @@ from semmim_jax.data.shard_format import (
 )
 from semmim_jax.importers.candidates import Candidate, Dropped, DropReason, Incomplete
 from semmim_jax.importers.pictures import stored_image
-from semmim_jax.importers.plan import WORK, Options, Plan, replace_text
+from semmim_jax.importers.plan import WORK, Options, Plan, replace_text, versions
 from semmim_jax.importers.sources import candidates
 from semmim_jax.importers.texts import stored_captions, stored_entries, stored_meta, stored_text
 
@@ -99,7 +99,10 @@ def write_shard(directory: pathlib.Path, number: int, *, plan: Plan) -> Sidecar:
 
     Raises:
       OSError: the disk is full, or may not be written.
+      ValueError: the libraries here are not those of the plan: the bytes could be others.
     """
+    if plan.versions != versions():
+        raise ValueError(f'the plan was made with {dict(plan.versions)}, here are {versions()}')
     if there := is_written(directory, number, plan.digest):
         return there
     work = directory / WORK

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from semmim_jax.importers.plan import WORK, Options
+from semmim_jax.importers.plan import WORK, Options, Plan
 from semmim_jax.importers.preparation import Failed, prepare
 from semmim_jax.importers.shard import is_written, write_shard
 from semmim_jax.importers.sources import complete_plan, draft_plan
@@ -82,8 +82,8 @@ def test_a_complete_set_is_left_alone(source, whole, capsys):
 
 
 @pytest.mark.parametrize('begun', ['complete', 'half'])
-@pytest.mark.parametrize('change', ['options', 'list'])
-def test_another_plan_is_refused_in_the_same_folder(begun, change, tmp_path):
+@pytest.mark.parametrize('change', ['options', 'list', 'versions'])
+def test_another_plan_is_refused_in_the_same_folder(begun, change, tmp_path, monkeypatch):
     fixtures.write_captions(tmp_path, count=4)
     source, out = tmp_path / 'captions.json', tmp_path / 'out'
     if begun == 'complete':
@@ -93,9 +93,12 @@ def test_another_plan_is_refused_in_the_same_folder(begun, change, tmp_path):
     options = {'shard_records': SHARD_RECORDS}
     if change == 'list':
         source.write_text(source.read_text().replace('picture', 'image'))
+    elif change == 'versions':
+        monkeypatch.setattr('cv2.__version__', '1.0')
     else:
         options['size'] = 32
-    with pytest.raises(ValueError, match=f'{out}: another plan: .*--fresh'):
+    named = {'list': 'source|files', 'versions': 'versions', 'options': 'options|size'}[change]
+    with pytest.raises(ValueError, match=f'{out}: another plan: .*({named}).*--fresh'):
         prepared(out, 'json', source, **options)
     again = prepared(out, 'json', source, how=running(fresh=True), **options)
     assert len(again) == 4 and not (out / WORK).exists()
@@ -276,3 +279,13 @@ def test_is_written_asks_for_the_plan(source, tmp_path):
             running=running(),
         )
     assert not (tmp_path / 'new').exists()
+
+
+def test_a_worker_with_other_libraries_writes_nothing(source, tmp_path, monkeypatch):
+    draft = draft_plan('json', (str(source),), Options(shard_records=SHARD_RECORDS))
+    (tmp_path / WORK).mkdir()
+    plan, _ = complete_plan(draft, tmp_path / WORK)
+    monkeypatch.setattr('cv2.__version__', '1.0')
+    with pytest.raises(ValueError, match="the plan was made with .*'opencv': '1.0'"):
+        write_shard(tmp_path, 0, plan=Plan.read(tmp_path / WORK))
+    assert not list(tmp_path.glob('data-*'))
