@@ -31,6 +31,10 @@ class TarError(ValueError):
     """A tar that is cut, or no plain tar. The message does not name the file."""
 
 
+class NotATar(TarError):
+    """What is no plain tar from its first byte on: compressed, or of another kind."""
+
+
 def tar_members(file: BinaryIO) -> Iterator[Member]:
     """The members in order. The file may be read and moved between them.
 
@@ -50,8 +54,9 @@ def tar_members(file: BinaryIO) -> Iterator[Member]:
         try:
             header = tarfile.TarInfo.frombuf(block, 'utf-8', 'surrogateescape')
         except (tarfile.HeaderError, ValueError):
-            what = 'not a plain tar' if position == 0 else f'no header at byte {position}'
-            raise TarError(what) from None
+            if position == 0:
+                raise NotATar('not a plain tar') from None
+            raise TarError(f'no header at byte {position}') from None
         position += _BLOCK
         if header.size < 0:
             raise TarError(f'a negative size at byte {position}')

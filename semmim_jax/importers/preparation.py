@@ -1,4 +1,4 @@
-"""A set of shards from a source: plan, shards, manifest. Ends where it was killed go on."""
+"""A set of shards from a source: plan, shards, manifest. A killed preparation can be resumed."""
 
 import contextlib
 import dataclasses
@@ -65,7 +65,7 @@ def prepare(
 
     Raises:
       ValueError: the source, or the folder, cannot be used; nothing was written.
-      Failed: shards are missing, a source is cut, or too much was dropped.
+      Failed: shards are missing, a source is cut, too much was dropped, or the disk is full.
     """
     folder = pathlib.Path(directory)
     if '://' in directory:
@@ -80,7 +80,7 @@ def prepare(
     if running.runner != 'FnApiRunner':
         _pipeline().check_runner(running.runner)
     made = [path for path in (folder / WORK, folder, *folder.parents) if not path.exists()]
-    with _work_folder(folder, fresh=running.fresh) as work:
+    with _work_folder(folder, fresh=running.fresh) as work, _failed_writes(folder):
         try:
             plan = _plan(work, draft)
         except ValueError:
@@ -155,6 +155,16 @@ def _work_folder(folder: pathlib.Path, *, fresh: bool) -> Iterator[pathlib.Path]
             raise ValueError(f'{folder}: another process prepares it') from None
         _clean(folder, work, fresh=fresh)
         yield work
+
+
+@contextlib.contextmanager
+def _failed_writes(folder: pathlib.Path) -> Iterator[None]:
+    """Turns an OSError into Failed: something was written before, so that nothing is refused."""
+    try:
+        yield
+    except OSError as error:
+        what = f'{error.filename or folder}: {error.strerror or error}'
+        raise Failed(f'{what}; the same command goes on') from None
 
 
 def _clean(folder: pathlib.Path, work: pathlib.Path, *, fresh: bool) -> None:

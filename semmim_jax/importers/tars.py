@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from semmim_jax.data.json_files import shown
-from semmim_jax.data.tar_members import Member, TarError, is_safe, tar_members
+from semmim_jax.data.tar_members import Member, NotATar, TarError, is_safe, tar_members
 from semmim_jax.importers.candidates import Candidate, Dropped, Incomplete
 from semmim_jax.importers.folders import SUFFIXES
 from semmim_jax.importers.plan import Options, Piece
@@ -31,16 +31,11 @@ def plan_tars(patterns: Sequence[str], options: Options) -> Iterator[Piece]:
     """A piece for each tar, in the order of their names; with a limit, those up to it.
 
     Raises:
-      ValueError: no file matches, or one is no plain tar.
+      ValueError: no file matches, or one cannot be read or is no plain tar.
     """
     left = options.limit
     for path in matching(patterns):
-        with open(path, 'rb') as file:
-            try:
-                next(tar_members(file), None)
-            except TarError as error:
-                if 'plain tar' in str(error):
-                    raise ValueError(f'{path}: {error}; unpack a compressed one first') from None
+        _check_plain(path)
         whole = Piece(kind='tar', file=path)
         if not options.limit:
             yield whole
@@ -50,6 +45,18 @@ def plan_tars(patterns: Sequence[str], options: Options) -> Iterator[Piece]:
         left -= count
         if not left:
             return
+
+
+def _check_plain(path: str) -> None:
+    try:
+        with open(path, 'rb') as file:
+            next(tar_members(file), None)
+    except NotATar as error:
+        raise ValueError(f'{path}: {error}; unpack a compressed one first') from None
+    except TarError:
+        pass  # cut: whoever writes the shard says so
+    except OSError as error:
+        raise ValueError(f'{path}: {error.strerror}') from None
 
 
 def read_tar(piece: Piece, options: Options) -> Iterator[Candidate | Dropped]:

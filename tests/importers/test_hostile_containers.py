@@ -185,6 +185,13 @@ def test_what_is_no_plain_tar_is_refused(name, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_folder_by_the_name_of_a_tar_is_refused_and_nothing_written(tmp_path):
+    (tmp_path / 'a.tar').mkdir()
+    with pytest.raises(ValueError, match=f'{tmp_path}/a.tar: Is a directory'):
+        prepared(tmp_path / 'out', 'tar', tmp_path / '*.tar')
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(
     'name, safe',
     [('a/b.jpg', True), ('a..b/c', True), ('..', False), ('a/..', False), ('d:x', False)],

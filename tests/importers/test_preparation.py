@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import PIL.Image
 import pytest
 
 from semmim_jax.importers.plan import WORK, Options, Plan
@@ -157,6 +158,17 @@ def test_a_folder_that_cannot_be_written_is_refused(source, tmp_path):
         prepared(tmp_path / 'file/out', 'json', source)
 
 
+def test_a_set_that_cannot_be_finished_is_no_refusal(source, tmp_path):
+    """Its shards are written: status 1, and the same command goes on."""
+    out = tmp_path / 'out'
+    (out / 'dropped.jsonl').mkdir(parents=True)
+    with pytest.raises(Failed, match=f'{out}/dropped.jsonl: Is a directory; the same command'):
+        prepared(out, 'json', source)
+    assert not (out / 'manifest.json').exists()
+    (out / 'dropped.jsonl').rmdir()
+    assert len(prepared(out, 'json', source)) == 12
+
+
 def test_a_shard_that_fails_leaves_the_others(source, tmp_path, monkeypatch):
     from semmim_jax.importers import beam_pipeline
 
@@ -180,8 +192,6 @@ def test_a_full_disk_is_exit_status_1(tmp_path):
     for n in range(8):  # the last four do not compress
         size = 40 if n < 4 else 400
         picture = os.urandom(size * size * 3)
-        import PIL.Image
-
         image = PIL.Image.frombytes('RGB', (size, size), picture)
         fixtures.write(tmp_path / f'{n}.jpg', fixtures.encoded(image, quality=95))
     entries = [{'image': f'{n}.jpg', 'caption': 'noise'} for n in range(8)]
