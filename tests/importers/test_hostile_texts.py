@@ -135,6 +135,20 @@ def test_questions_that_are_malformed_are_dropped(folder):
     assert [reason for _, reason in dropped(folder / 'out')] == ['malformed entry'] * 2
 
 
+@pytest.mark.parametrize(
+    'kind, name', [('vg', 'region_descriptions'), ('vgqa', 'question_answers')]
+)
+def test_images_of_visual_genome_that_are_malformed_are_dropped(kind, name, folder):
+    fixtures.write_visual_genome(folder / 'vg')
+    path = folder / f'vg/{name}.json'
+    images = json.loads(path.read_text())
+    write(path, [7, *images, {'id': 'one'}])
+    assert len(prepared(folder / 'out', kind, path)) == len(images)
+    assert dropped(folder / 'out') == [('', 'malformed entry')] * 2
+    where = [json.loads(x)['where'] for x in (folder / 'out/dropped.jsonl').open()]
+    assert where[0].startswith(f'{path}, image 0: ')
+
+
 def test_an_id_that_no_integer_of_64_bits_holds_is_dropped(folder):
     question = {'question': 'a?', 'answer': 'b', 'image': '0.jpg'}
     ids = (1, 2**63, -(10**30), 2**63 - 1)

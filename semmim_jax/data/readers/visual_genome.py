@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from semmim_jax.data.json_files import Skip, as_object, each, field, read_json
+from semmim_jax.data.json_files import Skip, each, field, read_json
 from semmim_jax.data.readers.image_texts import ImageText
 
 _FOLDERS = ('VG_100K', 'VG_100K_2')
@@ -91,4 +91,4 @@ def _images(path: str, skip: Skip | None) -> list[tuple[object, str]]:
     images = read_json(path, skip=skip)
     if not isinstance(images, list) or not images:
         raise ValueError(f'{path}: a list of images is needed')
-    return [(as_object(entry, path), f'{path}, image {n}') for n, entry in enumerate(images)]
+    return [(entry, f'{path}, image {n}') for n, entry in enumerate(images)]
