@@ -158,14 +158,14 @@ def _show(directory: str) -> None:
     from semmim_jax.data.images import decode_image
     from semmim_jax.data.shard_format import Manifest
     from semmim_jax.importers.preparation import summary
-    from semmim_jax.importers.verify import sample
+    from semmim_jax.importers.verify import MAX_PIXELS, sample
     from semmim_jax.viz.contact_sheet import Cell, draw_contact_sheet
 
     manifest = Manifest.read(directory)
     cells = []
     for record in sample(directory, count=_N.value):
         images = [
-            decode_image(data, decoder='opencv', max_pixels=2**28)
+            decode_image(data, decoder='opencv', max_pixels=MAX_PIXELS)
             for data in record.images or record.frames[:1]
         ]
         texts = list(record.captions) or [

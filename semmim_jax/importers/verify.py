@@ -10,6 +10,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from semmim_jax.data.images import decode_image
+from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.shard_format import (
     COUNTS,
     DROPPED,
@@ -21,7 +22,7 @@ from semmim_jax.data.shard_format import (
 from semmim_jax.data.unreadable import UnreadableRecord
 from semmim_jax.importers.plan import WORK
 
-_MAX_PIXELS = 2**28  # of an image in a shard: preparation has its own, smaller limit
+MAX_PIXELS = 2**28  # of an image in a shard: preparation has its own, smaller limit
 
 
 def verify(directory: str, *, decode: int | None) -> Iterator[str]:
@@ -109,7 +110,7 @@ def _records(
 def _decode(record: ShardRecord) -> None:
     for data in (*record.images, *record.frames):
         try:
-            decode_image(data, decoder='opencv', max_pixels=_MAX_PIXELS)
+            decode_image(data, decoder='opencv', max_pixels=MAX_PIXELS)
         except UnreadableRecord as error:
             raise ValueError(f'{record.key}: {error}') from None
 
@@ -148,20 +149,20 @@ def sample(directory: str, *, count: int) -> list[ShardRecord]:
       ValueError: no manifest, or a shard that is not as it says.
     """
     manifest = Manifest.read(directory)
+    shards = manifest.shards
+    files = RecordFiles(
+        [f'{directory}/{shard.name}' for shard in shards],
+        [shard.records for shard in shards],
+        sizes=[shard.bytes for shard in shards],
+        index='memory',
+    )
+    firsts = np.cumsum([0, *(shard.records for shard in shards)])
     numbers = np.linspace(0, manifest.records - 1, min(count, manifest.records)).astype(int)
-    records, first = [], 0
-    for shard in manifest.shards:
-        inside = [int(n - first) for n in numbers if first <= n < first + shard.records]
-        first += shard.records
-        if not inside:
-            continue
-        path = pathlib.Path(directory) / shard.name
-        reader = array_record_module.ArrayRecordReader(str(path), '')
-        if not reader.ok() or reader.num_records() != shard.records:
-            raise ValueError(f'{path}: not a file of {shard.records} records')
+    records = []
+    for number in numbers:
+        shard = int(np.searchsorted(firsts, number, side='right')) - 1
         try:
-            records += [unpack_record(data) for data in reader.read(inside)]
-        except RuntimeError as error:
-            raise ValueError(f'{path}: {" ".join(str(error).split())}') from None
-        reader.close()
+            records.append(unpack_record(files.read(shard, int(number - firsts[shard]))))
+        except UnreadableRecord as error:
+            raise ValueError(f'{files.path(shard)}: {error}') from None
     return records

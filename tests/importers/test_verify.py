@@ -9,7 +9,7 @@ import pytest
 
 from semmim_jax.data.shard_format import Manifest
 from semmim_jax.importers.verify import sample, verify
-from tests.data.shard_sets import captioned, write_shards
+from tests.data.shard_sets import captioned, damage, write_shards
 from tests.importers import fixtures
 from tests.importers.sets import prepared
 
@@ -148,3 +148,20 @@ def test_a_sample_is_spread_over_the_set(good):
     ]
     (copy_of_one,) = sample(str(good), count=1)
     assert len(copy_of_one.entries) == 3
+
+
+@pytest.mark.parametrize('damage', [cut, remove], ids=lambda damage: damage.__name__)
+def test_a_sample_of_a_damaged_set_names_the_file(damage, copy):
+    damage(copy)
+    with pytest.raises(ValueError, match=f'^{copy / SECOND}: ') as e:
+        sample(str(copy), count=2)
+    assert '\n' not in str(e.value)
+
+
+def test_a_sample_with_a_damaged_record_names_the_file(tmp_path):
+    folder = tmp_path / 'set'
+    write_shards(folder, captioned(3))
+    path = folder / 'data-00000-of-00001.array_record'
+    damage(path, b'picture 1 of')
+    with pytest.raises(ValueError, match=f'^{path}: corrupt record'):
+        sample(str(folder), count=3)
