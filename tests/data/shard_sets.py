@@ -12,6 +12,7 @@ from PIL import Image
 from semmim_jax.data import shard_format
 from semmim_jax.data.readers.image_texts import ImageText
 from semmim_jax.data.shard_format import Manifest, Shard, ShardRecord, pack_record
+from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer
 
 TEXTS = (
     *('prompt', 'targets', 'weights', 'annotators'),
@@ -64,6 +65,11 @@ def captioned(count: int, *, first: int = 0) -> list[ShardRecord]:
         )
         for i in range(first, first + count)
     ]
+
+
+def captioned_tokenizer() -> Tokenizer:
+    """A tokenizer of the captions of `captioned`."""
+    return make_tokenizer('', texts=['picture of a dog, a cat 0123456789'], size=100)
 
 
 def write_shards(

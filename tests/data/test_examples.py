@@ -1,7 +1,5 @@
 """Laws of the rows of downstream tasks, alone and through the pipeline."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from semmim_jax.data.answers import vqa_accuracy
 from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
+from tests.data.batches import first_batches
 from tests.data.readers.test_readers import annotation, picture, vqa, write
 from tests.data.test_pipeline import joined_batches
 
@@ -42,9 +41,7 @@ def make(config, kind, spec, size=600):
 
 
 def batches(source, row, config, count, **changes):
-    options = dict(batch_size=6, seed=3, start_step=0, process_index=0, process_count=1)
-    with pipeline.train_batches(source, row, config, **{**options, **changes}) as iterator:
-        return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
+    return first_batches(source, row, config, count, **{'batch_size': 6, 'seed': 3, **changes})
 
 
 def first(source, row, config):

@@ -8,12 +8,12 @@ import grain
 import numpy as np
 import pytest
 
-from semmim_jax.data import examples, pipeline
+from semmim_jax.data import examples
 from semmim_jax.data.mixtures import Mixture, Proportions, whole_weights
 from semmim_jax.data.readers import sources
 from semmim_jax.data.shard_format import ShardRecord
-from semmim_jax.data.tokenizer import make_tokenizer
-from tests.data.shard_sets import captioned, damage, write_shards
+from tests.data.batches import assert_equal, first_batches
+from tests.data.shard_sets import captioned, captioned_tokenizer, damage, write_shards
 
 SIZES = (13, 6, 3)  # records of the three sets
 WEIGHTS = (5, 3, 2)
@@ -37,20 +37,8 @@ def mixture(folders, data_config):
 
 
 def batches(source, data_config, count, **changes):
-    tokenizer = make_tokenizer('', texts=['picture of a dog, a cat 0123456789'], size=100)
-    make_example = examples.RetrievalExamples.of(tokenizer, data_config)
-    options = dict(batch_size=8, seed=5, start_step=0, process_index=0, process_count=1)
-    with pipeline.train_batches(
-        source, make_example, data_config, **{**options, **changes}
-    ) as iterator:
-        return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
-
-
-def assert_equal(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    make_example = examples.RetrievalExamples.of(captioned_tokenizer(), data_config)
+    return first_batches(source, make_example, data_config, count, **changes)
 
 
 @pytest.mark.parametrize(

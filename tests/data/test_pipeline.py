@@ -1,7 +1,6 @@
 """Laws of the batches: the same examples for any hosts, workers and start; errors that surface."""
 
 import gc
-import itertools
 import multiprocessing
 import time
 
@@ -14,6 +13,7 @@ from semmim_jax.data.readers import sources
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
+from tests.data.batches import assert_equal, first_batches
 from tests.data.unreadable import Broken, pictures
 
 BATCH = 12
@@ -36,26 +36,9 @@ def pretrain_examples(tokenizer, data_config):
 
 
 def batches(source, tokenizer, data_config, count, **changes):
-    options = {
-        'batch_size': BATCH,
-        'seed': 3,
-        'start_step': 0,
-        'process_index': 0,
-        'process_count': 1,
-        **changes,
-    }
     make_example = pretrain_examples(tokenizer, data_config)
-    with pipeline.train_batches(source, make_example, data_config, **options) as iterator:
-        return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
-
-
-def assert_equal(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert a[name].dtype == b[name].dtype
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    options = {'batch_size': BATCH, 'seed': 3, **changes}
+    return first_batches(source, make_example, data_config, count, **options)
 
 
 def test_fields(scenes, tokenizer, data_config):

@@ -1,6 +1,5 @@
 """Reading shards: the same records as from lists; every damage is named or replaced."""
 
-import itertools
 import json
 import os
 import pickle
@@ -12,15 +11,23 @@ import msgpack
 import numpy as np
 import pytest
 
-from semmim_jax.data import examples, pipeline, record_files, shards, stored
+from semmim_jax.data import examples, record_files, shards, stored
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
 from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.shard_format import ShardRecord, pack_record
-from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.data.unreadable import UnreadableRecord
+from tests.data.batches import assert_equal, first_batches
 from tests.data.conftest import make_data_config
-from tests.data.shard_sets import captioned, damage, jpeg, records_of, write_file, write_shards
+from tests.data.shard_sets import (
+    captioned,
+    captioned_tokenizer,
+    damage,
+    jpeg,
+    records_of,
+    write_file,
+    write_shards,
+)
 
 
 def open_shards(folder, **changes):
@@ -41,7 +48,7 @@ def changed(twenty, tmp_path):
 
 
 def caption_lists(folder):
-    """A list of pictures, and the spec of shards of the same files."""
+    """The spec of a list of the same pictures as files."""
     records = captioned(20)
     for record in records:
         (folder / record.key).write_bytes(record.images[0])
@@ -51,20 +58,8 @@ def caption_lists(folder):
 
 
 def batches_of(source, data_config, count, **changes):
-    tokenizer = make_tokenizer('', texts=['picture of a dog, a cat 0123456789'], size=100)
-    make_example = examples.PretrainExamples.of(tokenizer, data_config)
-    options = dict(batch_size=8, seed=5, start_step=0, process_index=0, process_count=1)
-    with pipeline.train_batches(
-        source, make_example, data_config, **{**options, **changes}
-    ) as iterator:
-        return [{**b.arrays, **b.info} for b in itertools.islice(iterator, count)]
-
-
-def assert_equal(first, second):
-    for a, b in zip(first, second, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    make_example = examples.PretrainExamples.of(captioned_tokenizer(), data_config)
+    return first_batches(source, make_example, data_config, count, **changes)
 
 
 def test_batches_are_those_of_the_same_files(tmp_path, twenty, data_config):
