@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast, overload
 
-# What a reader does with an entry that is wrong: without one it raises the error.
+# Called by a reader with the error of each malformed entry; without one the reader raises it.
 Skip = Callable[[ValueError], None]
 
 _Kind = TypeVar('_Kind')
@@ -32,7 +32,7 @@ def read_entries(path: str | pathlib.Path, *, skip: Skip | None = None) -> list[
 
     Args:
       path: the file.
-      skip: gets the error of a line that is malformed, see also `read_json`.
+      skip: called with the error of each malformed line, see also `read_json`.
 
     Returns each entry with the words that name its place in error messages. Raises ValueError for
     a file that is missing, malformed or without entries.
@@ -64,7 +64,7 @@ def each(
     *,
     skip: Skip | None,
 ) -> Iterator[_Kind]:
-    """parse(entry, where) of each; what raises ValueError goes to `skip` if there is one."""
+    """parse(entry, where) of each; `skip`, if there is one, is called with what it raises."""
     for entry, where in entries:
         try:
             parsed = parse(entry, where)

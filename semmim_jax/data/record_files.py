@@ -29,7 +29,8 @@ class RecordFiles:
       records: that each must have.
       sizes: bytes that each must have; None where that is not known.
       index: where the places of records are kept, see shard_format.READER_OPTIONS; 'memory' takes
-        17 bytes for each record of an open file, 'disk' nothing and eight times as long.
+        17 bytes for each record of an open file, 'disk' nothing, and reads several times as long
+        (benchmarks/shards_memory.py).
     """
 
     _all: 'weakref.WeakSet[RecordFiles]' = weakref.WeakSet()  # share what a process may have open

@@ -19,6 +19,10 @@ def check_folder(directory: str) -> tuple[str, str]:
     """The texts of both files that describe a data set, once they are safe to open.
 
     The package imports the Python classes that features.json names, so none may be foreign.
+
+    Raises:
+      ValueError: one line, for a file that is missing or malformed, a file format other than
+        array_record, and a feature of a foreign class or of one that needs TensorFlow.
     """
     files = [folder(directory) / name for name in ('dataset_info.json', 'features.json')]
     texts = []
@@ -61,7 +65,12 @@ def check_folder(directory: str) -> tuple[str, str]:
 
 
 def open_split(directory: str, split: str) -> tuple[Any, list[Any]]:
-    """Features, and the spans of files that the split has."""
+    """Features of the data set, and the spans of its files that hold the split.
+
+    Raises:
+      ValueError: one line, where the package is not installed, cannot open the folder, or the split
+        is unknown or empty.
+    """
     if importlib.util.find_spec('tensorflow_datasets') is None:
         raise ValueError(f'tfds:{directory}: run  pip install semmim_jax[tfds]')
     import tensorflow_datasets

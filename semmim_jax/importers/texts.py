@@ -34,12 +34,13 @@ def stored_text(text: str) -> str:
 def stored_captions(
     captions: Iterable[str], *, limit: int, left_out: Counter[str]
 ) -> tuple[str, ...]:
-    """The captions that say something, once each and in order.
+    """The distinct captions that have words, in order.
 
     Args:
       captions: of one image.
       limit: how many are kept, 0 for all.
-      left_out: counts the others by reason, repeats and those beyond the limit apart.
+      left_out: counts by reason the captions that cannot be stored; neither repeats nor those
+        beyond the limit are counted.
 
     Raises:
       DropReason: none is left; the reason of the first.
@@ -62,7 +63,7 @@ def stored_captions(
 
 
 def stored_entries(entries: Iterable[Texts], *, left_out: Counter[str]) -> tuple[Texts, ...]:
-    """The entries with their texts as `stored_text` gives them; as they are else.
+    """The entries, each text in them as `stored_text` gives it, other values unchanged.
 
     Raises:
       DropReason: none is left; the reason of the first.

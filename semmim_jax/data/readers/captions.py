@@ -15,7 +15,8 @@ def read_captions(path: str, *, image_root: str, skip: Skip | None = None) -> li
 
     "caption" (or "captions") may also be a list of strings. Relative paths are taken from
     `image_root`, or from the folder of the list if that is ''. Entries of one image share an
-    image_id. `skip` gets the error of an entry that is malformed and would be raised else.
+    image_id. `skip` is called with the error of each malformed entry; without it the first is
+    raised.
 
     Raises:
       ValueError: the list is missing, empty or malformed; the message names file and entry.

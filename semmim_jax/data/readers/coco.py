@@ -11,8 +11,8 @@ def read_coco(path: str, *, image_root: str, skip: Skip | None = None) -> list[I
     """Records of {"images": [...], "annotations": [...]}, one an image with all its captions.
 
     An image has "id" and "file_name", an annotation "image_id" and "caption". Images are
-    IMAGE_ROOT/file_name. An image without annotation has one caption, which is empty. `skip` gets
-    the error of an entry that is malformed and would be raised else.
+    IMAGE_ROOT/file_name. An image without annotation has one caption, which is empty. `skip` is
+    called with the error of each malformed entry; without it the first is raised.
 
     Raises:
       ValueError: file missing or malformed, an id that is there twice, an annotation of an image

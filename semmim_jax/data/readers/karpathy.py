@@ -14,8 +14,8 @@ def read_karpathy(argument: str, *, image_root: str, skip: Skip | None = None) -
     """Records of 'FILE:SPLIT', one an image with all its captions; 'train' includes 'restval'.
 
     Images are IMAGE_ROOT/filepath/filename (Flickr30K has no filepath); image_id is COCO's where
-    the file has it, else the file's imgid. `skip` gets the error of an image that is malformed and
-    would be raised else.
+    the file has it, else the file's imgid. `skip` is called with the error of each malformed
+    image; without it the first is raised.
 
     Raises:
       ValueError: file missing or malformed, unknown or empty split, an image without captions.

@@ -21,8 +21,8 @@ def read_nlvr2(path: str, *, image_root: str, skip: Skip | None = None) -> list[
 
     The images of dev-850-0-1 are dev-850-0-img0.png and -img1.png. They are sought in
     images/SPLIT/DIRECTORY, SPLIT/DIRECTORY and DIRECTORY under IMAGE_ROOT, where only train has a
-    DIRECTORY; the first that has the images of the first line is taken for all. `skip` gets the
-    error of an entry that is malformed and would be raised else.
+    DIRECTORY; the first that has the images of the first line is taken for all. `skip` is
+    called with the error of each malformed entry; without it the first is raised.
 
     Raises:
       ValueError: file missing or malformed, or the first line's images are in none of the places.

@@ -15,8 +15,8 @@ def read_vg(path: str, *, image_root: str, skip: Skip | None = None) -> list[Ima
     """Records of region_descriptions.json, one an image with the phrases of its regions.
 
     Image 1 is 1.jpg in VG_100K or VG_100K_2 under IMAGE_ROOT, or in IMAGE_ROOT itself. A phrase may
-    be there several times. `skip` gets the error of an image that is malformed and would be raised
-    else.
+    be there several times. `skip` is called with the error of each malformed image; without it the
+    first is raised.
 
     Raises:
       ValueError: the file is missing, empty or malformed.

@@ -22,8 +22,8 @@ def read_vqa(argument: str, *, image_root: str, skip: Skip | None = None) -> lis
     """Records of 'QUESTIONS' (test sets) or 'QUESTIONS,ANNOTATIONS', one a question.
 
     Image 9 of train2014 is IMAGE_ROOT/train2014/COCO_train2014_000000000009.jpg. targets are the
-    distinct answers that are not empty, weights their share of the annotators. `skip` gets the
-    error of a question or annotation that is malformed and would be raised else.
+    distinct answers that are not empty, weights their share of the annotators. `skip` is
+    called with the error of each malformed question or annotation; without it the first is raised.
 
     Raises:
       ValueError: a file missing or malformed; a question without annotation, an annotation without
