@@ -132,6 +132,11 @@ class Mixture(Joined):
         self.weights = tuple(weights)
 
 
+def parts_of(source: Source) -> tuple[Source, ...]:
+    """The sources that a joined or mixed one is of; any other source alone."""
+    return source.parts if isinstance(source, Joined) else (source,)
+
+
 class Proportions(grain.transforms.DatasetSelectionMap):
     """Which source gives example k of an endless mixture, and which of its own examples that is.
 

@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Any
 
-from semmim_jax.data.mixtures import Mixture
+from semmim_jax.data.mixtures import Mixture, parts_of
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.stored import StoredSource
@@ -27,7 +27,7 @@ def check_training_files(config: Any, source: Any) -> None:
       ValueError: with the first missing file and the entry that lists it.
     """
     data = config.data
-    for part in getattr(source, 'parts', (source,)):
+    for part in parts_of(source):
         if isinstance(part, StoredSource):
             _check_stored('data.train', part)
         if isinstance(part, ImageTexts):
@@ -64,7 +64,7 @@ def open_evaluation(config: Any, task: Task) -> Any:
         raise ValueError(
             f'data.eval={data.eval!r}: weights are for training; without them every record is read'
         )
-    for part in getattr(source, 'parts', (source,)):
+    for part in parts_of(source):
         if isinstance(part, StoredSource):
             _check_stored('data.eval', part)
         if isinstance(part, ImageTexts):

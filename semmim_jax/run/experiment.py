@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from semmim_jax.data import pipeline
 from semmim_jax.data.lengths import usual_minimum
 from semmim_jax.data.lexicon import Lexicon, make_lexicon
+from semmim_jax.data.mixtures import parts_of
 from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import LABELS, lexicon_of_run, run_files
 from semmim_jax.data.tokenizer import tokenizer_of_files
@@ -185,7 +186,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     if task.needs_labels:
         labels = source.label_names(min_count=config.data.min_answer_count)
     make_example = task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon)
-    for part in getattr(source, 'parts', (source,)):  # which may have records of another kind
+    for part in parts_of(source):  # which may have records of another kind
         make_example.check_source(part)
     if task.needs_labels:
         task.check_labels(labels)
