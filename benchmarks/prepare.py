@@ -3,12 +3,14 @@
     python -m benchmarks.prepare [--images=400] [--workers=2]     # from the root; a minute or two
 
 Rows: JPEGs of several sizes that are decoded, scaled and encoded again, and a tar whose JPEGs are
-copied byte for byte, each by one process without a pipeline, by seconds of its core; then the whole
-command with one and with several processes, by the clock, start-up apart, which needs idle cores.
-Costs of large corpora follow from the first row.
+copied byte for byte, each by one process without a pipeline, by seconds of its core; then the
+whole command with one and with several processes, by wall-clock time without start-up, which needs
+idle cores; then memory and time of planning a list. Costs of large corpora follow from the first
+row.
 """
 
 import argparse
+import multiprocessing
 import pathlib
 import resource
 import subprocess
@@ -137,6 +139,32 @@ def pipeline_rates(images: int, workers: int) -> list[tuple[float, float]]:
     return rates
 
 
+def planning(entries: int) -> tuple[float, float]:
+    """Bytes of memory and seconds for each entry of a list that is planned; no image is needed."""
+    with tempfile.TemporaryDirectory() as name:
+        pairs = [{'image': f'{n:09d}.jpg', 'caption': f'picture {n}'} for n in range(entries)]
+        argument = str(fixtures.write(pathlib.Path(name) / 'list.json', pairs))
+        with multiprocessing.get_context('spawn').Pool(1) as pool:  # memory is of a process
+            grown, seconds = pool.apply(_plan, (argument, pathlib.Path(name) / WORK))
+    return grown / entries, seconds / entries
+
+
+def _plan(argument: str, work: pathlib.Path) -> tuple[int, float]:
+    """Bytes by which the peak of this process's memory grows, and seconds."""
+    work.mkdir()
+    before = _peak()
+    began = time.perf_counter()
+    complete_plan(draft_plan('json', (argument,), Options()), work)
+    seconds = time.perf_counter() - began
+    return _peak() - before, seconds
+
+
+def _peak() -> int:
+    """Most bytes that this process ever used; ru_maxrss would count its parent's too."""
+    status = pathlib.Path('/proc/self/status').read_text()
+    return int(status.partition('VmHWM:')[2].split()[0]) * 1024
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -165,6 +193,11 @@ def main() -> None:
         f'the command beyond its start: {one[0]:.0f} images/s by one process, {many[0]:.0f} by '
         f'{flags.workers}: {share:.0%} of {flags.workers} times as many (aim: 80%); per second of '
         f'a core {one[1]:.0f} and {many[1]:.0f}'
+    )
+    memory, seconds = planning(500 * flags.images)
+    print(
+        f'planning a list: {memory / 1e3:.1f} KB of memory an entry; for 4 M entries '
+        f'{4e6 * memory / 1e9:.1f} GB and {4e6 * seconds / 60:.1f} minutes'
     )
 
 
