@@ -18,15 +18,18 @@ from semmim_jax.importers.plan import Options, Piece
 _NOT_TEXTS = ('image', 'images', 'image_id', 'labels', 'captions')
 
 
-def find_corpus(kind: str) -> tuple[str, Corpus] | None:
-    """The corpus of a name, or the first one of an installed plug-in of that name."""
+def find_corpus(kind: str) -> Corpus | None:
+    """The corpus by its name, or by the name of an entry point, whose first corpus is taken.
+
+    Returns None where nothing of that name is installed.
+    """
     corpora = installed_corpora()
     if kind in corpora:
-        return kind, corpora[kind]
+        return corpora[kind]
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name == kind:
             plugged: dict[str, Corpus] = entry.load()
-            return next(iter(plugged.items()))
+            return next(iter(plugged.values()))
     return None
 
 
@@ -37,11 +40,11 @@ def open_corpus(kind: str, split: str, config: Mapping[str, Any]) -> Source:
 
 @functools.lru_cache(maxsize=1)
 def _opened(kind: str, split: str, config: str) -> Source:
-    found = find_corpus(kind)
-    if found is None:
+    corpus = find_corpus(kind)
+    if corpus is None:
         raise ValueError(f'{kind}: no such corpus is installed')
     options: Any = ml_collections.ConfigDict(json.loads(config))
-    return found[1].make(split, options)
+    return corpus.make(split, options)
 
 
 def plan_corpus(kind: str, split: str, options: Options) -> Iterator[Piece]:

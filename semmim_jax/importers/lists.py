@@ -139,11 +139,15 @@ def _malformed(error: ValueError) -> Dropped:
     return Dropped(key='', reason=reason, where=str(error))
 
 
-def test_images(options: Options) -> tuple[Callable[[Candidate], bool], str]:
-    """Which images of Visual Genome are in the test sets to leave out, and a line about the others.
+def test_set_filter(options: Options) -> tuple[Callable[[Candidate], bool], str]:
+    """Tells the images of Visual Genome that are also in the test sets of COCO or Flickr30K.
 
     Args:
       options: for image_data, exclude_coco and exclude_flickr.
+
+    Returns:
+      Whether a candidate is to be left out, and a warning where images of COCO's test sets stay; ''
+      for none.
 
     Raises:
       ValueError: sets to leave out without image_data, or a file that cannot be read.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, read_corpus
 from semmim_jax.importers.folders import read_folder
-from semmim_jax.importers.lists import READERS, list_files, read_list, test_images
+from semmim_jax.importers.lists import READERS, list_files, read_list, test_set_filter
 from semmim_jax.importers.parquets import plan_parquets, read_parquet
 from semmim_jax.importers.plan import (
     Options,
@@ -131,7 +131,7 @@ def _listed(
     """Candidates of all arguments; of a key that comes again the first is kept."""
     is_tested: Callable[[Candidate], bool] = lambda candidate: False
     if kind in ('vg', 'vgqa'):
-        is_tested, note = test_images(options)
+        is_tested, note = test_set_filter(options)
         notes += [note] * bool(note)
     elif options.image_data or options.exclude_coco or options.exclude_flickr:
         raise ValueError('--image_data, --exclude_coco and --exclude_flickr are of vg and vgqa')

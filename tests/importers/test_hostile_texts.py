@@ -5,6 +5,7 @@ import json
 import pytest
 
 from semmim_jax.importers.candidates import DropReason
+from semmim_jax.importers.preparation import Failed
 from semmim_jax.importers.texts import stored_text
 from tests.importers import fixtures
 from tests.importers.fixtures import jpeg, write
@@ -168,6 +169,6 @@ def test_an_id_that_no_integer_of_64_bits_holds_is_dropped(folder):
 )
 def test_a_list_that_cannot_be_read_is_refused(content, said, folder):
     write(folder / 'list.json', content)
-    with pytest.raises(Exception, match=said):
+    with pytest.raises((ValueError, Failed), match=said):
         prepared(folder / 'out', 'json', folder / 'list.json')
     assert not (folder / 'out/manifest.json').exists()
