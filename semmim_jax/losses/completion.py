@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean
 from semmim_jax.ops.products import HIGHEST
+from semmim_jax.ops.unit import unit
 
 NONE = -1e9  # logit of a slot that is not in use; an infinite one would make 0 * inf of its loss
 
@@ -40,7 +41,7 @@ def nce(
     size = group or len(rows)
     used = jnp.ones(len(rows)) if weights is None else weights.astype(jnp.float32)
     used = used.reshape(-1, size)  # [groups, g]
-    sides = (_unit(side).reshape(-1, size, side.shape[-1]) for side in (rows, columns))
+    sides = (unit(side).reshape(-1, size, side.shape[-1]) for side in (rows, columns))
     logits = jnp.einsum('aid,ajd->aij', *sides, precision=HIGHEST) / temperature
     by_row, by_column = logits, logits
     if weights is not None:
@@ -105,9 +106,3 @@ def local_loss(
         group=group * m,
         weights=None if weights is None else weights.reshape(-1),
     )
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """x in float32, divided by its length along the last axis."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))

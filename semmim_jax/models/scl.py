@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.heads import LabelHead
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
 from semmim_jax.models.two_stream import TwoStream
 from semmim_jax.models.vit import ViT, normalise
+from semmim_jax.ops.unit import unit
 
 TEXT, IMAGE = 0, 1  # rows of the table of types
 
