@@ -150,14 +150,14 @@ class Plan:
         return weights
 
     def _shares(self, batch: int) -> dict[str, jax.Array | None]:
-        """Which rows of a batch have MIM's losses, and which of these are told the caption."""
+        """Which rows of a batch have MIM's losses, and in which the student reads the caption."""
         mim = self.config.mim
         if not self.masks or mim.sample_share == mim.text_share == 1:
-            return {'sampled': None, 'told': None}
+            return {'sampled': None, 'reads_text': None}
         sampled = masking.strided_share(batch, mim.sample_share)
-        told = np.ones(batch, bool)
-        told[sampled] = masking.strided_share(sampled.sum(), mim.text_share)
-        return {'sampled': jnp.asarray(sampled), 'told': jnp.asarray(told)}
+        reads_text = np.ones(batch, bool)
+        reads_text[sampled] = masking.strided_share(sampled.sum(), mim.text_share)
+        return {'sampled': jnp.asarray(sampled), 'reads_text': jnp.asarray(reads_text)}
 
     def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
         """The words of a batch's captions, where anything asks for them."""
@@ -244,7 +244,7 @@ class Draws(NamedTuple):
     patch_key: jax.Array | None
     negatives_key: jax.Array | None
     sampled: jax.Array | None  # [b] bool, which rows have MIM's losses; None: all
-    told: jax.Array | None  # [b] bool, in which of them the student reads the caption; None: all
+    reads_text: jax.Array | None  # [b] bool, whether the student reads the caption there; None: all
 
     def by_row(self) -> 'Draws':
         """Without the keys: what can be cut into rows."""
