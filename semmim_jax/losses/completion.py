@@ -1,7 +1,7 @@
 """Semantic completion: a feature made of half of the input must find that of the whole (SCL).
 
-A feature that one modality had to complete is told from those of the other samples by its own
-recovered target. Similarities are cosines, divided by a temperature, in float32.
+A feature that one modality had to complete should be nearer to its own target than to those of
+other samples. Similarities are cosines, divided by a temperature, in float32.
 """
 
 import functools
@@ -73,9 +73,9 @@ def completion_loss(
     compare = functools.partial(nce, temperature=temperature, group=group)
     image_target, text_target = jax.lax.stop_gradient((image_target, text_target))
     frames = image.shape[1]
-    seen = [compare(image[:, f], image_target[:, f]) for f in range(frames)]
-    read = compare(text, text_target)
-    return Mean(sum(mean.total for mean in seen) / frames + read.total, read.count)
+    by_frame = [compare(image[:, f], image_target[:, f]) for f in range(frames)]
+    of_text = compare(text, text_target)
+    return Mean(sum(mean.total for mean in by_frame) / frames + of_text.total, of_text.count)
 
 
 def local_loss(
