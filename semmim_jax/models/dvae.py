@@ -3,9 +3,10 @@
     image [b, s, s, 3] -> encoder: a stage halves the sides -> logits [b, n, k]
     codes [b, n, k]    -> decoder: a stage doubles them     -> image [b, s, s, 3]
 
-A stage is a strided convolution and a residual block, as in the DiscreteVAE that BEiT's code has
-beside DALL-E's. There are log2(patch size) stages, so that a code belongs to a patch of the image
-tower; each is twice as wide as the one before. All patches know of their surroundings.
+A stage of the encoder is a strided convolution and a residual block, as in the DiscreteVAE that
+BEiT's code has beside DALL-E's; the decoder mirrors it. There are log2(patch size) stages, so that
+a code belongs to a patch of the image tower; each is twice as wide as the one before. Convolutions
+look beyond the patch.
 """
 
 import functools
