@@ -10,6 +10,7 @@ import numpy as np
 
 from semmim_jax.models import dvae
 from semmim_jax.models.grounding import WORD_FIELDS, Words
+from semmim_jax.models.vit import patches_a_side
 from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
@@ -81,7 +82,7 @@ class Plan:
         self.config = c = config.task
         self.special = special
         self.patch_size = config.model.image.patch_size
-        self.grid = config.model.image.image_size // self.patch_size
+        self.grid = patches_a_side(config.model.image)
         self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         if c.mim.target == 'none':
@@ -212,14 +213,9 @@ class Plan:
             value = self.config.mim[name]
             if not low <= value <= high:
                 raise ValueError(f'task.mim.{name}={value} must be between {low} and {high:g}')
-        image, ratio = config.model.image, self.config.mim.ratio
-        if image.image_size % image.patch_size:
-            raise ValueError(
-                f'data.patch_size={image.patch_size} does not divide '
-                f'data.image_size={image.image_size}'
-            )
         if self.has_tokens:
-            dvae.stages(image.patch_size)
+            dvae.stages(self.patch_size)
+        ratio = self.config.mim.ratio
         if not 0 < ratio < 1:
             raise ValueError(f'task.mim.ratio={ratio} must be between 0 and 1')
         layers = self.config.mim.injection_layers
