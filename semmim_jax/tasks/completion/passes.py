@@ -22,7 +22,7 @@ from semmim_jax.models.scl import SCL
 from semmim_jax.models.two_stream import Outputs, Streams
 from semmim_jax.ops import rows
 from semmim_jax.tasks.completion.plan import Draws, Plan
-from semmim_jax.tasks.pretrain.stages import run_stage
+from semmim_jax.tasks.stages import run_stage
 
 
 class Encoded(NamedTuple):

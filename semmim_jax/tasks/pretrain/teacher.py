@@ -12,8 +12,8 @@ from semmim_jax.ops import masking, rows
 from semmim_jax.ops.products import HIGHEST
 from semmim_jax.tasks.pretrain.patches import global_token, word_choice
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
-from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
+from semmim_jax.tasks.stages import run_stage
 
 
 class Teacher(NamedTuple):
