@@ -104,7 +104,6 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     task.local_ratio = 0.3  # patches that a learned vector stands for, with the weight `local`
     task.group = 0  # samples compared with each other, neighbours in the batch; 0: all
     task.patch_group = 0  # samples whose masked patches are compared with each other; 0: all
-    task.itm_negatives = 'batch'  # another example's text
     task.mlm_probability = 0.15
     task.max_masked = 8  # tokens
     task.share_first_layer = True  # one image part of it for all texts; False: one for each, as

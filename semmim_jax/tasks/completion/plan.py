@@ -10,7 +10,6 @@ from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
 LOSSES = ('itm', 'mlm', 'contrast', 'completion', 'local')
-CHOICES = {'itm_negatives': ('batch',)}
 # Passes that drop elements, each by keys of its own.
 TEXTS = ('clean', 'mlm', 'replaced')
 FUSIONS = ('image', 'itm', 'mlm', 'replaced', 'kept', 'hidden')
@@ -32,7 +31,7 @@ class Plan:
       slices: in how many slices of its rows a batch goes through the model.
 
     Raises:
-      ValueError: for an option that is none of its choices, or a number out of range.
+      ValueError: for a number out of range.
     """
 
     def __init__(self, config: Any, special: SpecialTokens):
@@ -84,9 +83,6 @@ class Plan:
 
     def _check(self, config: Any) -> None:
         c, places = self.config, config.model.image.frames
-        for name, choices in CHOICES.items():
-            if c[name] not in choices:
-                raise ValueError(f'task.{name}={c[name]!r} is none of {", ".join(choices)}')
         if not self.active:
             raise ValueError('task.weights: no loss has a weight above 0')
         for name in ('image_ratio', 'text_ratio', 'local_ratio'):
