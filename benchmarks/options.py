@@ -17,7 +17,7 @@ from configs import dvae
 from configs.pretrain import get_config
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.dvae import TrainDVAE
-from semmim_jax.tasks.pretrain.plan import CHOICES
+from semmim_jax.tasks.pretrain.plan import CHOICES, CODES
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 FURTHER = (
@@ -37,7 +37,6 @@ FURTHER = (
     ('task.mim.sample_share', 0.5),
     ('task.mim.text_share', 0.5),
 )
-NO_CODES = ('dvae', 'feature', 'pixel')  # targets that local agreement has nothing to compare of
 
 
 def overrides():
@@ -57,7 +56,7 @@ def first_and_last(key: str, value: object) -> list[dict[str, float]]:
     config.data.eval = ''
     config.update_from_flattened_dict({key: value})
     with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as tokens:
-        if config.task.mim.target in NO_CODES:
+        if config.task.mim.target not in CODES:
             config.task.weights.local = 0.0
         if config.task.mim.target == 'dvae':
             train_and_evaluate(dvae.get_config('tiny'), tokens, TrainDVAE)

@@ -88,7 +88,7 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.lexicon.captions = 0
 
     model = c.model
-    for name in ('encoding', 'decoder_depth'):
+    for name in ('encoding', 'decoder_depth', 'dvae'):
         del model[name]
     model.image.frames = 8  # places in time, the first of which an image has; 0: none
     model.image.temporal_init = 'normal'  # or 'zeros': an image then starts as CLIP has it
@@ -104,7 +104,6 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     task.local_ratio = 0.3  # patches that a learned vector stands for, with the weight `local`
     task.group = 0  # samples compared with each other, neighbours in the batch; 0: all
     task.patch_group = 0  # samples whose masked patches are compared with each other; 0: all
-    task.itm_negatives = 'batch'  # another example's text
     task.mlm_probability = 0.15
     task.max_masked = 8  # tokens
     task.share_first_layer = True  # one image part of it for all texts; False: one for each, as

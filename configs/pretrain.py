@@ -154,7 +154,7 @@ def base() -> ml_collections.ConfigDict:
     )
     task.weights.clustering = 1.0  # of the prototypes' loss, where mim.target is clustered
     task.weights.koleo = 0.0  # of spreading the CLS features of a batch
-    task.weights.gram = 0.0  # of keeping told patches as alike to each other as untold ones are
+    task.weights.gram = 0.0  # of keeping patches as alike to each other as without the caption
     task.queue_size = 65536
     task.alpha = 0.4  # weight of the momentum targets
     task.alpha_ramp_steps = 4883  # one epoch
@@ -202,7 +202,7 @@ def base() -> ml_collections.ConfigDict:
     mim.null_word = False  # True: a patch may read a learned word that means nothing
     mim.start_share = 0.0  # of train.steps, before the losses against patches' targets count
     mim.sample_share = 1.0  # of the samples that have them
-    mim.text_share = 1.0  # of these, where the student reads the caption; the rest are not told
+    mim.text_share = 1.0  # of these, where the student reads the caption; the rest read none
     mim.visible_weight = 0.0  # of the loss on visible patches, beside that on masked ones
     mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
 

@@ -28,8 +28,11 @@ def check_exportable(task: Mapping[str, Any], *, to: str) -> None:
     Raises:
       ConversionError: naming the task.
     """
-    if task['name'] == 'completion':
-        raise ConversionError(f'a run of the task completion (SCL) has no form for {to} yet')
+    models = {'completion': 'SCL', 'dvae': 'a discrete VAE'}
+    if model := models.get(task['name']):
+        raise ConversionError(
+            f'a run of the task {task["name"]} ({model}) has no form for {to} yet'
+        )
 
 
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:

@@ -69,7 +69,7 @@ def score(
     whose nearest word is any of these entries. IoU sums intersections and unions of a label over
     all images, and is averaged over labels.
 
-    See docs/method.md section 8.5.
+    See docs/method.md section 8.6.
 
     Args:
       codes: int [i, n], the entry of each patch's nearest word.

@@ -51,7 +51,7 @@ def nearest_labels(
 ) -> np.ndarray:
     """The label that the nearest fitted patches vote for, by cosine; each has exp(cosine / .07).
 
-    See docs/method.md section 8.5.
+    See docs/method.md section 8.6.
 
     Args:
       fitted: float [m, d].
@@ -84,7 +84,7 @@ def linear_labels(
     Features are standardised by the fitted ones; the bias is not penalised. The scores W minimise
     mean |W x - onehot|^2 + ridge |W|^2.
 
-    See docs/method.md section 8.5.
+    See docs/method.md section 8.6.
 
     Args:
       fitted: float [m, d].

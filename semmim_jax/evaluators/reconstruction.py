@@ -25,12 +25,12 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     """
     parts, shown, codes = [], [], 0
     for batch in data.image_batches():
-        found = to_host(predict('reconstruct', batch['image']))
-        found = {name: part[batch['valid']] for name, part in found.items()}
-        parts.append([found[name] for name in ('tokens', 'errors', 'moments')])
-        first = data.whole(batch['image'])[batch['valid']], found['images'], found['tokens']
+        outputs = to_host(predict('reconstruct', batch['image']))
+        outputs = {name: part[batch['valid']] for name, part in outputs.items()}
+        parts.append([outputs[name] for name in ('tokens', 'errors', 'moments')])
+        first = data.whole(batch['image'])[batch['valid']], outputs['images'], outputs['tokens']
         shown += list(zip(*first))[: SHOWN - len(shown)]
-        codes = int(found['num_codes'][0])
+        codes = int(outputs['num_codes'][0])
     if not data.scores:
         return Report({})
     tokens, errors, moments = map(np.concatenate, zip(*parts))

@@ -1,7 +1,7 @@
 """Semantic completion: a feature made of half of the input must find that of the whole (SCL).
 
-A feature that one modality had to complete is told from those of the other samples by its own
-recovered target. Similarities are cosines, divided by a temperature, in float32.
+A feature that one modality had to complete should be nearer to its own target than to those of
+other samples. Similarities are cosines, divided by a temperature, in float32.
 """
 
 import functools
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean
 from semmim_jax.ops.products import HIGHEST
+from semmim_jax.ops.unit import unit
 
 NONE = -1e9  # logit of a slot that is not in use; an infinite one would make 0 * inf of its loss
 
@@ -40,7 +41,7 @@ def nce(
     size = group or len(rows)
     used = jnp.ones(len(rows)) if weights is None else weights.astype(jnp.float32)
     used = used.reshape(-1, size)  # [groups, g]
-    sides = (_unit(side).reshape(-1, size, side.shape[-1]) for side in (rows, columns))
+    sides = (unit(side).reshape(-1, size, side.shape[-1]) for side in (rows, columns))
     logits = jnp.einsum('aid,ajd->aij', *sides, precision=HIGHEST) / temperature
     by_row, by_column = logits, logits
     if weights is not None:
@@ -72,9 +73,9 @@ def completion_loss(
     compare = functools.partial(nce, temperature=temperature, group=group)
     image_target, text_target = jax.lax.stop_gradient((image_target, text_target))
     frames = image.shape[1]
-    seen = [compare(image[:, f], image_target[:, f]) for f in range(frames)]
-    read = compare(text, text_target)
-    return Mean(sum(mean.total for mean in seen) / frames + read.total, read.count)
+    by_frame = [compare(image[:, f], image_target[:, f]) for f in range(frames)]
+    of_text = compare(text, text_target)
+    return Mean(sum(mean.total for mean in by_frame) / frames + of_text.total, of_text.count)
 
 
 def local_loss(
@@ -105,9 +106,3 @@ def local_loss(
         group=group * m,
         weights=None if weights is None else weights.reshape(-1),
     )
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """x in float32, divided by its length along the last axis."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))

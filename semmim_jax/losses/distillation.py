@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean, cross_entropy, soft_cross_entropy
 from semmim_jax.ops.products import HIGHEST
+from semmim_jax.ops.unit import unit
 
 
 def encoding_loss(
@@ -71,7 +72,7 @@ def feature_loss(
 
     See docs/method.md section 4.
     """
-    cosines = (_unit(prediction) * _unit(jax.lax.stop_gradient(target))).sum(axis=-1)
+    cosines = (unit(prediction) * unit(jax.lax.stop_gradient(target))).sum(axis=-1)
     return _mean(1 - cosines, sampled)
 
 
@@ -84,7 +85,7 @@ def gram_loss(patches: jax.Array, anchor: jax.Array) -> Mean:
       patches: student's [b, n, d].
       anchor: teacher's [b, n, d'], patch for patch; no gradient reaches it.
     """
-    own, wanted = _unit(patches), _unit(jax.lax.stop_gradient(anchor))
+    own, wanted = unit(patches), unit(jax.lax.stop_gradient(anchor))
     difference = jnp.einsum('bnd,bmd->bnm', own, own, precision=HIGHEST)
     difference -= jnp.einsum('bnd,bmd->bnm', wanted, wanted, precision=HIGHEST)
     return Mean.of(jnp.square(difference).mean(axis=(1, 2)))
@@ -99,7 +100,7 @@ def koleo_loss(features: jax.Array) -> Mean:
     Args:
       features: [b, d]; the mean is empty where b is 1.
     """
-    features, batch = _unit(features), len(features)
+    features, batch = unit(features), len(features)
     if batch == 1:
         return Mean.of(jnp.zeros(1), jnp.zeros(1))
     cosines = jnp.matmul(features, features.T, precision=HIGHEST)
@@ -115,12 +116,6 @@ def _mean(losses: jax.Array, sampled: jax.Array | None) -> Mean:
         return Mean.of(losses)
     rows = sampled.reshape(-1, *[1] * (losses.ndim - 1))
     return Mean.of(losses, jnp.broadcast_to(rows, losses.shape))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    # The guard stands inside the root, whose gradient at 0 would be NaN.
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
 
 
 def code_statistics(target: jax.Array) -> dict[str, jax.Array]:

@@ -3,9 +3,10 @@
     image [b, s, s, 3] -> encoder: a stage halves the sides -> logits [b, n, k]
     codes [b, n, k]    -> decoder: a stage doubles them     -> image [b, s, s, 3]
 
-A stage is a strided convolution and a residual block, as in the DiscreteVAE that BEiT's code has
-beside DALL-E's. There are log2(patch size) stages, so that a code belongs to a patch of the image
-tower; each is twice as wide as the one before. All patches know of their surroundings.
+A stage of the encoder is a strided convolution and a residual block, as in the DiscreteVAE that
+BEiT's code has beside DALL-E's; the decoder mirrors it. There are log2(patch size) stages, so that
+a code belongs to a patch of the image tower; each is twice as wide as the one before. Convolutions
+look beyond the patch.
 """
 
 import functools
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from semmim_jax.models.layers import LAST_DENSE, dense, param_init
-from semmim_jax.models.vit import normalise
+from semmim_jax.models.vit import normalise, patches_a_side
 
 
 def stages(patch_size: int) -> int:
@@ -86,7 +87,7 @@ class Decoder(nn.Module):
     def __call__(self, codes: jax.Array) -> jax.Array:
         """Shares of the codes [b, n, k] -> normalised images [b, s, s, 3], float32."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        side = c.image.image_size // c.image.patch_size
+        side = patches_a_side(c.image)
         widths = [c.dvae.width * 2**stage for stage in range(stages(c.image.patch_size))]
         x = dense(widths[-1], ('codes', None), use_bias=False, dtype=dtype, name='codebook')(codes)
         x = x.reshape(len(codes), side, side, -1)

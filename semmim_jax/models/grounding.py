@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
 from semmim_jax.ops.products import HIGHEST
+from semmim_jax.ops.unit import unit
 
 WORD_FIELDS = 'words', 'word_tokens', 'rarity'  # of a batch, in the order of `Words`
 

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init
 from semmim_jax.ops.products import HIGHEST, full_precision
+from semmim_jax.ops.unit import unit
 
 
 class EncodingHead(nn.Module):

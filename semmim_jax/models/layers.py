@@ -86,12 +86,6 @@ def layer_norm(epsilon: float, dtype: DTypeLike) -> nn.LayerNorm:
     )
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """x in float32, scaled to unit length along the last axis."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
-
-
 def dropout(x: jax.Array, keys: jax.Array | None, *, rate: float) -> jax.Array:
     """Zeroes each element with probability `rate` and divides the others by 1 - rate.
 

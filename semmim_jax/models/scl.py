@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.heads import LabelHead
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init, unit
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
 from semmim_jax.models.two_stream import TwoStream
-from semmim_jax.models.vit import ViT
+from semmim_jax.models.vit import ViT, normalise
+from semmim_jax.ops.unit import unit
 
 TEXT, IMAGE = 0, 1  # rows of the table of types
 
@@ -102,9 +103,7 @@ class SCL(nn.Module):
           frames: uint8; normalised here.
           keep, mask: patches kept, and patches replaced by the learned vector; see `vit.ViT`.
         """
-        mean = jnp.asarray(self.config.pixel_mean) * 255
-        std = jnp.asarray(self.config.pixel_std) * 255
-        pixels = (frames.astype(jnp.float32) - mean) / std
+        pixels = normalise(frames, self.config)
         token = None if mask is None else self.visual_mask()
         return self.image_bridge(self.image(pixels, keep=keep, mask=mask, mask_token=token))
 

@@ -28,9 +28,9 @@ from semmim_jax.models.layers import (
     dense,
     layer_norm,
     param_init,
-    unit,
 )
 from semmim_jax.models.vit import ViT, normalise
+from semmim_jax.ops.unit import unit
 
 
 class Unpaired(TypedDict, total=False):

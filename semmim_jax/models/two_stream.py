@@ -74,19 +74,10 @@ class PairLayer(nn.Module):
         self, streams: Streams, *, text_mask: jax.Array, dropout_keys: jax.Array | None = None
     ) -> Streams:
         """Both streams at all positions; `text_mask` [b, t] bool is False at padding."""
-        text = self.text(
-            streams.text,
-            self.text.project_context(streams.image),
-            mask=text_mask,
-            dropout_keys=fold_rows(dropout_keys, TEXT),
+        return Streams(
+            self._next_text(streams, text_mask=text_mask, dropout_keys=dropout_keys),
+            self._next_image(streams, text_mask=text_mask, dropout_keys=dropout_keys),
         )
-        image = self.image(
-            streams.image,
-            self.image.project_context(streams.text),
-            context_mask=text_mask,
-            dropout_keys=fold_rows(dropout_keys, IMAGE),
-        )
-        return Streams(text, image)
 
     def at(
         self,
@@ -100,22 +91,48 @@ class PairLayer(nn.Module):
         """As `__call__` at positions [b, m] int32 only; of a stream with None nothing at all."""
         text = image = None
         if text_queries is not None:
-            text = self.text(
-                streams.text,
-                self.text.project_context(streams.image),
-                mask=text_mask,
-                queries=text_queries,
-                dropout_keys=fold_rows(dropout_keys, TEXT),
+            text = self._next_text(
+                streams, text_mask=text_mask, dropout_keys=dropout_keys, queries=text_queries
             )
         if image_queries is not None:
-            image = self.image(
-                streams.image,
-                self.image.project_context(streams.text),
-                context_mask=text_mask,
-                queries=image_queries,
-                dropout_keys=fold_rows(dropout_keys, IMAGE),
+            image = self._next_image(
+                streams, text_mask=text_mask, dropout_keys=dropout_keys, queries=image_queries
             )
         return Outputs(text, image)
+
+    def _next_text(
+        self,
+        streams: Streams,
+        *,
+        text_mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        queries: jax.Array | None = None,
+    ) -> jax.Array:
+        """The text stream after this layer, at `queries` only if there are any."""
+        return self.text(
+            streams.text,
+            self.text.project_context(streams.image),
+            mask=text_mask,
+            queries=queries,
+            dropout_keys=fold_rows(dropout_keys, TEXT),
+        )
+
+    def _next_image(
+        self,
+        streams: Streams,
+        *,
+        text_mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        queries: jax.Array | None = None,
+    ) -> jax.Array:
+        """The image stream after this layer, at `queries` only if there are any."""
+        return self.image(
+            streams.image,
+            self.image.project_context(streams.text),
+            context_mask=text_mask,
+            queries=queries,
+            dropout_keys=fold_rows(dropout_keys, IMAGE),
+        )
 
     def image_side(self, image: jax.Array, *, dropout_keys: jax.Array | None = None) -> ImageSide:
         """What the layer makes of images [c, n, d] without any text."""

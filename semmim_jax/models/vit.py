@@ -40,6 +40,19 @@ def normalise(images: jax.Array, config: Any) -> jax.Array:
     return (images.astype(jnp.float32) - mean) / std
 
 
+def patches_a_side(image: Any) -> int:
+    """Patches along one side of an image, by `config.model.image`.
+
+    Raises:
+      ValueError: if they do not fill it.
+    """
+    if image.image_size % image.patch_size:
+        raise ValueError(
+            f'data.patch_size={image.patch_size} does not divide data.image_size={image.image_size}'
+        )
+    return int(image.image_size // image.patch_size)
+
+
 def patchify(images: jax.Array, patch: int) -> jax.Array:
     """Cuts images into patches, row by row: [b, s, s, c] -> [b, n, patch * patch * c]."""
     b, height, width, c = images.shape

@@ -13,7 +13,7 @@ from semmim_jax.losses.distillation import code_statistics
 from semmim_jax.losses.dvae import reconstruction_loss, uniform_kl
 from semmim_jax.losses.mean import Mean
 from semmim_jax.models.dvae import DVAE, stages
-from semmim_jax.models.vit import normalise
+from semmim_jax.models.vit import normalise, patches_a_side
 from semmim_jax.ops.relaxation import gumbel_softmax
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
@@ -37,13 +37,8 @@ class TrainDVAE(Task):
     def __init__(self, config: Any, special: SpecialTokens):
         self.config, self.steps = config.task, config.train.steps
         self.model = DVAE(config.model)
-        image = config.model.image
-        stages(image.patch_size)
-        if image.image_size % image.patch_size:
-            raise ValueError(
-                f'data.patch_size={image.patch_size} does not divide '
-                f'data.image_size={image.image_size}'
-            )
+        stages(config.model.image.patch_size)
+        patches_a_side(config.model.image)
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:

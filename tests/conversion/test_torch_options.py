@@ -30,7 +30,8 @@ def test_parameters_of_an_option_are_named(name):
         to_theirs(albef_table(ours, text_depth=1), ours=ours, origin='run')
 
 
-def test_a_run_of_completion_has_no_export_yet():
+@pytest.mark.parametrize(('task', 'model'), [('completion', 'SCL'), ('dvae', 'a discrete VAE')])
+def test_a_run_of_another_model_has_no_export_yet(task, model):
     check_exportable({'name': 'pretrain'}, to='PyTorch')
-    with pytest.raises(ConversionError, match='completion .SCL. has no form for PyTorch yet'):
-        check_exportable({'name': 'completion'}, to='PyTorch')
+    with pytest.raises(ConversionError, match=f'{task} .{model}. has no form for PyTorch yet'):
+        check_exportable({'name': task}, to='PyTorch')

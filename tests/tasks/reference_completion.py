@@ -54,11 +54,11 @@ def reference_losses(model, config, batch, draws) -> dict[str, jax.Array]:
             jnp.arange(len(ids))[:, None], draws.hidden
         ]
         hidden = hidden.set(True)
-        _, told = fuse(frames, ids, valid, mask=hidden)
+        _, completed = fuse(frames, ids, valid, mask=hidden)
         hidden = jnp.concatenate([jnp.zeros((len(ids), f), bool), jnp.tile(hidden, (1, f))], axis=1)
         losses['local'] = info_nce(
-            told.reshape(-1, told.shape[-1]),
-            stop(seen_image).reshape(-1, told.shape[-1]),
+            completed.reshape(-1, completed.shape[-1]),
+            stop(seen_image).reshape(-1, completed.shape[-1]),
             c.temperature,
             c.patch_group * hidden.shape[1],
             hidden.reshape(-1),

@@ -123,7 +123,7 @@ def test_a_model_of_videos_is_measured_on_images():
 
 def test_options_out_of_range_are_named():
     for changes, words in (
-        ({'task.itm_negatives': 'data'}, 'task.itm_negatives'),
+        ({'task.weights.local': 0.2, 'task.local_ratio': 0.05}, 'hides no patch of 16'),
         ({'task.group': 3}, 'task.group=3 does not divide train.batch_size=8'),
         ({'data.frames': 4}, 'data.frames=4 are more than model.image.frames=3'),
         ({'task.image_ratio': 1.0}, 'task.image_ratio'),

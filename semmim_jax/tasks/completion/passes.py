@@ -22,7 +22,7 @@ from semmim_jax.models.scl import SCL
 from semmim_jax.models.two_stream import Outputs, Streams
 from semmim_jax.ops import rows
 from semmim_jax.tasks.completion.plan import Draws, Plan
-from semmim_jax.tasks.pretrain.stages import run_stage
+from semmim_jax.tasks.stages import run_stage
 
 
 class Encoded(NamedTuple):
@@ -74,16 +74,17 @@ def completion_pass(
 
 def _encode(model: SCL, plan: Plan, fields, draws: Draws) -> Encoded:
     """The towers; passes through the same weights at the same length are one call."""
-    frames, masks = [fields['frames']], {'full': None}
+    frames = fields['frames']
     if 'local' in plan.active:
-        nothing = jnp.zeros((len(draws.hidden), plan.patches), bool)
-        at = jnp.arange(len(nothing))[:, None], draws.hidden
-        masks = {'full': nothing, 'hidden': nothing.at[at].set(True)}
-    mask = rows.join(list(masks.values())) if 'local' in plan.active else None
-    tokens = model.encode_frames(rows.join(frames * len(masks)), mask=mask)
-    image = dict(zip(masks, rows.split(tokens, len(masks))))
+        nothing = jnp.zeros((len(frames), plan.patches), bool)
+        hidden = nothing.at[jnp.arange(len(frames))[:, None], draws.hidden].set(True)
+        mask = rows.join([nothing, hidden])
+        tokens = model.encode_frames(rows.join([frames, frames]), mask=mask)
+        image = dict(zip(('full', 'hidden'), rows.split(tokens, 2)))
+    else:
+        image = {'full': model.encode_frames(frames)}
     if plan.completes:
-        image['kept'] = model.encode_frames(fields['frames'], keep=draws.kept)
+        image['kept'] = model.encode_frames(frames, keep=draws.kept)
 
     texts = {}
     if plan.active != {'mlm'}:
@@ -100,7 +101,7 @@ def _encode(model: SCL, plan: Plan, fields, draws: Draws) -> Encoded:
     text = dict(zip(texts, rows.split(tokens, len(texts))))
     if 'contrast' not in plan.active:
         return Encoded(image, text, None, None)
-    image_feature = model.contrast_image(image['full'], frames=fields['frames'].shape[1])
+    image_feature = model.contrast_image(image['full'], frames=frames.shape[1])
     return Encoded(image, text, image_feature, model.contrast_text(text['clean']))
 
 

@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from semmim_jax.models.vit import patches_a_side
 from semmim_jax.ops import masking, rows
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
 LOSSES = ('itm', 'mlm', 'contrast', 'completion', 'local')
-CHOICES = {'itm_negatives': ('batch',)}
 # Passes that drop elements, each by keys of its own.
 TEXTS = ('clean', 'mlm', 'replaced')
 FUSIONS = ('image', 'itm', 'mlm', 'replaced', 'kept', 'hidden')
@@ -31,15 +31,14 @@ class Plan:
       slices: in how many slices of its rows a batch goes through the model.
 
     Raises:
-      ValueError: for an option that is none of its choices, or a number out of range.
+      ValueError: for a number out of range.
     """
 
     def __init__(self, config: Any, special: SpecialTokens):
         self.config = c = config.task
         self.special = special
         self.frames = config.data.frames
-        image = config.model.image
-        self.patches = (image.image_size // image.patch_size) ** 2
+        self.patches = patches_a_side(config.model.image) ** 2
         self.hidden_count = int(c.local_ratio * self.patches)
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         self.completes = bool(self.active & {'completion', 'local'})
@@ -83,17 +82,9 @@ class Plan:
         return size if size and batch % size == 0 else 0
 
     def _check(self, config: Any) -> None:
-        c, image = self.config, config.model.image
-        for name, choices in CHOICES.items():
-            if c[name] not in choices:
-                raise ValueError(f'task.{name}={c[name]!r} is none of {", ".join(choices)}')
+        c, places = self.config, config.model.image.frames
         if not self.active:
             raise ValueError('task.weights: no loss has a weight above 0')
-        if image.image_size % image.patch_size:
-            raise ValueError(
-                f'data.patch_size={image.patch_size} does not divide '
-                f'data.image_size={image.image_size}'
-            )
         for name in ('image_ratio', 'text_ratio', 'local_ratio'):
             if not 0 < c[name] < 1:
                 raise ValueError(f'task.{name}={c[name]} must be between 0 and 1')
@@ -107,10 +98,8 @@ class Plan:
                     f'task.{name}={c[name]} does not divide '
                     f'train.batch_size={config.train.batch_size}'
                 )
-        if self.frames > image.frames:
-            raise ValueError(
-                f'data.frames={self.frames} are more than model.image.frames={image.frames}'
-            )
+        if self.frames > places:
+            raise ValueError(f'data.frames={self.frames} are more than model.image.frames={places}')
         if config.train.collapse_alarm:
             raise ValueError(
                 f'train.collapse_alarm={config.train.collapse_alarm}: there are no codes, use 0'

@@ -22,15 +22,7 @@ from semmim_jax.training.task import Task
 
 
 class Completion(Task):
-    """The task `config.task.name = 'completion'`.
-
-    Args:
-      config: the whole experiment; `model` and `task` are read (fields: configs/completion.py).
-      special: the tokenizer's special ids.
-
-    Raises:
-      ValueError: for an option that is none of its choices.
-    """
+    """The task `config.task.name = 'completion'` (fields: configs/completion.py)."""
 
     examples = CompletionExamples
     accumulates = True
@@ -85,18 +77,9 @@ class Completion(Task):
         key: jax.Array,
         step: jax.Array,
     ) -> tuple[jax.Array, tuple[dict[str, Any], dict[str, Any]]]:
-        """The weighted sum of the losses of one global batch.
+        """The weighted sum of the losses; neither `ema_params` nor `step` is read.
 
-        Args:
-          params: of the model.
-          ema_params: not read.
-          extra: of `init_extra`, empty.
-          batch: frames uint8 [b, f, s, s, 3]; ids int32 [b, t]; image_id int32 [b].
-          key: PRNG key of this step.
-          step: not read.
-
-        Returns:
-          The loss, and (metrics as a dict of `Mean`, `extra`).
+        `batch`: frames uint8 [b, f, s, s, 3]; ids int32 [b, t]; image_id int32 [b].
         """
         total, metrics = self._forward(params, batch, key, train=True)
         return total, (metrics, extra)

@@ -30,7 +30,7 @@ def masked_losses(
       plan: of the config.
       tokens: [b, n + 1, d] of the masked view.
       caption: the clean one.
-      draws: of `plan.draw`, for the rows that count and those that are told the caption.
+      draws: of `plan.draw`, for the rows that count and those that read the caption.
       teacher: of `teacher_pass`.
 
     Returns:
@@ -41,16 +41,17 @@ def masked_losses(
     if plan.visible or 'gram' in plan.active:
         patches = masking.masked_first(patches, plan.grid**2)
     options = dict(**caption._asdict(), positions=patches)
-    told = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, m, d]
-    if draws.told is not None:
-        untold = inject_text(model, mim, 'none', tokens, **options)
-        told = jnp.where(draws.told[:, None, None], told, untold)
+    informed = inject_text(model, mim, mim.inject_student, tokens, **options)  # [b, m, d]
+    if draws.reads_text is not None:
+        plain = inject_text(model, mim, 'none', tokens, **options)
+        informed = jnp.where(draws.reads_text[:, None, None], informed, plain)
     if 'gram' in plan.active:
-        losses['gram'] = distillation.gram_loss(told, take_patches(teacher.plain, patches))
+        losses['gram'] = distillation.gram_loss(informed, take_patches(teacher.plain, patches))
     if 'mim' not in plan.active:
         return losses
     count = plan.mask_count
-    predicted = _predict(model, plan, mim.target, told if plan.visible else told[:, :count])
+    read = informed if plan.visible else informed[:, :count]
+    predicted = _predict(model, plan, mim.target, read)
     compare = functools.partial(_compare, plan, sampled=draws.sampled)
     target = teacher.patch_target[:, :count]
     losses['mim'] = compare(mim.target, predicted[:, :count], target)
@@ -58,20 +59,20 @@ def masked_losses(
         target = teacher.patch_target[:, count:]
         losses['mim_visible'] = compare(mim.target, predicted[:, count:], target)
     if plan.second:
-        predicted = _predict(model, plan, mim.second_target, told[:, :count])
+        predicted = _predict(model, plan, mim.second_target, informed[:, :count])
         losses['mim_second'] = compare(mim.second_target, predicted, teacher.second_target)
     return losses
 
 
-def _predict(model: SemMIM, plan: Plan, kind: str, told: jax.Array) -> jax.Array:
+def _predict(model: SemMIM, plan: Plan, kind: str, patches: jax.Array) -> jax.Array:
     """Targets of one kind as patches [b, m, d] predict them: [b, m, ...], of codes the logits."""
     if kind == 'pixel':
-        return model.pixel_head(told)
+        return model.pixel_head(patches)
     if kind == 'feature':
-        return model.feature_head(told)
+        return model.feature_head(patches)
     if kind == 'dvae':
-        return model.dvae_head(told)
-    return model.encode_patches(told, separate=plan.separate_head)
+        return model.dvae_head(patches)
+    return model.encode_patches(patches, separate=plan.separate_head)
 
 
 def _compare(

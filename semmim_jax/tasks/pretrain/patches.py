@@ -39,7 +39,7 @@ def inject_text(
       [b, m, d'] in the fusion encoder's width.
     """
 
-    def told_at(positions: jax.Array) -> jax.Array:
+    def informed_at(positions: jax.Array) -> jax.Array:
         if kind == 'words':
             options = dict(positions=positions, scale=mim.word_scale, **word_choice(mim))
             return model.inject_words(image_tokens, words, **options)
@@ -47,11 +47,12 @@ def inject_text(
         return model.inject(kind, image_tokens, text, valid, positions=positions, layers=layers)
 
     if kind == 'none' or not mim.centre_injection:
-        return told_at(positions)
-    told, untold = told_at(all_patches(image_tokens)), model.to_fusion(image_tokens)[:, 1:]
-    change = (told - untold).astype(jnp.float32)  # [b, n, d']
-    told = untold + (change - change.mean(axis=1, keepdims=True)).astype(told.dtype)
-    return jnp.take_along_axis(told, positions[..., None], axis=1)
+        return informed_at(positions)
+    plain = model.to_fusion(image_tokens)[:, 1:]  # [b, n, d']
+    informed = informed_at(all_patches(image_tokens))
+    change = (informed - plain).astype(jnp.float32)
+    informed = plain + (change - change.mean(axis=1, keepdims=True)).astype(informed.dtype)
+    return jnp.take_along_axis(informed, positions[..., None], axis=1)
 
 
 def word_choice(mim: Any) -> WordChoice:

@@ -10,6 +10,7 @@ import numpy as np
 
 from semmim_jax.models import dvae
 from semmim_jax.models.grounding import WORD_FIELDS, Words
+from semmim_jax.models.vit import patches_a_side
 from semmim_jax.ops import masking, prefix
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
@@ -81,7 +82,7 @@ class Plan:
         self.config = c = config.task
         self.special = special
         self.patch_size = config.model.image.patch_size
-        self.grid = config.model.image.image_size // self.patch_size
+        self.grid = patches_a_side(config.model.image)
         self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
         self.active = {name for name in LOSSES if c.weights[name] > 0}
         if c.mim.target == 'none':
@@ -150,14 +151,14 @@ class Plan:
         return weights
 
     def _shares(self, batch: int) -> dict[str, jax.Array | None]:
-        """Which rows of a batch have MIM's losses, and which of these are told the caption."""
+        """Which rows of a batch have MIM's losses, and in which the student reads the caption."""
         mim = self.config.mim
         if not self.masks or mim.sample_share == mim.text_share == 1:
-            return {'sampled': None, 'told': None}
+            return {'sampled': None, 'reads_text': None}
         sampled = masking.strided_share(batch, mim.sample_share)
-        told = np.ones(batch, bool)
-        told[sampled] = masking.strided_share(sampled.sum(), mim.text_share)
-        return {'sampled': jnp.asarray(sampled), 'told': jnp.asarray(told)}
+        reads_text = np.ones(batch, bool)
+        reads_text[sampled] = masking.strided_share(sampled.sum(), mim.text_share)
+        return {'sampled': jnp.asarray(sampled), 'reads_text': jnp.asarray(reads_text)}
 
     def words(self, batch: Mapping[str, jax.Array]) -> Words | None:
         """The words of a batch's captions, where anything asks for them."""
@@ -212,14 +213,9 @@ class Plan:
             value = self.config.mim[name]
             if not low <= value <= high:
                 raise ValueError(f'task.mim.{name}={value} must be between {low} and {high:g}')
-        image, ratio = config.model.image, self.config.mim.ratio
-        if image.image_size % image.patch_size:
-            raise ValueError(
-                f'data.patch_size={image.patch_size} does not divide '
-                f'data.image_size={image.image_size}'
-            )
         if self.has_tokens:
-            dvae.stages(image.patch_size)
+            dvae.stages(self.patch_size)
+        ratio = self.config.mim.ratio
         if not 0 < ratio < 1:
             raise ValueError(f'task.mim.ratio={ratio} must be between 0 and 1')
         layers = self.config.mim.injection_layers
@@ -244,7 +240,7 @@ class Draws(NamedTuple):
     patch_key: jax.Array | None
     negatives_key: jax.Array | None
     sampled: jax.Array | None  # [b] bool, which rows have MIM's losses; None: all
-    told: jax.Array | None  # [b] bool, in which of them the student reads the caption; None: all
+    reads_text: jax.Array | None  # [b] bool, whether the student reads the caption there; None: all
 
     def by_row(self) -> 'Draws':
         """Without the keys: what can be cut into rows."""

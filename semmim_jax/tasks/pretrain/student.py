@@ -17,9 +17,9 @@ from semmim_jax.ops import masking, rows
 from semmim_jax.tasks.pretrain import patch_losses
 from semmim_jax.tasks.pretrain.patches import global_token
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
-from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.targets import Caption
 from semmim_jax.tasks.pretrain.teacher import Teacher
+from semmim_jax.tasks.stages import run_stage
 
 
 def student_pass(

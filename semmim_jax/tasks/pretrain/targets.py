@@ -19,7 +19,7 @@ from semmim_jax.tasks.pretrain.plan import Plan
 
 
 class Caption(NamedTuple):
-    """What an image may be told."""
+    """A caption, in the forms in which patches read it."""
 
     text: jax.Array  # [b, t, d]
     valid: jax.Array  # [b, t] bool, tokens that are not padding
@@ -147,15 +147,15 @@ def code_logits(
         plain = take_patches(tokens, patches)
         return plain, model.compare_prototypes(plain)
     options = dict(**caption._asdict(), positions=patches)
-    told = inject_text(model, plan.config.mim, injection, tokens, **options)
-    return told, model.encode_patches(told, separate=plan.separate_head)
+    informed = inject_text(model, plan.config.mim, injection, tokens, **options)
+    return informed, model.encode_patches(informed, separate=plan.separate_head)
 
 
 def _unbalanced(model, plan, kind, images, tokens, caption, patches, *, extra) -> jax.Array:
     """Targets of one kind at patches, [b, m, ...]; of codes the logits."""
     if kind == 'dvae':
-        found = dvae_tokens(model.config, extra['dvae'], images)  # [b, n]
-        return jnp.take_along_axis(found, patches, axis=1)
+        every_token = dvae_tokens(model.config, extra['dvae'], images)  # [b, n]
+        return jnp.take_along_axis(every_token, patches, axis=1)
     if kind == 'pixel':
         pixels = patchify(model.normalise(images), plan.patch_size)
         return jnp.take_along_axis(pixels, patches[..., None], axis=1)

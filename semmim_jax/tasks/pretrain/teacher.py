@@ -12,8 +12,8 @@ from semmim_jax.ops import masking, rows
 from semmim_jax.ops.products import HIGHEST
 from semmim_jax.tasks.pretrain.patches import global_token, word_choice
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
-from semmim_jax.tasks.pretrain.stages import run_stage
 from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
+from semmim_jax.tasks.stages import run_stage
 
 
 class Teacher(NamedTuple):
@@ -22,7 +22,7 @@ class Teacher(NamedTuple):
     image: jax.Array  # [b, e] ITC features
     text: jax.Array  # [b, e]
     mlm_logits: jax.Array | None = None  # [b, m, v]
-    plain: jax.Array | None = None  # [b, n + 1, d] tokens of view 1, not told the caption
+    plain: jax.Array | None = None  # [b, n + 1, d] tokens of view 1, without the caption
     relevance: jax.Array | None = None  # [b, n] of each patch to the caption
     patches: jax.Array | None = None  # [b, p] int32, patches to mask
     # Of m patches, the masked ones first: see targets.PatchTargets.
@@ -63,10 +63,10 @@ def teacher_pass(
     if plan.has_targets:
         caption = Caption(encoded['caption'], draws.valid, words)
         inputs = batch['image1'], encoded['tokens'], caption, patches
-        found = patch_targets(model, plan, run, *inputs, extra=extra, step=step)
-        outputs |= {'patch_target': found.target, 'patch_logits': found.logits}
-        outputs |= {'clustered': found.clustered, 'assignment': found.assignment}
-        outputs['second_target'] = found.second
+        targets = patch_targets(model, plan, run, *inputs, extra=extra, step=step)
+        outputs |= {'patch_target': targets.target, 'patch_logits': targets.logits}
+        outputs |= {'clustered': targets.clustered, 'assignment': targets.assignment}
+        outputs['second_target'] = targets.second
     if plan.pairs:
         cls = jnp.stack([encoded['cls'][:, views.index(view)] for view, _ in plan.pairs], axis=1)
         logits = model.encoding_head(model.to_fusion(cls))  # [b, pairs, k]

@@ -6,12 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from semmim_jax.models.semmim import SemMIM
 from semmim_jax.ops import rows
 
 
 def run_stage(
-    model: SemMIM, stage: Callable[[SemMIM, Any], Any], inputs: Any, *, slices: int, add: bool
+    model: Any, stage: Callable[[Any, Any], Any], inputs: Any, *, slices: int, add: bool
 ) -> Any:
     """stage(model, inputs), in slices of the rows where that is asked for (`rows.in_slices`).
 
@@ -19,7 +18,7 @@ def run_stage(
     divide (initialisation, evaluation) goes through in one.
 
     Args:
-      model: bound.
+      model: a bound flax module.
       stage: (model, pytree of arrays [b, ...]) -> pytree of arrays.
       inputs: of the stage.
       slices: how many.
