@@ -11,7 +11,6 @@ from semmim_jax.run import loop
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
 
-
 pytestmark = pytest.mark.slow
 
 
