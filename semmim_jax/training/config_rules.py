@@ -40,7 +40,11 @@ TABLE = (
     ('a whole number from -1 to 2**31 - 1', lambda x: _whole(x, -1, MOST), 'min_length'),
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
-    ('from 1 to 1000', lambda x: _whole(x, 1, 1000), 'depth fusion_depth decoder_depth'),
+    (
+        'from 1 to 1000',
+        lambda x: _whole(x, 1, 1000),
+        'depth fusion_depth decoder_depth predictor_depth',
+    ),
     ('from 1 to 10**7', lambda x: _whole(x, 1, 10**7), 'vocab_size vocab_limit'),
     (
         'at least 3, for [CLS], a word and [SEP]',

@@ -59,6 +59,9 @@ ADDED = {
     'task.mim.null_word': False,
     'task.mim.start_share': 0.0,
     'task.mim.sample_share': 1.0,
+    'task.mim.drop_masked': False,
+    'task.shared_towers': False,
+    'model.predictor_depth': 1,
     'task.mim.text_share': 1.0,
 }
 _ONLY_OF = {
@@ -69,6 +72,8 @@ _ONLY_OF = {
     'model.dvae': 'encoding',
     'task.alpha_ramp_share': 'alpha',
     'task.tau_teacher_share': 'tau_student',
+    'model.predictor_depth': 'encoding',
+    'task.shared_towers': 'tau_student',
     'task.global_features': 'tau_student',
     'task.stable_width': 'tau_student',
 }
