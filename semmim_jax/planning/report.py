@@ -197,6 +197,7 @@ def _time_lines(figures: dict[str, Any]) -> list[str]:
         ('products at peak', times['compute'] * 1e3, 'ms'),
         ('HBM traffic', times['hbm'] * 1e3, 'ms'),
         ('interconnect', times['interconnect'] * 1e3, 'ms'),
+        ('waits for links or copies', times['exposed'] * 1e3, 'ms'),
         ('no step is faster than', times['bound'] * 1e3, 'ms'),
         ('predicted step', times['step'] * 1e3, 'ms'),
         ('predicted MFU', times['mfu'] * 100, '%'),
