@@ -16,6 +16,10 @@ SETTINGS += ('model.attention', 'train.accumulate')
 PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
+class DoesNotFit(ValueError):
+    """A step that needs more memory than a device has; the message says how much."""
+
+
 def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
     """All figures of a run that are known before renting the machine.
 
@@ -29,7 +33,8 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
       the name says so, times in seconds. 'time' is None where the chip is not in the table.
 
     Raises:
-      ValueError: if the mesh or the batch does not fit the machine, or the step its memory.
+      ValueError: if the mesh or the batch does not fit the machine.
+      DoesNotFit: if the step does not fit its memory.
     """
     try:
         mesh = sharding.make_mesh(config.mesh, devices=machine.devices)
@@ -91,7 +96,7 @@ def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compil
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         message = str(error).splitlines()[0].partition('RESOURCE_EXHAUSTED: ')[2]
-        raise ValueError(
+        raise DoesNotFit(
             f'the step does not fit {machine.name}: {message} A larger mesh.fsdp, model.remat=full '
             'or a smaller train.batch_size saves memory'
         ) from error
