@@ -2,14 +2,16 @@
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from semmim_jax.planning import costs, program, roofline
 from semmim_jax.planning.topologies import Machine
 from semmim_jax.training import flops, sharding
 from semmim_jax.training.assembly import MakeTask
+from semmim_jax.training.state import TrainState
 
 SETTINGS = ('train.batch_size', 'train.steps', 'model.dtype', 'model.remat', 'model.scan')
 SETTINGS += ('model.attention', 'train.accumulate')
@@ -20,17 +22,29 @@ class DoesNotFit(ValueError):
     """A step that needs more memory than a device has; the message says how much."""
 
 
+class Built(NamedTuple):
+    """A compiled step and what it was made of."""
+
+    lowered: jax.stages.Lowered
+    compiled: jax.stages.Compiled
+    state: TrainState  # abstract
+    batch: dict[str, jax.ShapeDtypeStruct]
+    mesh: Mesh
+    compile_seconds: float
+
+
 def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
-    """All figures of a run that are known before renting the machine.
+    """All figures of a run that are known before renting the machine; see `build`, `figures`."""
+    return figures(config, make_task, machine, build(config, make_task, machine))
+
+
+def build(config: Any, make_task: MakeTask, machine: Machine) -> Built:
+    """Compiles the step of a config for a machine.
 
     Args:
       config: the experiment.
       make_task: (config, special tokens) -> task.
       machine: of `topologies.open_machine`.
-
-    Returns:
-      Figures of plain numbers, strings, lists and dicts: bytes and FLOPs are of one device where
-      the name says so, times in seconds. 'time' is None where the chip is not in the table.
 
     Raises:
       ValueError: if the mesh or the batch does not fit the machine.
@@ -43,12 +57,29 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
             f'mesh {dict(config.mesh)}: each axis must be a product of sides of {machine.name}'
         ) from error
     lowered, state, batch = program.lower_step(config, make_task, mesh)
+    started = time.monotonic()
+    compiled = _compile(lowered, machine)
+    return Built(lowered, compiled, state, batch, mesh, time.monotonic() - started)
+
+
+def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) -> dict[str, Any]:
+    """What a compiled step needs and how long it is expected to take.
+
+    Args:
+      config, make_task, machine: as in `build`.
+      built: of `build`.
+
+    Returns:
+      Figures of plain numbers, strings, lists and dicts: bytes and FLOPs are of one device where
+      the name says so, times in seconds. 'time' is None where the chip is not in the table.
+    """
+    lowered, mesh = built.lowered, built.mesh
     once = lowered
     if config.model.remat != 'none' or config.train.accumulate > 1:
         once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
     batch_size, devices = config.train.batch_size, mesh.size
     model_flops = flops.matmul_flops(once).total()
-    figures = {
+    found = {
         'topology': machine.name,
         'device': machine.devices[0].device_kind,
         'devices': devices,
@@ -56,13 +87,11 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
         'settings': {name: _field(config, name) for name in SETTINGS},
         'model_flops_per_sample': model_flops / batch_size,
         'step_flops_per_sample': flops.matmul_flops(lowered).total() / batch_size,
+        'compile_seconds': built.compile_seconds,
+        'bytes_per_device': _memory(built.compiled, built.state, built.batch, machine),
     }
-    started = time.monotonic()
-    compiled = _compile(lowered, machine)
-    figures['compile_seconds'] = time.monotonic() - started
-    figures['bytes_per_device'] = _memory(compiled, state, batch, machine)
-    per_device = costs.read(compiled.as_text(), mesh.shape)
-    figures |= {
+    per_device = costs.read(built.compiled.as_text(), mesh.shape)
+    found |= {
         'flops_per_device': per_device.flops,
         'hbm_traffic_per_device': per_device.hbm_bytes,
         'unknown_loops': per_device.unknown_loops,
@@ -79,8 +108,8 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
             steps=config.train.steps,
             devices=devices,
         )
-        figures['time'] = dataclasses.asdict(times)
-    return figures
+        found['time'] = dataclasses.asdict(times)
+    return found
 
 
 def _field(config: Any, name: str) -> Any:
