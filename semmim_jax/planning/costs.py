@@ -68,6 +68,13 @@ class Costs:
         """Read and written."""
         return sum(w.bytes * w.times for w in self.work)
 
+    def hbm_bytes_by_scope(self) -> dict[str, float]:
+        """Read and written by each part of the model, the most first."""
+        total: dict[str, float] = {}
+        for w in self.work:
+            total[w.scope] = total.get(w.scope, 0.0) + w.bytes * w.times
+        return dict(sorted(total.items(), key=lambda part: -part[1]))
+
     @property
     def collective_bytes(self) -> float:
         """Received from other devices."""
@@ -124,17 +131,19 @@ class _Reader:
                 continue
             elif kind == 'fusion':
                 flops = self._inside(op.called[0], times)
-                self._add(flops, self._fusion_bytes(op, computation), times)
+                self._add(op, flops, self._fusion_bytes(op, computation), times)
                 self.events += [Wait(key) for key in last.get(op.name, ())]
             else:
                 size = self._bytes(op, computation)
                 key = op.name if later else None
-                self._add(matmul_flops(op, computation), size, times, copied=key)
+                self._add(op, matmul_flops(op, computation), size, times, copied=key)
 
-    def _add(self, flops: float, size: float, times: int, *, copied: str | None = None) -> None:
+    def _add(
+        self, op: Instruction, flops: float, size: float, times: int, *, copied: str | None = None
+    ) -> None:
         """Adds an instruction; one that is `copied` under a name runs beside the others."""
         if flops or size:
-            work = Work(flops, size, times)
+            work = Work(flops, size, times, hlo.scope(op))
             self.work.append(work)
             self.events.append(Start(copied, COPIES, size) if copied else work)
 

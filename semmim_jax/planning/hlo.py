@@ -146,6 +146,18 @@ def trip_count(loop: Instruction, computations: dict[str, Computation]) -> int |
     return -(-int(limit.argument) // int(steps[0]))
 
 
+def scope(op: Instruction) -> str:
+    """The method of the model that an instruction comes from, '(gradient)' behind it, or ''.
+
+    Of 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/...' that is 'decode (gradient)'.
+    """
+    name = re.search(r'op_name="([^"]*)"', op.attributes)
+    method = re.search(r'SemMIM\.(\w+)', name[1]) if name else None
+    if method is None:
+        return ''
+    return method[1] + ' (gradient)' * ('transpose(' in name[1])
+
+
 def root(computation: Computation) -> Instruction:
     """The instruction whose result is the computation's."""
     return next(op for op in computation.values() if op.is_root)

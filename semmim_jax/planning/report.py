@@ -15,6 +15,7 @@ from semmim_jax.training.state import TrainState
 
 SETTINGS = ('train.batch_size', 'train.steps', 'model.dtype', 'model.remat', 'model.scan')
 SETTINGS += ('model.attention', 'train.accumulate')
+MOST_SCOPES = 8  # lines of the table of HBM traffic
 PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
@@ -94,6 +95,7 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
     found |= {
         'flops_per_device': per_device.flops,
         'hbm_traffic_per_device': per_device.hbm_bytes,
+        'hbm_traffic_by_scope': per_device.hbm_bytes_by_scope(),
         'unknown_loops': per_device.unknown_loops,
         'collectives': _collectives(per_device),
         'time': None,
@@ -172,6 +174,7 @@ def table(figures: dict[str, Any]) -> str:
         f'compiled in {figures["compile_seconds"]:.0f} s',
         *_memory_lines(figures['bytes_per_device']),
         *_flops_lines(figures),
+        *_traffic_lines(figures['hbm_traffic_by_scope']),
         *_collective_lines(figures['collectives']),
     ]
     if figures['unknown_loops']:
@@ -213,6 +216,16 @@ def _flops_lines(figures: dict[str, Any]) -> list[str]:
         line('model, a step', once * batch_size),
         f'{line("compiled, a device", actual)}   {actual / even - 1:+.1%} against an even share',
     ]
+
+
+def _traffic_lines(by_scope: dict[str, float]) -> list[str]:
+    """The parts of the model that read and write most, and all others as one."""
+    total, parts = sum(by_scope.values()), list(by_scope.items())
+    rest = sum(size for _, size in parts[MOST_SCOPES:])
+    shown = [(name or 'optimizer, losses, ...', size) for name, size in parts[:MOST_SCOPES]]
+    shown += [('others', rest)] * (rest > 0)
+    lines = ['', f'{"HBM traffic of a device":40}']
+    return lines + [f'  {name:38}{_si(size, "B")}{size / total:7.0%}' for name, size in shown]
 
 
 def _collective_lines(collectives: list[dict[str, Any]]) -> list[str]:

@@ -12,11 +12,12 @@ LINKS, COPIES = 'links', 'copies'
 
 
 class Work(NamedTuple):
-    """An instruction: FLOPs and HBM bytes of one run, and runs a step."""
+    """An instruction: FLOPs and HBM bytes of one run, runs a step, and what of the model it is."""
 
     flops: float
     bytes: float
     times: int
+    scope: str = ''
 
 
 class Start(NamedTuple):
