@@ -231,7 +231,7 @@ def test_received_bytes_are_those_of_a_ring():
 
 
 def test_traffic_by_part_of_the_model():
-    """Of 800 bytes read and 400 written in the loss, 1200 each in its gradient and outside."""
+    """Each sum reads 400 bytes twice and writes 400."""
     line = '  %{0} = f32[100]{{0}} add(%{1}, %{1}), metadata={{op_name="{2}"}}'
     names = {
         'a': 'jit(step)/jvp(SemMIM.decode)/decoder/add',
