@@ -4,8 +4,9 @@
 
 Random pictures and captions; no data and no weights. For base, and large where it fits, per remat
 policy and attention: seconds a step, MFU, peak memory and compile time, with what preflight
-predicts of the same program; and a PyTorch step under torch.compile. Each is measured in a process
-of its own. Writes accelerator.json and accelerator.md. On a CPU it runs the tiny model, once.
+predicts of the same program; and ALBEF's step (ITC, ITM, MLM) beside the PyTorch one of
+albef_step.py under torch.compile. Each is measured in a process of its own. Writes accelerator.json
+and accelerator.md. On a CPU it runs the tiny model, once.
 
 Needs jax, flax, optax, chex, orbax and ml_collections, whose wheel may lie in wheels/ instead of
 being installed; torch for the PyTorch step. Packages that read data are not needed.
@@ -34,7 +35,7 @@ NEEDED = ('jax', 'flax', 'optax', 'chex', 'orbax', 'ml_collections')
 class Case(NamedTuple):
     """What is measured in one process."""
 
-    variant: str  # of configs/pretrain.py
+    variant: str  # of configs/pretrain.py, or 'albef'
     remat: str
     attention: str
     framework: str = 'jax'
@@ -92,8 +93,9 @@ def cases(platform: str) -> list[Case]:
     fused = {'gpu': 'cudnn'}.get(platform)
     paths = [path for path in ('xla', fused) if path]
     found = [Case('base', 'dots', path) for path in reversed(paths)]
-    found.append(Case('base', 'none', 'compiled', framework='torch'))
     best = paths[-1]
+    found.append(Case('albef', 'none', best))
+    found += [Case('albef', 'none', 'sdpa', framework='torch')] * (platform == 'gpu')
     found += [Case('base', 'none', best), Case('large', 'dots', best), Case('base', 'full', best)]
     return found + [Case('large', 'full', best)]
 
@@ -102,8 +104,13 @@ def config_of(case: Case, *, devices: int, memory: float | None) -> Any:
     """The config of a case: a batch by the memory of a device, all of them along `fsdp`."""
     from configs.pretrain import get_config
 
-    config = get_config(case.variant)
-    config.model.update(remat=case.remat, attention=case.attention)
+    albef = case.variant == 'albef'
+    config = get_config('base-literal' if albef else case.variant)
+    if albef:
+        config.task.weights.update(prefix=0.0, agreement=0.0, mim=0.0)
+    config.model.remat = case.remat
+    if case.framework == 'jax':
+        config.model.attention = case.attention
     config.mesh.update(data=1, fsdp=devices, tensor=1)
     if case.variant != 'tiny':
         each = 16 if memory is None or memory < 30e9 else 32 if memory < 60e9 else 64
@@ -183,10 +190,39 @@ def random_batch(spec: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def measure_torch(config: Any, *, steps: int) -> dict[str, Any]:
-    """The PyTorch step of benchmarks/step.py under torch.compile, on the same device."""
-    from benchmarks import step
+    """The PyTorch step of albef_step.py under torch.compile, in bfloat16, on one GPU."""
+    import torch
+    from benchmarks.albef_step import Step
 
-    return step.measure_torch(config, steps=steps, compiled=True)
+    device = torch.device('cuda')
+    torch.set_default_device(device)
+    rows, size = config.train.batch_size, config.data.image_size
+    shape = rows, 3, size, size
+    ids = torch.randint(200, config.model.text.vocab_size, (rows, config.data.max_tokens))
+    masked = torch.zeros(ids.shape, dtype=torch.bool)
+    masked[:, 3:20:6] = True  # 3 of 25 tokens
+    batch = {'image': torch.randn(shape), 'momentum_image': torch.randn(shape), 'ids': ids}
+    batch |= {'masked_ids': ids.masked_fill(masked, 103), 'masked': masked}
+    step = torch.compile(Step(config))
+    with torch.autocast('cuda', torch.bfloat16):  # the step's own autocast is that of CPUs
+        started = time.monotonic()
+        loss = step(batch, 'float32')
+        compile_seconds = time.monotonic() - started
+        step(batch, 'float32')
+        torch.cuda.synchronize()
+        started = time.monotonic()
+        for _ in range(steps):
+            step(batch, 'float32')
+        torch.cuda.synchronize()
+    return {
+        'device': torch.cuda.get_device_name(),
+        'devices': 1,
+        'batch_size': rows,
+        'step_seconds': (time.monotonic() - started) / steps,
+        'compile_seconds': compile_seconds,
+        'peak_bytes': torch.cuda.max_memory_allocated(),
+        'loss': float(loss),
+    }
 
 
 def run_case(case: Case, *, timeout: float) -> dict[str, Any]:
@@ -232,13 +268,20 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def child(case: Case) -> dict[str, Any]:
     """What a process of `run_case` does."""
+    if case.framework == 'torch':
+        import torch  # and not JAX, which would take the memory
+
+        if not torch.cuda.is_available():
+            raise SystemExit('error: this build of torch has no GPU')
+        memory = torch.cuda.get_device_properties(0).total_memory
+        return measure_torch(config_of(case, devices=1, memory=memory), steps=STEPS)
     import jax
 
     devices = jax.devices()
     memory = (devices[0].memory_stats() or {}).get('bytes_limit')
     config = config_of(case, devices=len(devices), memory=memory)
     steps = STEPS if devices[0].platform != 'cpu' else 2
-    return (measure_torch if case.framework == 'torch' else measure)(config, steps=steps)
+    return measure(config, steps=steps)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -83,11 +83,12 @@ def test_the_batch_follows_the_memory_of_a_device():
     assert size('large', 80e9) == 4 * 32
 
 
-def test_every_platform_measures_base_first_and_torch():
+def test_base_is_first_and_torch_runs_on_gpus():
     for platform in ('gpu', 'tpu'):
         found = accelerator.cases(platform)
         assert found[0].variant == 'base' and {'base', 'large'} == {c.variant for c in found}
-        assert 'torch' in {case.framework for case in found}
+        assert ('torch' in {case.framework for case in found}) == (platform == 'gpu')
+        assert 'albef' in {case.variant for case in found}
 
 
 def test_the_table_has_figures_and_what_failed():
