@@ -152,7 +152,10 @@ def scope(op: Instruction) -> str:
     Of 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/...' that is 'decode (gradient)'.
     """
     name = re.search(r'op_name="([^"]*)"', op.attributes)
-    method = re.search(r'SemMIM\.(\w+)', name[1]) if name else None
+    if name is None:
+        return ''
+    part = r'jvp\(([a-z]\w*\.\w+)\)'  # of the model, such as fusion.project_context
+    method = re.search(r'SemMIM\.(\w+)', name[1]) or re.search(part, name[1])
     if method is None:
         return ''
     return method[1] + ' (gradient)' * ('transpose(' in name[1])

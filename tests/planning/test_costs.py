@@ -237,10 +237,17 @@ def test_traffic_by_part_of_the_model():
         'a': 'jit(step)/jvp(SemMIM.decode)/decoder/add',
         'b': 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/add',
         'c': 'jit(step)/add',
+        'd': 'jit(step)/jvp(fusion.project_context)/blocks/add',
+        'e': 'jit(step)/transpose(jvp(jit(log_softmax)))/add',
     }
     lines = [line.format(name, 'x', scope) for name, scope in names.items()]
     text = '\n'.join(
         ['ENTRY %main (x: f32[100]) -> f32[100] {', '  %x = f32[100]{0} parameter(0)', *lines, '}']
     )
     program = costs.read(text, {'data': 1})
-    assert program.hbm_bytes_by_scope() == {'decode': 1200, 'decode (gradient)': 1200, '': 1200}
+    assert program.hbm_bytes_by_scope() == {
+        'decode': 1200,
+        'decode (gradient)': 1200,
+        'fusion.project_context': 1200,
+        '': 2 * 1200,
+    }
