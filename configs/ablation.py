@@ -166,6 +166,12 @@ ROWS = {
 DEMO = {
     'demo_literal': ('configs/pretrain.py:demo-literal', {}, '', 'the parts that the paper names'),
     'demo': ('configs/pretrain.py:demo', {}, 'demo_literal', 'words and local agreement'),
+    'demo_fast': ('configs/pretrain.py:demo-fast', {}, 'demo', 'the cheaper step'),
+}
+# Its parts, as in the study.
+DEMO |= {
+    f'demo_{name}': ('configs/pretrain.py:demo', ROWS[name][1], 'demo', ROWS[name][3])
+    for name in ('dropped', 'half', 'single_view', 'masked_view', 'shared_towers')
 }
 
 # What is trained before a row, with its seed; task.mim.dvae of the row is its workdir.
