@@ -75,6 +75,18 @@ def test_the_cheaper_step_is_the_plain_one(config, case):
     jax.tree.map_with_path(assert_gradient_close, grads, plain_grads)
 
 
+def test_slices_change_nothing(config):
+    found = []
+    for slices in (1, 2):
+        changes = TEXT | CASES['shared_dropped_half'] | {'train.accumulate': slices}
+        warm = warm_state(override(config, changes), rows=4)
+        run = jit(jax.value_and_grad(step_of(warm), has_aux=True))
+        found.append(run(warm.params, warm.ema_params, warm.extra, warm.batch))
+    (got, grads), (want, plain_grads) = found
+    jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-5, atol=1e-6), got, want)
+    jax.tree.map_with_path(assert_gradient_close, grads, plain_grads)
+
+
 def test_nothing_reads_the_averaged_towers_where_they_are_shared(config):
     warm = warm_state(override(config, TEXT | CASES['shared']), rows=3)
     loss = lambda ema_params: step_of(warm)(warm.params, ema_params, warm.extra, warm.batch)[0]

@@ -57,15 +57,14 @@ def student_pass(
     joined = plan.joins_masked and picked is None
     patches = teacher.patches if joined else None
     tokens, text = towers or encode_full(model, plan, batch, draws, patches)
+    masked = tokens.get('masked')
     if plan.masked_view and not joined:
         inputs = batch['image1'], teacher.patches
-        everywhere = plan.full_view == 'masked'
+        every_row = plan.full_view == 'masked'
         encode = lambda model, inputs: _encode_masked(model, plan, *inputs)
-        masked = run(encode, inputs if everywhere else pick(inputs), add=False)
-        tokens = tokens | {'masked': masked}
-        masked = pick(masked) if everywhere else masked
-    else:
-        masked = tokens.get('masked')
+        masked = run(encode, inputs if every_row else pick(inputs), add=False)
+        if every_row:
+            tokens, masked = {'masked': masked}, pick(masked)
     positives = None
     if 'image_id' in queue:
         positives = itc.shared_positives(batch['image_id'], queue['image_id'])
@@ -123,8 +122,8 @@ def encode_full(
       patches: [b, p], those to mask; None: view 1 is not masked here.
 
     Returns:
-      Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and of view 1
-      'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
+      Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and with
+      `patches` of view 1 'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
     """
     encode = lambda model, inputs: _encode(model, plan, *inputs)
     inputs = batch, draws.by_row(), patches
