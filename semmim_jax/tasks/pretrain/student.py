@@ -123,7 +123,8 @@ def encode_full(
 
     Returns:
       Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and with
-      `patches` of view 1 'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
+      `patches` of view 1 'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the
+      'prefix'.
     """
     encode = lambda model, inputs: _encode(model, plan, *inputs)
     inputs = batch, draws.by_row(), patches
