@@ -97,6 +97,9 @@ def search_config(config: Any, make_task: MakeTask, machine: Machine, *, tries: 
     if machine.chip is None:
         kind = machine.devices[0].device_kind
         raise ValueError(f'--search: no peak figures for {kind}, so nothing to rank by')
+    task = make_task(ml_collections.FrozenConfigDict(config), program.special_tokens(config))
+    params = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in params)
     flops_of: dict[tuple[str, int], float] = {}
 
     def guess(way: Way) -> float:
@@ -105,9 +108,6 @@ def search_config(config: Any, make_task: MakeTask, machine: Machine, *, tries: 
         if key not in flops_of:
             lowered, _, _ = program.lower_step(way.applied(config), make_task, mesh)
             flops_of[key] = flops.matmul_flops(lowered).total()
-        task = make_task(ml_collections.FrozenConfigDict(config), program.special_tokens(config))
-        params = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
-        size = sum(math.prod(x.shape) * x.dtype.itemsize for x in params)
         return flops_of[key] / (mesh.size * machine.chip.flops) + link_seconds(way, size, machine)
 
     def fits_slices(way: Way) -> bool:
