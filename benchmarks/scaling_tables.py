@@ -168,7 +168,7 @@ def options() -> str:
         'MIM on half the batch (`task.mim.sample_share=0.5`)': half,
         'one masked student view for all losses (`task.views=masked`)': {'task.views': 'masked'},
         'towers that the teacher shares (`task.shared_towers`)': shared,
-        'the same, half and dropped patches, as `fast`': shared | half | dropped,
+        'shared towers, half and dropped patches, as `fast`': shared | half | dropped,
         'without PrefixLM': {'task.weights.prefix': 0.0},
         "ALBEF's step: ITC, ITM, MLM": {
             f'task.weights.{name}': 0.0 for name in ('prefix', 'agreement', 'mim')
