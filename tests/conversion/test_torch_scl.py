@@ -39,6 +39,8 @@ def test_every_output_is_that_of_jax(exported):
     tokenizer = tokenizer_of_run(run, workdir=workdir)
     length = random_run.KNOWN[name]().data.max_tokens
     ids = np.stack([tokenizer.encode(text, length) for text in TEXTS])
+    for text in (*TEXTS, 'A big DOG -- on "blue".', 'cats, boats; ' * 20):  # as written
+        assert model.tokenizer([text])[0].tolist() == tokenizer.encode(text, length).tolist()
     if 'classify' in fns:
         groups = np.stack([images[[0, 1, 2]], images[[1, 2, 0]]], axis=1)  # [b, 2, s, s, 3]
         pixels = {'images': groups} if task.images == 2 else {'image': images}
