@@ -31,7 +31,7 @@ ALBEF = {
     'text': {'epsilon': 1e-12, 'position_offset': 0},
 }
 
-IMPLIED = {'semmim': ALBEF, 'scl': scl.SETTINGS}
+IMPLIED: dict[str, dict[str, Any]] = {'semmim': ALBEF, 'scl': scl.SETTINGS}
 # Images of another size: positions are resized. Of places in time some are taken, or stay fresh.
 MAY_DIFFER = ('image_size', 'max_positions', 'frames', 'temporal_init')
 
@@ -150,7 +150,7 @@ def _check_settings(path: pathlib.Path, *, model: Mapping[str, Any], family: str
         for name, value in known[part].items()
         if name not in MAY_DIFFER and value != model[part][name]
     ]
-    if known.get('fusion_epsilon') not in (None, model.get('fusion_epsilon')):
+    if family == 'scl' and known['fusion_epsilon'] != model['fusion_epsilon']:
         there, here = known['fusion_epsilon'], model['fusion_epsilon']
         wrong.append(f'fusion_epsilon is {there} there, model.fusion_epsilon={here} here')
     if wrong:

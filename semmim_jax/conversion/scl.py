@@ -161,9 +161,10 @@ def fit_parts(
             notes.append(f'types: first {here} of {there} rows')
     if TEMPORAL in params and TEMPORAL in shapes:
         here = shapes[TEMPORAL][0]
-        there = fitted[TEMPORAL] = params[TEMPORAL][: 1 if images_only else here]
-        if len(there) < here:
-            notes.append(f'{TEMPORAL}: row 0 to {len(there) - 1}; fresh from row {len(there)} on')
+        fitted[TEMPORAL] = params[TEMPORAL][: 1 if images_only else here]
+        taken = len(fitted[TEMPORAL])
+        if taken < here:
+            notes.append(f'{TEMPORAL}: first {taken} of {here} rows; the others are fresh')
         elif len(params[TEMPORAL]) > here:
             notes.append(f'{TEMPORAL}: first {here} of {len(params[TEMPORAL])} rows')
     return fitted, notes

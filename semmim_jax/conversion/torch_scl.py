@@ -234,18 +234,17 @@ class SCL(nn.Module):
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> 'SCL':
         """The model of a folder, for evaluation; ValueError or RuntimeError if anything misfits."""
-        read = lambda name: pathlib.Path(folder, name).read_text('utf-8')
-        config, preprocessor = (
-            json.loads(read(name)) for name in ('config.json', 'preprocessor_config.json')
-        )
+        folder = pathlib.Path(folder)
+        names = 'config.json', 'preprocessor_config.json'
+        config, preprocessor = (json.loads((folder / name).read_text('utf-8')) for name in names)
         config['pixel_mean'] = preprocessor['image_mean']
         config['pixel_std'] = preprocessor['image_std']
         tokens = config['tokens']
         tokenizer: WordPiece | IdsAlone
         if tokens['rule'] == 'ids':
-            tokenizer = IdsAlone(tokens['pad'], str(pathlib.Path(folder, 'tokenizer.json')))
+            tokenizer = IdsAlone(tokens['pad'], str(folder / 'tokenizer.json'))
         else:
-            vocab = read('vocab.txt').split('\n')[:-1]  # the last line ends with a line break
+            vocab = (folder / 'vocab.txt').read_text('utf-8').split('\n')[:-1]  # all lines end
             if len(vocab) != config['text']['vocab_size']:
                 raise ValueError(f'{folder}/vocab.txt: {len(vocab)} tokens, not those of the model')
             tokenizer = WordPiece(vocab, **tokens)

@@ -61,5 +61,6 @@ class SCLClassifier(SCL):
         fused = self.fusion.last(
             streams, text_mask=mask, text_queries=cls, image_queries=cls, dropout_keys=keys
         )
+        assert fused.text is not None and fused.image is not None, 'both are asked for'
         joint = self.joint(fused.text[:, 0], fused.image)  # [b * i, 2 d]
         return self.label_head(joint.reshape(rows, -1))

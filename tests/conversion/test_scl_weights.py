@@ -194,7 +194,7 @@ def test_a_video_run_takes_the_first_place_in_time_of_an_image_run(ours, before,
         frames=after,
     )
     np.testing.assert_array_equal(loaded.params['image/temporal'], params['image/temporal'][:taken])
-    said = 'image/temporal: row 0 to 0; fresh from row 1 on' in loaded.notes
+    said = 'image/temporal: first 1 of 4 rows; the others are fresh' in loaded.notes
     assert said == (taken == 1)
 
 
