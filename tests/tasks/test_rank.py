@@ -11,6 +11,7 @@ from semmim_jax.ops.false_texts import false_texts
 from semmim_jax.ops.streams import stream
 from tests.golden_files import assert_close
 from tests.tasks.downstream import Params, images, make_task, texts
+from tests.tasks.eight_devices import lines_of
 from tests.tasks.warm_state import jit
 
 BATCH = 6
@@ -130,6 +131,14 @@ def test_slices_of_a_batch_change_nothing_and_every_part_gets_a_gradient():
         if not any(g.any() for g in jax.tree.leaves(tree))
     ]
     assert not silent
+
+
+@pytest.mark.slow
+def test_one_device_and_eight_agree():
+    """Texts of other devices stand beside an image as those of its own."""
+    one, eight = lines_of('tests.tasks.rank_on_devices')
+    assert {'loss_ranking', 'loss_contrast', 'grad_norm'} <= set(one)
+    assert eight == pytest.approx(one, rel=1e-5)
 
 
 def test_mistakes_are_named():
