@@ -27,8 +27,19 @@ from semmim_jax.training.checkpoint import load_params
 _SHARED = {'torch_towers': 'semmim_torch_towers', 'torch_inputs': 'semmim_torch_inputs'}
 MODULES = {
     'semmim': {'torch_model': 'semmim_torch', 'torch_words': 'semmim_torch_words', **_SHARED},
-    'scl': {'torch_scl': 'semmim_torch_scl', **_SHARED},
+    'scl': {'torch_scl': 'semmim_torch_scl', 'torch_bytes': 'semmim_torch_bytes', **_SHARED},
 }
+
+# How RoBERTa's tokeniser cuts texts into words, and options of BPE that it has not.
+_BYTES = dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=True)
+_OPTIONS = (
+    'dropout',
+    'unk_token',
+    'continuing_subword_prefix',
+    'end_of_word_suffix',
+    'byte_fallback',
+    'ignore_merges',
+)
 
 
 def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: str = 'ema') -> None:
@@ -58,13 +69,15 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
         table = albef_table(ours, text_depth=config['model']['text']['depth'])
     tensors = to_theirs(table, ours=ours, origin=str(workdir))
     tokens = {name: config['data'][name] for name in ('max_tokens', 'max_words', 'end_token')}
-    rule = _rule_of(tokenizer)
-    if not rule and not scl:
+    rule = rule_of(tokenizer)
+    if rule in ('ids', 'bytes') and not scl:
         raise ConversionError(
             f'{workdir}: its tokeniser is not a lower-case WordPiece as runs make them, and the '
             'PyTorch module has no other'
         )
-    tokens |= {'rule': rule} if rule else {'rule': 'ids', 'pad': tokenizer.pad_id}
+    tokens['rule'] = rule
+    if rule in ('ids', 'bytes'):  # vocab.txt says the others
+        tokens |= {'pad': tokenizer.pad_id, 'cls': tokenizer.cls_id, 'sep': tokenizer.sep_id}
     labels = labels_of_run(saved, workdir=workdir) if task.needs_labels else ()
     if scl:
         tokens |= {'clean': config['data']['clean_text']}
@@ -240,14 +253,22 @@ def _text_layers(settings: Mapping[str, Any]) -> dict[str, int]:
     return {name: depth for name, depth in layers.items() if depth}
 
 
-def _rule_of(tokenizer: Tokenizer) -> str:
-    """The rule by which the PyTorch module cuts words as the run's tokeniser does; '': none."""
+def rule_of(tokenizer: Tokenizer) -> str:
+    """The rule by which the PyTorch module cuts words as the run's tokeniser does.
+
+    One of `backends.RULES`; 'bytes' for byte-level BPE as RoBERTa has it; 'ids': there is none.
+    """
     saved = json.loads(tokenizer.files()['tokenizer.json'])
-    for rule in RULES if saved['model'].get('type') == 'WordPiece' else ():
+    model = saved['model']
+    for rule in RULES if model.get('type') == 'WordPiece' else ():
         known = json.loads(word_piece(tokenizer.tokens(), rule=rule).to_str())
         if all(saved[name] == known[name] for name in ('normalizer', 'pre_tokenizer', 'model')):
             return rule
-    return ''
+    cut = {**_BYTES, **(saved['pre_tokenizer'] or {})}
+    plain = not any(model.get(name) for name in _OPTIONS) and saved['normalizer'] is None
+    if model.get('type') == 'BPE' and plain and cut == _BYTES:
+        return 'bytes'
+    return 'ids'
 
 
 def _copy_module(folder: pathlib.Path, module: Mapping[str, str]) -> None:

@@ -202,16 +202,20 @@ def as_texts(texts: str | list[str]) -> list[str]:
     return list(texts)
 
 
-def ids_of(texts: str | list[str], tokenizer: WordPiece | IdsAlone) -> Tensor:
-    """Ids [b, t] of a text or several; ValueError for none, and for a text without words."""
+def ids_of(texts: str | list[str], tokenizer: Any) -> Tensor:
+    """Ids [b, t] of a text or several; ValueError for none, and for a text without words.
+
+    The tokeniser is `WordPiece`, `IdsAlone`, or one with the calls of the former.
+    """
     texts = as_texts(texts)
     if not texts:
         raise ValueError(NOTHING)
-    if isinstance(tokenizer, WordPiece):
+    if hasattr(tokenizer, 'encode'):
         for number, text in enumerate(texts):
             if not tokenizer.encode(text):
                 raise ValueError(f'text {number} is {text!r:.60}, which has no words')
-    return tokenizer(texts)
+    ids: Tensor = tokenizer(texts)
+    return ids
 
 
 def as_groups(images: Any, count: int) -> Any:

@@ -1,5 +1,6 @@
-"""SCL in PyTorch. Copy this file, `semmim_torch_towers.py` (BERT's layers) and
-`semmim_torch_inputs.py` (tokeniser, images); they need torch alone.
+"""SCL in PyTorch. Copy this file, `semmim_torch_towers.py` (BERT's layers),
+`semmim_torch_inputs.py` (WordPiece, images) and `semmim_torch_bytes.py` (RoBERTa's tokeniser); they
+need torch alone.
 
     model = SCL.load('folder')                           # of `semmim_jax.convert to-torch`
     images = ['dog.jpg', 'cat.jpg']                      # or PIL images, uint8 [h, w, 3], ...
@@ -9,7 +10,7 @@
     model.classify(images, ['what is it?', 'is it a cat?'])  # label -> probability, of each
 
 A run has what its task trains; a call that it cannot answer is a ValueError that names the tasks
-that can. Where texts are cut by a rule that this file lacks, `encode_text` takes ids alone.
+that can. Where texts are cut by a rule that these files lack, `encode_text` takes ids alone.
 
 Modules and parameters have the names of the authors' code (arXiv 2211.13437). Letters in shapes:
 b batch, f frames, n patches of a frame, t tokens, d width, e embedding, c classes, i images of a
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from semmim_jax.conversion.torch_bytes import BytePairs
 from semmim_jax.conversion.torch_inputs import (
     IdsAlone,
     WordPiece,
@@ -196,7 +198,7 @@ def label_head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class SCL(nn.Module):
     """The model; `config` is that of config.json. Use `SCL.load`."""
 
-    def __init__(self, config: dict[str, Any], tokenizer: WordPiece | IdsAlone):
+    def __init__(self, config: dict[str, Any], tokenizer: WordPiece | BytePairs | IdsAlone):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
@@ -240,8 +242,11 @@ class SCL(nn.Module):
         config['pixel_mean'] = preprocessor['image_mean']
         config['pixel_std'] = preprocessor['image_std']
         tokens = config['tokens']
-        tokenizer: WordPiece | IdsAlone
-        if tokens['rule'] == 'ids':
+        tokenizer: WordPiece | BytePairs | IdsAlone
+        if tokens['rule'] == 'bytes':
+            options = {name: value for name, value in tokens.items() if name != 'rule'}
+            tokenizer = BytePairs(folder / 'tokenizer.json', **options)
+        elif tokens['rule'] == 'ids':
             tokenizer = IdsAlone(tokens['pad'], str(folder / 'tokenizer.json'))
         else:
             vocab = (folder / 'vocab.txt').read_text('utf-8').split('\n')[:-1]  # all lines end

@@ -48,7 +48,7 @@ def test_what_the_commands_write_and_refuse(tmp_path):
     assert found.keys() == params.keys() and config['data']['end_token'] is True
     assert all(np.array_equal(found[path], x) for path, x in params.items())
     names = {'model.safetensors', 'config.json', 'preprocessor_config.json', 'README.md'}
-    names |= {f'semmim_torch{part}.py' for part in ('_scl', '_towers', '_inputs')}
+    names |= {f'semmim_torch{part}.py' for part in ('_scl', '_towers', '_inputs', '_bytes')}
     names |= {'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'}
     assert {x.name for x in out.iterdir()} == names
     assert read_tensors(out).keys() == theirs.keys()
