@@ -79,7 +79,7 @@ class Model:
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
-        self._need('image', tasks='pretrain, retrieval, completion')
+        self._need('image', tasks='pretrain, retrieval, completion, rank')
         images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
@@ -88,8 +88,12 @@ class Model:
         return self._encoded(texts)['feature']
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
-        """Probability that image i and text t belong together, by the ITM head: [i, t]."""
-        self._need('match', tasks='pretrain, retrieval, completion')
+        """Probability that image i and text t belong together, by the ITM head: [i, t].
+
+        Of a ranking (rank) the sigmoid of its score, which orders the texts of an image and is no
+        probability.
+        """
+        self._need('match', tasks='pretrain, retrieval, completion, rank')
         images = as_images(images)
         text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
         if not len(images):
@@ -172,7 +176,7 @@ class Model:
         return 1 / (1 + np.exp(-odds))
 
     def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
-        self._need('text', tasks='pretrain, retrieval, completion')
+        self._need('text', tasks='pretrain, retrieval, completion, rank')
         texts = as_texts(texts)
         ids = self._ids(texts, self.config.data.max_tokens)
         marks = (self.tokenizer.pad_id, self.tokenizer.cls_id, self.tokenizer.sep_id)

@@ -23,7 +23,7 @@ from semmim_jax.models.two_stream import TwoStream
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
 
-TEXT, IMAGE = 0, 1  # rows of the table of types
+TEXT, IMAGE = 0, 1  # rows of the table of types; further images follow
 
 
 class WordTable(nn.Module):
@@ -59,9 +59,14 @@ class SCL(nn.Module):
     See docs/method.md section 9.
 
     Only the parts that a task calls at initialisation get parameters.
+
+    Attributes:
+      config: frozen ConfigDict.
+      images: images that a text is about; each has a type of its own.
     """
 
-    config: Any  # frozen ConfigDict
+    config: Any
+    images: int = 1
 
     def setup(self) -> None:
         """Makes every part that the config may ask for; parameters come with the first call."""
@@ -74,7 +79,7 @@ class SCL(nn.Module):
         self.text = Bert(cross=False, **text, **run, dropout_rate=c.dropout)
         self.image_bridge, self.text_bridge = linear(), linear()
         normal = param_init(nn.initializers.normal(INIT_STDDEV), None, 'embed')
-        self.types = self.param('types', normal, (2, text.width))
+        self.types = self.param('types', normal, (IMAGE + self.images, text.width))
         self.fusion = TwoStream(
             depth=c.fusion_depth,
             epsilon=c.fusion_epsilon,
@@ -135,8 +140,12 @@ class SCL(nn.Module):
 
         Class 1 is a match.
         """
+        return self.itm_head(self.joint(text_cls, image_cls))
+
+    def joint(self, text_cls: jax.Array, image_cls: jax.Array) -> jax.Array:
+        """Fused CLS of text [b, d] and of all frames [b, f, d] -> joint features [b, 2 d]."""
         pooled = self.text_pooler(text_cls), self.image_pooler(image_cls.mean(axis=1))
-        return self.itm_head(jnp.tanh(jnp.concatenate(pooled, axis=-1)))
+        return jnp.tanh(jnp.concatenate(pooled, axis=-1))
 
     def predict_words(self, fused: jax.Array) -> jax.Array:
         """Fused text tokens [..., d] -> MLM logits [..., v], float32."""

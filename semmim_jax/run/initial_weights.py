@@ -116,6 +116,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
             shapes=shapes,
             origin=config.init_from,
             more_words=config.data.extend_vocab,
+            frames=config.data.frames if 'frames' in config.data else 1,
         )
         loaded = loaded.with_others(fitted)
         end = config_there['data']['end_token']

@@ -41,6 +41,7 @@ ADDED = {
     'task.mim.dvae': '',
     'model.image.registers': 0,
     'data.clean_text': True,
+    'task.model': 'semmim',
     'optim.schedule': 'cosine',
     'task.global_features': 'cls',
     'task.stable_width': 0.1,
@@ -70,6 +71,7 @@ _ONLY_OF = {
         'itc',
     ),
     'model.dvae': 'encoding',
+    'task.model': 'classes',  # of classify
     'task.alpha_ramp_share': 'alpha',
     'task.tau_teacher_share': 'tau_student',
     'model.predictor_depth': 'encoding',
