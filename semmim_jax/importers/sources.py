@@ -3,10 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+from semmim_jax.importers.arrows import read_arrow
 from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, read_corpus
 from semmim_jax.importers.folders import read_folder
+from semmim_jax.importers.huggingface import hf_files, plan_hf
 from semmim_jax.importers.lists import READERS, list_files, read_list, test_set_filter
 from semmim_jax.importers.parquets import plan_parquets, read_parquet
 from semmim_jax.importers.plan import (
@@ -20,14 +23,29 @@ from semmim_jax.importers.plan import (
     write_part,
 )
 from semmim_jax.importers.tars import matching, plan_tars, read_tar
+from semmim_jax.importers.tfds_records import plan_tfds, read_tfds, tfds_files
 
-_CONTAINERS: dict[str, Callable[[Sequence[str], Options], Iterator[Piece]]] = {
-    'tar': plan_tars,
-    'parquet': plan_parquets,
+_Arguments = Sequence[str]
+
+
+class _Container(NamedTuple):
+    """How containers of a kind are listed and planned."""
+
+    files: Callable[[_Arguments, Options], list[str]]
+    plan: Callable[[_Arguments, Options], Iterator[Piece]]
+
+
+_CONTAINERS = {
+    'tar': _Container(lambda patterns, options: matching(patterns), plan_tars),
+    'parquet': _Container(lambda patterns, options: matching(patterns), plan_parquets),
+    'hf': _Container(hf_files, plan_hf),
+    'tfds': _Container(tfds_files, plan_tfds),
 }
 _READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]] = {
     'tar': read_tar,
     'parquet': read_parquet,
+    'arrow': read_arrow,
+    'tfds': read_tfds,
 }
 TESTED = 'in test set'  # the reason of what is left out because it was asked for
 KINDS = (*READERS, 'folder', *_CONTAINERS)
@@ -90,7 +108,8 @@ def source_files(
 ) -> Iterator[dict[str, object]]:
     """What the manifest says of the source's files; images that a list names are not among them."""
     if kind in _CONTAINERS:
-        yield from (file_entry(path, content=False) for path in matching(arguments))
+        paths = _CONTAINERS[kind].files(arguments, options)
+        yield from (file_entry(path, content=False) for path in paths)
     for argument in arguments if kind in READERS else ():
         yield from (file_entry(path, content=True) for path in list_files(kind, argument))
     for argument in (options.image_data, options.exclude_coco, options.exclude_flickr):
@@ -120,7 +139,7 @@ def _parts(
         yield from chunked(items, size=options.shard_records, limit=options.limit)
         return
     if kind in _CONTAINERS:
-        yield from _CONTAINERS[kind](arguments, options)
+        yield from _CONTAINERS[kind].plan(arguments, options)
     else:
         yield from plan_corpus(kind, arguments[0], options)
 

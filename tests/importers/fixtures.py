@@ -385,5 +385,15 @@ def write_all(folder: pathlib.Path) -> None:
     write_folders(folder / 'folders')
 
 
+def write_packages(folder: pathlib.Path) -> None:
+    """What the packages datasets and tensorflow-datasets write; the latter has to be installed."""
+    from tests.data import tfds_sets
+    from tests.importers import hf_sets
+
+    hf_sets.write_hf(folder / 'hf')
+    tfds_sets.write(folder / 'tfds')
+
+
 if __name__ == '__main__':
     write_all(pathlib.Path(sys.argv[1]))
+    write_packages(pathlib.Path(sys.argv[1]))
