@@ -4,11 +4,10 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from semmim_jax.data.images import SUFFIXES
 from semmim_jax.data.records import Texts
 from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.plan import Options
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif')  # GIFs are dropped by name
 
 
 def read_folder(argument: str, options: Options) -> Iterator[Candidate | Dropped]:
