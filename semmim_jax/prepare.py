@@ -56,6 +56,7 @@ _LIMIT = flags.DEFINE_integer('limit', 0, 'images to prepare, 0 for all', lower_
 _CAPTIONS = flags.DEFINE_integer(
     'max_captions', 0, 'of an image, without repeats; 0 for all', lower_bound=0
 )
+_DEDUP = flags.DEFINE_enum('dedup', '', ('', 'sha256'), 'of images with the same bytes keep one')
 _IMAGE = flags.DEFINE_string('image', 'image', 'parquet, hf, tfds: column of images')
 _TEXT = flags.DEFINE_string('text', 'caption', 'parquet, hf, tfds, tar: column or key of texts')
 _META = flags.DEFINE_list('meta', [], 'parquet, hf, tar: further columns or keys to keep')
@@ -119,6 +120,7 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         image_data=_IMAGE_DATA.value,
         exclude_coco=_COCO.value,
         exclude_flickr=_FLICKR.value,
+        dedup=_DEDUP.value,
         corpus={} if kind in sources.KINDS else _config().data.to_dict(),
     )
     running = Running(

@@ -47,6 +47,7 @@ class Options:
     image_data: str = ''
     exclude_coco: str = ''
     exclude_flickr: str = ''
+    dedup: str = ''
     corpus: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.data, of corpora
 
     def stated(self) -> dict[str, object]:

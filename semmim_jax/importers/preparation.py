@@ -22,6 +22,7 @@ import numpy as np
 import tqdm
 
 from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, Manifest
+from semmim_jax.importers.dedup import REPEATED
 from semmim_jax.importers.plan import WORK, Options, Plan
 from semmim_jax.importers.shard import Sidecar, is_written
 from semmim_jax.importers.sources import TESTED, complete_plan, draft_plan
@@ -178,7 +179,8 @@ def _clean(folder: pathlib.Path, work: pathlib.Path, *, fresh: bool) -> None:
     if fresh:
         for path in work.glob('*.json'):
             path.unlink(missing_ok=True)
-        shutil.rmtree(work / 'parts', ignore_errors=True)
+        for name in ('parts', 'kept'):
+            shutil.rmtree(work / name, ignore_errors=True)
 
 
 def _delete_set(folder: pathlib.Path) -> None:
@@ -317,7 +319,7 @@ def _finish(folder: pathlib.Path, plan: Plan, running: Running) -> None:
             '--allow_incomplete to go without the rest'
         )
     records = sum(sidecar.shard.records for sidecar in sidecars)
-    lost = sum(dropped.values()) - len(cut) - dropped[TESTED]
+    lost = sum(dropped.values()) - len(cut) - dropped[TESTED] - dropped[REPEATED]
     reasons = ', '.join(f'{reason} {n}' for reason, n in dropped.most_common())
     if lost > running.max_dropped * (records + lost):
         _write_dropped(folder / WORK, sidecars)
