@@ -6,6 +6,7 @@ vqa QUESTIONS[,ANNOTATIONS]     VQA v2, in COCO's image folders
 vg FILE, vgqa FILE              Visual Genome: region_descriptions.json, question_answers.json
 nlvr2 FILE                      train.json, dev.json, test1.json
 folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt beside them
+stamps DIR                      Tux Paint's: NAME.png or NAME.svg with NAME.txt in many languages
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
 hf DIR                          a folder of the package datasets; or a name, with that package
 tfds DIR                        .../NAME/VERSION of tensorflow-datasets, as ArrayRecord
@@ -60,6 +61,7 @@ _DEDUP = flags.DEFINE_enum('dedup', '', ('', 'sha256'), 'of images with the same
 _IMAGE = flags.DEFINE_string('image', 'image', 'parquet, hf, tfds: column of images')
 _TEXT = flags.DEFINE_string('text', 'caption', 'parquet, hf, tfds, tar: column or key of texts')
 _META = flags.DEFINE_list('meta', [], 'parquet, hf, tar: further columns or keys to keep')
+_LANGUAGES = flags.DEFINE_list('languages', [], 'stamps: those to keep, en,de; all')
 _IMAGE_DATA = flags.DEFINE_string('image_data', '', 'vg, vgqa: image_data.json')
 _COCO = flags.DEFINE_string('exclude_coco', '', 'vg, vgqa: dataset_coco.json:test,val')
 _FLICKR = flags.DEFINE_string('exclude_flickr', '', 'vg, vgqa: dataset_flickr30k.json:test,val')
@@ -105,6 +107,8 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         raise ValueError('--out=VALUE must be given; -h lists the flags')
     if _META.value and kind not in ('tar', 'parquet', 'hf'):
         raise ValueError(f'--meta={_META.value[0]}: only tar, parquet and hf have it')
+    if _LANGUAGES.value and kind != 'stamps':
+        raise ValueError(f'--languages={_LANGUAGES.value[0]}: only stamps have them')
     options = Options(
         split=_SPLIT.value,
         size=_SIZE.value,
@@ -121,6 +125,7 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         exclude_coco=_COCO.value,
         exclude_flickr=_FLICKR.value,
         dedup=_DEDUP.value,
+        languages=tuple(_LANGUAGES.value),
         corpus={} if kind in sources.KINDS else _config().data.to_dict(),
     )
     running = Running(

@@ -22,9 +22,11 @@ from semmim_jax.importers.plan import (
     read_part,
     write_part,
 )
+from semmim_jax.importers.stamps import read_stamps
 from semmim_jax.importers.tars import matching, plan_tars, read_tar
 from semmim_jax.importers.tfds_records import plan_tfds, read_tfds, tfds_files
 
+_FOLDERS = {'folder': read_folder, 'stamps': read_stamps}
 _Arguments = Sequence[str]
 
 
@@ -48,7 +50,7 @@ _READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]
     'tfds': read_tfds,
 }
 TESTED = 'in test set'  # the reason of what is left out because it was asked for
-KINDS = (*READERS, 'folder', *_CONTAINERS)
+KINDS = (*READERS, *_FOLDERS, *_CONTAINERS)
 
 
 def is_source(kind: str) -> bool:
@@ -134,7 +136,7 @@ def candidates(work: pathlib.Path, number: int, plan: Plan) -> Iterator[Candidat
 def _parts(
     kind: str, arguments: tuple[str, ...], options: Options, notes: list[str]
 ) -> Iterator[Part]:
-    if kind in READERS or kind == 'folder':
+    if kind in READERS or kind in _FOLDERS:
         items = _listed(kind, arguments, options, notes)
         yield from chunked(items, size=options.shard_records, limit=options.limit)
         return
@@ -156,8 +158,8 @@ def _listed(
         raise ValueError('--image_data, --exclude_coco and --exclude_flickr are of vg and vgqa')
     seen: set[str] = set()
     for argument in arguments:
-        if kind == 'folder':
-            items = read_folder(argument, options)
+        if kind in _FOLDERS:
+            items = _FOLDERS[kind](argument, options)
         else:
             items = read_list(kind, argument, options)
         for item in items:
