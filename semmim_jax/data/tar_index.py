@@ -94,12 +94,10 @@ def open_index(paths: Sequence[str], *, cache: str) -> TarIndex:
       ValueError: a tar is missing, changed, cut or none, or no sample is in them; the index is
         damaged, or cannot be written.
     """
-    folder = pathlib.Path(cache) if cache else _default_cache()
     absolute = [os.path.abspath(path) for path in paths]
-    name = hashlib.sha256('\0'.join(absolute).encode(errors='surrogateescape')).hexdigest()[:32]
-    path = folder / f'{name}.tar_index'
+    path = index_path(absolute, cache=cache)
     if not path.exists():
-        _write(path, absolute)
+        save_index(path, *_scanned(absolute))
     index = _read(path)
     if [tar.path for tar in index.tars] != absolute:
         raise ValueError(f'{path}: is of other tars; delete it')
@@ -107,12 +105,16 @@ def open_index(paths: Sequence[str], *, cache: str) -> TarIndex:
     return index
 
 
-def _default_cache() -> pathlib.Path:
+def index_path(tars: Sequence[str], *, cache: str) -> pathlib.Path:
+    """Where the index of some tars is, by their absolute paths."""
     home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return pathlib.Path(home) / 'semmim_jax' / 'tars'
+    folder = pathlib.Path(cache) if cache else pathlib.Path(home) / 'semmim_jax' / 'tars'
+    name = hashlib.sha256('\0'.join(tars).encode(errors='surrogateescape')).hexdigest()[:32]
+    return folder / f'{name}.tar_index'
 
 
-def _write(path: pathlib.Path, tars: Sequence[str]) -> None:
+def _scanned(tars: Sequence[str]) -> tuple[list[Tar], np.ndarray]:
+    """The tars and the places of their samples, by their headers."""
     log = logging.getLogger(__name__)
     log.info('indexing %d tars', len(tars))
     left_out: Counter[str] = Counter()
@@ -138,10 +140,15 @@ def _write(path: pathlib.Path, tars: Sequence[str]) -> None:
     if left_out:
         reasons = ', '.join(f'{reason} {n}' for reason, n in sorted(left_out.items()))
         log.warning('left out of the index of %d tars: %s', len(tars), reasons)
-    names = [[os.path.basename(tar.path), tar.bytes, tar.samples] for tar in described]
+    return described, whole
+
+
+def save_index(path: pathlib.Path, tars: Sequence[Tar], places: np.ndarray) -> None:
+    """Writes an index, whole or not at all. Raises ValueError where it cannot be written."""
+    names = [[os.path.basename(tar.path), tar.bytes, tar.samples] for tar in tars]
     digest = hashlib.sha256(canonical_json(names))
-    digest.update(whole.tobytes())
-    header = {'tars': [dataclasses.asdict(tar) for tar in described], 'digest': digest.hexdigest()}
+    digest.update(places.tobytes())
+    header = {'tars': [dataclasses.asdict(tar) for tar in tars], 'digest': digest.hexdigest()}
     data = json.dumps(header).encode()
     start = len(_MAGIC) + 8 + len(data)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -149,7 +156,7 @@ def _write(path: pathlib.Path, tars: Sequence[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'wb') as file:
             file.write(_MAGIC + len(data).to_bytes(8, 'little') + data + b' ' * (-start % _ALIGNED))
-            file.write(whole.tobytes())
+            file.write(places.tobytes())
         os.replace(temporary, path)  # whole or not at all, whoever else makes it
     except OSError as error:
         with contextlib.suppress(OSError):
