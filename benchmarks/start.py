@@ -3,12 +3,11 @@
     python -m benchmarks.start [--records=5000000] [--workers=8]     # from the root; some minutes
 
 The records are simulated: one shard of 8,192 real ones under many names. Each start is a process of
-its own, which opens the experiment of configs/pretrain.py:tiny (vocabulary, lexicon, fingerprint of
-the data) and takes the first batches from its workers. Prints seconds by the clock and of all
-processors, and the resident memory of the run's process and of its largest worker; then what more
-the many records take, beside what they may. Exits with 1 if that is more.
-
-With `--vocab=words` the vocabulary is made from the records' texts, of an even sample.
+its own, which does what a run of configs/pretrain.py:tiny does with its data before and at the
+first steps: vocabulary of the texts, lexicon, fingerprint, sizes of the files, and batches from its
+workers. Building the model is left out: it is the same for any data. Prints seconds by the clock
+and of all processors, and the resident memory of the run's process and of its largest worker; then
+what more the many records take, beside what they may. Exits with 1 if that is more.
 """
 
 import argparse
@@ -23,7 +22,13 @@ import time
 
 from benchmarks.shards_memory import children, picture, resident, write_shard
 from configs.pretrain import get_config
+from semmim_jax.data.examples import PretrainExamples
+from semmim_jax.data.lexicon import make_lexicon
+from semmim_jax.data.pipeline import train_batches
+from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.shard_format import Manifest, ShardRecord, pack_record, shard_name
+from semmim_jax.run.fingerprint import data_fingerprint
+from semmim_jax.run.initial_weights import run_tokenizer
 
 OF_SHARD = 8_192
 MORE_SECONDS, MORE_BYTES = 5.0, 300e6
@@ -48,34 +53,30 @@ def simulate(folder: pathlib.Path, records: int) -> str:
     return str(folder)
 
 
-def start(folder: str, *, workers: int, vocab: str) -> dict[str, float]:
+def start(folder: str, *, workers: int) -> dict[str, float]:
     """Seconds and bytes of a start in this process."""
-    began = time.monotonic()
-    from semmim_jax.run.experiment import open_experiment
-    from semmim_jax.tasks.registry import find_task
-
     config = get_config('tiny')
     config.data.update(train=f'shards:{folder}', eval='', workers=workers)
-    if vocab != 'words':
-        config.data.vocab = vocab
-        config.model.text.vocab_size = len(pathlib.Path(vocab).read_text().splitlines())
-    imported = time.monotonic()
-    with tempfile.TemporaryDirectory() as workdir:
-        run = open_experiment(config, workdir, find_task(config))
-        opened = time.monotonic()
-        with run.batches(0) as batches:
-            for _ in range(BATCHES):
-                next(batches)
-            sizes = [resident(number) for number in children()]
-            times = os.times()
-            used = times.user + times.system + sum(map(_processor, children()))
-            return {
-                'open': opened - imported,
-                'seconds': time.monotonic() - began,
-                'processor': used,
-                'run': resident(),
-                'worker': max(sizes, default=0),
-            }
+    began = time.monotonic()
+    source = make_source(config.data.train, config.data)
+    tokenizer = run_tokenizer(config, source, None, workdir=pathlib.Path(folder))
+    lexicon = make_lexicon(source, tokenizer, data_config=config.data)
+    data_fingerprint(config, source, tokenizer)
+    source.check_files()
+    opened = time.monotonic()
+    make = PretrainExamples.of(tokenizer, config.data, lexicon=lexicon)
+    options = dict(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
+    with train_batches(source, make, config.data, **options) as batches:
+        for _ in range(BATCHES):
+            next(batches)
+        times, workers_there = os.times(), children()
+        return {
+            'open': opened - began,
+            'seconds': time.monotonic() - began,
+            'processor': times.user + times.system + sum(map(_processor, workers_there)),
+            'run': resident(),
+            'worker': max(map(resident, workers_there), default=0),
+        }
 
 
 def _processor(number: int) -> float:
@@ -89,11 +90,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--records', type=int, default=5_000_000)
     parser.add_argument('--workers', type=int, default=8)
-    parser.add_argument('--vocab', default='words', help='words, or a list of words')
     parser.add_argument('--only', help='the folder of a set: one start, in this process')
     args = parser.parse_args()
     if args.only:
-        print(json.dumps(start(args.only, workers=args.workers, vocab=args.vocab)))
+        print(json.dumps(start(args.only, workers=args.workers)))
         return
     with tempfile.TemporaryDirectory() as root:
         print(f'{"records":>10} {"open, s":>8} {"all, s":>8} {"cores, s":>8} {"run, MB":>8} worker')
@@ -101,7 +101,7 @@ def main() -> None:
         for records in (100, args.records):
             folder = simulate(pathlib.Path(root) / str(records), records)
             command = [sys.executable, '-m', 'benchmarks.start', f'--only={folder}']
-            command += [f'--workers={args.workers}', f'--vocab={args.vocab}']
+            command += [f'--workers={args.workers}']
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             measured.append(found)
