@@ -77,6 +77,10 @@ def base() -> ml_collections.ConfigDict:
     data.captions = ml_collections.ConfigDict()
     data.captions.image_root = ''  # '': relative to the list's folder
     data.tfds = dict(image='', text='')  # features to read; '': the one that fits
+    data.tars = dict(
+        text='caption',  # key of KEY.json, where there is no KEY.txt
+        cache='',  # folder of the indices of tars; '': semmim_jax/tars in the user's cache
+    )
     data.shards = dict(index='memory')  # of open shards, 17 bytes a record; 'disk': 0, but slower
     data.emoji_scenes = dict(
         concepts=150,

@@ -7,8 +7,9 @@
 With --search it tries meshes, remat policies and slices, and shows the fastest that fits.
 Compiles the real training step for the machine, which need not be here: TPUs by libtpu, GPUs by the
 CUDA plugin (pip install 'semmim_jax[preflight]'). Of the training data it reads the texts where the
-config leaves sizes to them, as `:own` variants do, and else nothing. docs/scaling.md explains the
-figures.
+config leaves sizes to them, as `:own` variants do, and else nothing. That data may be in any form
+that a run takes: lists (captions:, coco:, karpathy:, vqa:, vg:, nlvr2:, jsonl:), shards:DIR,
+tar:GLOB, tfds:DIR:SPLIT, and mixtures (docs/shards.md). docs/scaling.md explains the figures.
 """
 
 import json

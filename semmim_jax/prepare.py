@@ -6,7 +6,10 @@ vqa QUESTIONS[,ANNOTATIONS]     VQA v2, in COCO's image folders
 vg FILE, vgqa FILE              Visual Genome: region_descriptions.json, question_answers.json
 nlvr2 FILE                      train.json, dev.json, test1.json
 folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt beside them
+stamps DIR                      Tux Paint's: NAME.png or NAME.svg with NAME.txt in many languages
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
+hf DIR                          a folder of the package datasets; or a name, with that package
+tfds DIR                        .../NAME/VERSION of tensorflow-datasets, as ArrayRecord
 CORPUS SPLIT                    an installed corpus
 
 verify DIR [--decode=1000]      compares the shards with their manifest; a line a mismatch
@@ -35,7 +38,7 @@ from semmim_jax.cli.parser import define_config, nearest, parse, read_config
 _CONFIG = define_config(None, 'options of an installed corpus: its data (configs/pretrain.py:demo)')
 _OUT = flags.DEFINE_string('out', None, 'folder of the shards; of show, the picture to write')
 _IMAGES = flags.DEFINE_string('images', '', "lists: folder of their paths; '' for the list's own")
-_SPLIT = flags.DEFINE_string('split', 'train', 'name of the split, for the manifest')
+_SPLIT = flags.DEFINE_string('split', 'train', 'name of the split; hf and tfds: which is read')
 _SIZE = flags.DEFINE_integer('size', 384, 'pixels of the short side, at most', lower_bound=8)
 _WORKERS = flags.DEFINE_integer('workers', 2, 'processes, at most one a shard', lower_bound=1)
 _RUNNER = flags.DEFINE_string('runner', 'FnApiRunner', 'of Apache Beam')
@@ -54,9 +57,11 @@ _LIMIT = flags.DEFINE_integer('limit', 0, 'images to prepare, 0 for all', lower_
 _CAPTIONS = flags.DEFINE_integer(
     'max_captions', 0, 'of an image, without repeats; 0 for all', lower_bound=0
 )
-_IMAGE = flags.DEFINE_string('image', 'image', 'parquet: column of images')
-_TEXT = flags.DEFINE_string('text', 'caption', 'parquet, tar: column or key of texts')
-_META = flags.DEFINE_list('meta', [], 'parquet, tar: further columns or keys to keep')
+_DEDUP = flags.DEFINE_enum('dedup', '', ('', 'sha256'), 'of images with the same bytes keep one')
+_IMAGE = flags.DEFINE_string('image', 'image', 'parquet, hf, tfds: column of images')
+_TEXT = flags.DEFINE_string('text', 'caption', 'parquet, hf, tfds, tar: column or key of texts')
+_META = flags.DEFINE_list('meta', [], 'parquet, hf, tar: further columns or keys to keep')
+_LANGUAGES = flags.DEFINE_list('languages', [], 'stamps: those to keep, en,de; all')
 _IMAGE_DATA = flags.DEFINE_string('image_data', '', 'vg, vgqa: image_data.json')
 _COCO = flags.DEFINE_string('exclude_coco', '', 'vg, vgqa: dataset_coco.json:test,val')
 _FLICKR = flags.DEFINE_string('exclude_flickr', '', 'vg, vgqa: dataset_flickr30k.json:test,val')
@@ -100,8 +105,10 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         raise ValueError(f'{kind!r} is none of {", ".join(known)}{nearest(kind, known)}')
     if _OUT.value is None:
         raise ValueError('--out=VALUE must be given; -h lists the flags')
-    if _META.value and kind not in ('tar', 'parquet'):
-        raise ValueError(f'--meta={_META.value[0]}: only tar and parquet have it')
+    if _META.value and kind not in ('tar', 'parquet', 'hf'):
+        raise ValueError(f'--meta={_META.value[0]}: only tar, parquet and hf have it')
+    if _LANGUAGES.value and kind != 'stamps':
+        raise ValueError(f'--languages={_LANGUAGES.value[0]}: only stamps have them')
     options = Options(
         split=_SPLIT.value,
         size=_SIZE.value,
@@ -117,6 +124,8 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         image_data=_IMAGE_DATA.value,
         exclude_coco=_COCO.value,
         exclude_flickr=_FLICKR.value,
+        dedup=_DEDUP.value,
+        languages=tuple(_LANGUAGES.value),
         corpus={} if kind in sources.KINDS else _config().data.to_dict(),
     )
     running = Running(

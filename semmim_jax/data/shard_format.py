@@ -3,6 +3,7 @@
     DIR/manifest.json    what there is; written last, so that a folder with it is complete
     DIR/data-00000-of-00016.array_record ...    a record an image, or a clip, in msgpack
     DIR/counts.npy       uint16, entries of each record; absent where every record has one
+    DIR/vocabulary.json  texts that a vocabulary is made from, of a corpus that names them itself
     DIR/dropped.jsonl    what was left out, a line each with shard, key, reason and where
 
 Preparation writes shards, data/shards.py reads them.
@@ -30,6 +31,7 @@ RECORD_VERSION = 1
 KINDS = ('images', 'frames')
 MANIFEST = 'manifest.json'
 COUNTS = 'counts.npy'
+VOCABULARY = 'vocabulary.json'
 DROPPED = 'dropped.jsonl'
 # Images do not compress. One record a group: a random read then decodes nothing but that record.
 WRITER_OPTIONS = 'group_size:1,uncompressed'

@@ -5,7 +5,9 @@ records. A shard is opened when a record of it is first read, and is then compar
 manifest, see record_files.py.
 """
 
+import hashlib
 import io
+import json
 import logging
 from collections.abc import Iterator
 from typing import cast
@@ -48,6 +50,7 @@ class ShardSource(StoredSource):
             )
         if self._manifest.records > 2**31:
             raise ValueError(f'{directory}: more than 2**31 records')
+        self._directory = directory
         self._decoder = decoder
         self._max_pixels = max_pixels
         shards = self._manifest.shards
@@ -120,6 +123,24 @@ class ShardSource(StoredSource):
     def image_id(self, index: int) -> int:
         """The number of the record that `index` is of."""
         return self._places.find(index)[0]
+
+    def vocabulary_texts(self) -> list[str]:
+        """Those that the corpus named, where the set was prepared from one; else as StoredSource.
+
+        Raises:
+          ValueError: their file is missing or another than in the manifest.
+        """
+        digest = self._manifest.source.get('vocabulary')
+        if digest is None:
+            return super().vocabulary_texts()
+        path = shard_format.folder(self._directory) / shard_format.VOCABULARY
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            raise ValueError(f'{path}: {e.strerror or e}') from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError(f'{path}: another SHA-256 than in the manifest: prepare again')
+        return cast(list[str], json.loads(data))
 
     def check_files(self) -> None:
         """Compares the size of every shard with the manifest; ValueError for the first other."""

@@ -14,6 +14,7 @@ from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.shard_format import (
     COUNTS,
     DROPPED,
+    VOCABULARY,
     Manifest,
     Shard,
     ShardRecord,
@@ -65,6 +66,7 @@ def verify(directory: str, *, decode: int | None) -> Iterator[str]:
             yield f'{directory}: {captions} captions, not {manifest.captions}'
         yield from _counts(folder / COUNTS, entries)
     yield from _dropped(folder / DROPPED, manifest)
+    yield from _vocabulary(folder / VOCABULARY, manifest)
 
 
 def _file(path: pathlib.Path, shard: Shard) -> str:
@@ -140,6 +142,16 @@ def _dropped(path: pathlib.Path, manifest: Manifest) -> Iterator[str]:
         return
     if dict(reasons) != dict(manifest.dropped):
         yield f'{path}: other reasons than in the manifest'
+
+
+def _vocabulary(path: pathlib.Path, manifest: Manifest) -> Iterator[str]:
+    digest = manifest.source.get('vocabulary')
+    if digest is None:
+        return
+    if not path.exists():
+        yield f'{path}: is missing'
+    elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        yield f'{path}: another SHA-256 than in the manifest'
 
 
 def sample(directory: str, *, count: int) -> list[ShardRecord]:

@@ -27,6 +27,7 @@ ADDED = {
     'eval.probe_images': 500,
     'data.match_views': False,
     'data.shards': {'index': 'memory'},
+    'data.tars': {'text': 'caption', 'cache': ''},
     'data.tfds': {'image': '', 'text': ''},
     'data.lexicon': {'captions': 0, 'npmi': 0.8, 'min_count': 5, 'max_tokens': 4},
     'task.weights.words': 0.0,

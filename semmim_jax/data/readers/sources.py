@@ -12,6 +12,7 @@
   easy_vqa:SPLIT
 
   shards:DIR                         prepared shards, see data/shards.py
+  tar:GLOB                           tars of img2dataset, read where they are, see data/tars.py
   tfds:DIR:SPLIT                     a data set of tensorflow-datasets, see data/tfds.py
   NAME:SPLIT                         a corpus of an installed package, see corpus.py
 
@@ -46,6 +47,7 @@ from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.records import Source
 from semmim_jax.data.shard_format import Manifest
 from semmim_jax.data.shards import ShardSource
+from semmim_jax.data.tars import TarSource
 from semmim_jax.data.tfds import TfdsSource
 from semmim_jax.data.unreadable import UnreadableRecord
 
@@ -75,6 +77,7 @@ _FORMS = (
     'jsonl:FILE',
     'easy_vqa:SPLIT',
     'shards:DIR',
+    'tar:GLOB',
     'tfds:DIR:SPLIT',
 )
 
@@ -119,6 +122,14 @@ def _make_one(spec: str, data_config: DataConfig) -> Source:
             decoder=data_config.decoder,
             max_pixels=data_config.max_pixels,
             index=data_config.shards.index,
+        )
+    if argument and name == 'tar':
+        return TarSource(
+            argument,
+            text=data_config.tars.text,
+            cache=data_config.tars.cache,
+            decoder=data_config.decoder,
+            max_pixels=data_config.max_pixels,
         )
     if argument and name == 'tfds':
         return TfdsSource(
