@@ -16,6 +16,7 @@ import http.server
 import json
 import re
 import struct
+import sys
 import threading
 import urllib.parse
 from collections.abc import Callable
@@ -55,8 +56,7 @@ class CloudStorage:
 
     def __enter__(self):
         handler = type('Handler', (_Handler,), {'storage': self})
-        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(('127.0.0.1', 0), handler)
         self.url = f'http://127.0.0.1:{self._server.server_port}'
         self.env = {
             'STORAGE_EMULATOR_HOST': self.url,  # gcsfs and google-cloud-storage
@@ -89,6 +89,14 @@ class CloudStorage:
         """Content of the objects whose name begins so."""
         with self.lock:
             return {k: x.data for k, x in self.objects.items() if k.startswith(under)}
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -162,7 +170,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             end = name.find(delimiter, len(prefix)) if delimiter else -1
             if end >= 0:
                 prefixes.add(name[: end + len(delimiter)])
-            if end < 0 and query.get('startOffset', '') <= name < query.get('endOffset', '\U0010ffff'):
+            first, last = query.get('startOffset', ''), query.get('endOffset', '\U0010ffff')
+            if end < 0 and first <= name < last:
                 items.append(_resource(bucket, name, self.storage.objects[key]))
         most = int(query.get('maxResults', 1000))
         first = int(query.get('pageToken', 0))

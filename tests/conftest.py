@@ -79,3 +79,14 @@ def make_match(config, rows: int, rng: np.random.Generator) -> dict[str, np.ndar
     """Random matches of the views' patches, some with none."""
     patches = (config.data.image_size // config.data.patch_size) ** 2
     return {'match': rng.integers(-4, patches, (rows, patches), np.int32).clip(-1)}
+
+
+@pytest.fixture(scope='session')
+def cloud_storage():
+    """A Cloud Storage server, which this process and those that it starts take for the true one."""
+    from tests.cloud_storage import CloudStorage
+
+    with CloudStorage() as storage, pytest.MonkeyPatch.context() as patch:
+        for name, value in storage.env.items():
+            patch.setenv(name, value)
+        yield storage

@@ -12,6 +12,7 @@ from semmim_jax.conversion.files import check_exportable, new_folder, read_json,
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.run_files import (
     LEXICON,
     labels_of_run,
@@ -44,7 +45,7 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
       ValueError: if the folder exists, there is no checkpoint, or the tokeniser is not a lower-case
         WordPiece by one of `backends.RULES`, which are those that the PyTorch module has.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = path_of(workdir)
     ours, saved = load_params(workdir, params=params)
     config = saved.config
     check_exportable(config['task'], to='PyTorch')

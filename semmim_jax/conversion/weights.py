@@ -69,7 +69,12 @@ def write_weights(
 
 
 def read_weights(folder: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `write_weights` wrote: parameters and the config."""
+    """What `write_weights` wrote: parameters and the config; ValueError for a bucket's folder."""
+    if '://' in str(folder):
+        raise ValueError(
+            f'{folder}: weights are read from local folders: copy them first, by  semmim prepare '
+            f'fetch {folder} DIR'
+        )
     return read_tensors(folder), read_json(pathlib.Path(folder) / 'config.json')
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from semmim_jax.training import integrity
-from semmim_jax.training.checkpoint import load_run, saved_steps
+from semmim_jax.training.checkpoint import checkpoints_of, load_run, saved_steps
 from semmim_jax.training.copies import CONFIG, config_text, differing_copies
 
 
@@ -24,7 +24,7 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
     Raises:
       ValueError: if there is no checkpoint.
     """
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    folder = checkpoints_of(workdir)
     steps = saved_steps(folder)
     aside = len(list((folder / integrity.DAMAGED).glob('*')))
     if not steps and not aside:

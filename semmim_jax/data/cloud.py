@@ -1,0 +1,136 @@
+"""Folders and files in Cloud Storage, gs://BUCKET/NAME, beside those of a disk.
+
+A local path is a pathlib.Path, one of a bucket an etils.epath.Path, which has the same methods and
+is given out under the same name. Objects of a bucket appear whole or not at all; none can be
+appended to or renamed, and folders are parts of names. Credentials are those of the environment;
+nothing is read from a config. Needs gcsfs, the extra [gcs].
+"""
+
+import functools
+import os
+import pathlib
+import threading
+from typing import Any, cast
+
+os.environ.setdefault('EPATH_USE_TF', 'false')  # etils would take TensorFlow, where it is installed
+
+from etils import epath
+
+SECONDS = 5  # within which a bucket must answer for the first time
+
+
+def is_cloud(place: object) -> bool:
+    """Whether a path is one of Cloud Storage."""
+    return str(place).startswith('gs://')
+
+
+def path_of(place: str | pathlib.Path) -> pathlib.Path:
+    """A path of a disk or a bucket. A bucket is asked for an answer once in a process.
+
+    Raises:
+      ValueError: one line, for another storage, whose addresses would be taken for local paths; if
+        gcsfs is missing, or the bucket does not answer within `SECONDS`, is not there, or refuses.
+    """
+    text = os.fspath(place)
+    scheme, there, rest = text.partition('://')
+    if not there:
+        return pathlib.Path(text)
+    if scheme != 'gs':
+        raise ValueError(
+            f'{text}: only local folders and gs:// are read: copy it first, by  semmim prepare '
+            f'fetch {text} DIR, or mount it'
+        )
+    bucket = rest.split('/')[0]
+    if not bucket:
+        raise ValueError(f'{text}: names no bucket')
+    try:
+        _reach(bucket)
+    except ValueError as error:
+        raise ValueError(f'{text}: {error}') from None
+    return cast(pathlib.Path, epath.Path(text))
+
+
+def files_below(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Regular files below a folder, by relative name, in the order of the names."""
+    if is_cloud(folder):
+        root = _name(folder)
+        found = {os.path.relpath(name, root): name for name in _filesystem().find(root)}
+        return {name: folder / name for name in sorted(found)}
+    paths = (path for path in sorted(folder.rglob('*')) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def size_of(path: pathlib.Path) -> int:
+    """Bytes of a file. Raises OSError."""
+    stat: Any = path.stat()
+    return int(stat.length if is_cloud(path) else stat.st_size)
+
+
+def sizes(folder: pathlib.Path) -> dict[str, int]:
+    """Bytes of each file in a folder of a bucket, by name; one request a thousand files."""
+    listed = _filesystem().ls(_name(folder), detail=True) if folder.is_dir() else []
+    return {entry['name'].rsplit('/', 1)[1]: int(entry['size']) for entry in listed}
+
+
+def move(folder: pathlib.Path, place: pathlib.Path) -> pathlib.Path:
+    """Moves a folder whose new place is free. In a bucket one file after the other is moved."""
+    if is_cloud(folder):
+        _filesystem().mv(_name(folder), _name(place), recursive=True)
+        return place
+    return folder.rename(place)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file that no reader sees in part, and that is on the disk when this returns."""
+    if is_cloud(path):
+        path.write_text(text, encoding='utf-8')
+        return
+    draft = path.with_name(f'{path.name}.draft')
+    with draft.open('w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _name(path: pathlib.Path) -> str:
+    return str(path).removeprefix('gs://')
+
+
+@functools.cache
+def _filesystem() -> Any:
+    """The client that epath uses: with another, what one wrote would be hidden from the other."""
+    import fsspec
+
+    # Its lists would be those of its own writes, and TensorStore writes too.
+    fsspec.config.conf.setdefault('gcs', {}).setdefault('use_listings_cache', False)
+    return epath.backend.fsspec_backend.fs('gs://')
+
+
+@functools.cache  # of good answers
+def _reach(bucket: str) -> None:
+    """Raises ValueError if a bucket does not answer."""
+    try:
+        import gcsfs  # takes a second, which is not the network's
+    except ImportError:
+        raise ValueError('needs gcsfs: pip install semmim_jax[gcs]') from None
+    del gcsfs
+    failed: list[Exception] = []
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:  # what every use needs: the right to list
+            _filesystem().call('GET', 'b/{}/o', bucket, maxResults=1)
+        except Exception as error:  # of a client of many layers
+            failed.append(error)
+        answered.set()
+
+    # A thread of no pool: the end of the process does not wait for it.
+    threading.Thread(target=ask, daemon=True).start()
+    if not answered.wait(SECONDS):
+        raise ValueError(f'Cloud Storage did not answer within {SECONDS} s: is there a network?')
+    if failed and isinstance(failed[0], FileNotFoundError):
+        raise ValueError(f'there is no bucket {bucket}')
+    if failed:
+        line = ' '.join(str(failed[0]).split()) or type(failed[0]).__name__
+        raise ValueError(f'Cloud Storage refused: {line:.200}')
