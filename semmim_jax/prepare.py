@@ -9,6 +9,7 @@ folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
 CORPUS SPLIT                    an installed corpus
 
+fetch URL DIR [--sha256=HEX]    copies a file, or a folder of s3:// or gs://; goes on where it ended
 verify DIR [--decode=1000]      compares the shards with their manifest; a line a mismatch
 show DIR [--n=8] [--out=PNG]    counts, what was dropped and why, a contact sheet
 
@@ -62,6 +63,7 @@ _COCO = flags.DEFINE_string('exclude_coco', '', 'vg, vgqa: dataset_coco.json:tes
 _FLICKR = flags.DEFINE_string('exclude_flickr', '', 'vg, vgqa: dataset_flickr30k.json:test,val')
 _DECODE = flags.DEFINE_string('decode', '1000', 'verify: images to decode, or all')
 _N = flags.DEFINE_integer('n', 8, 'show: records to draw', lower_bound=1, upper_bound=100)
+_SHA256 = flags.DEFINE_string('sha256', '', 'fetch: of the file, in hexadecimal')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 
 _WORDS = {'SOURCE': (), 'ARGUMENT...': ()}
@@ -73,6 +75,8 @@ def run(argv: Sequence[str]) -> int:
 
     _, command, *arguments = argv
     try:
+        if command == 'fetch':
+            return _fetch(arguments)
         if command == 'verify':
             return _verify(_one(arguments))
         if command == 'show':
@@ -96,7 +100,7 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
     from semmim_jax.importers.preparation import Running, prepare
 
     if not sources.is_source(kind):
-        known = (*sources.KINDS, 'verify', 'show')
+        known = (*sources.KINDS, 'fetch', 'verify', 'show')
         raise ValueError(f'{kind!r} is none of {", ".join(known)}{nearest(kind, known)}')
     if _OUT.value is None:
         raise ValueError('--out=VALUE must be given; -h lists the flags')
@@ -129,6 +133,20 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         command=shlex.join(['prepare', *sys.argv[1:]]),
     )
     prepare(kind, arguments, directory=_OUT.value, options=options, running=running)
+
+
+def _fetch(arguments: Sequence[str]) -> int:
+    from semmim_jax.importers.fetch import fetch
+
+    if len(arguments) != 2:
+        raise ValueError('fetch takes an address and a folder: prepare fetch URL DIR')
+    try:
+        paths = fetch(*arguments, sha256=_SHA256.value)
+    except OSError as error:  # it has begun
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'{arguments[1]}: {len(paths)} files, {sum(p.stat().st_size for p in paths):,} bytes')
+    return 0
 
 
 def _config() -> Any:

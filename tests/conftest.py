@@ -1,5 +1,6 @@
 """Shared set-up: absl flags for Grain, compiled programs kept between runs, the shrunk config."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -85,6 +86,9 @@ def make_match(config, rows: int, rng: np.random.Generator) -> dict[str, np.ndar
 def cloud_storage():
     """A Cloud Storage server, which this process and those that it starts take for the true one."""
     from tests.cloud_storage import CloudStorage
+
+    if importlib.util.find_spec('gcsfs') is None:  # importing it would come before its settings
+        pytest.skip('needs gcsfs')
 
     with CloudStorage() as storage, pytest.MonkeyPatch.context() as patch:
         for name, value in storage.env.items():

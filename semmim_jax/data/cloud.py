@@ -10,13 +10,16 @@ import functools
 import os
 import pathlib
 import threading
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 os.environ.setdefault('EPATH_USE_TF', 'false')  # etils would take TensorFlow, where it is installed
 
 from etils import epath
 
 SECONDS = 5  # within which a bucket must answer for the first time
+
+_Answer = TypeVar('_Answer')
 
 
 def is_cloud(place: object) -> bool:
@@ -93,6 +96,31 @@ def write_text(path: pathlib.Path, text: str) -> None:
     draft.replace(path)
 
 
+def within(seconds: float, ask: Callable[[], _Answer]) -> _Answer:
+    """What a function gives, or raises; TimeoutError where it does neither in time.
+
+    Names of hosts and credentials are looked up without a bound of their own.
+    """
+    answers: list[_Answer] = []
+    failures: list[Exception] = []
+    answered = threading.Event()
+
+    def call() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:
+            failures.append(error)
+        answered.set()
+
+    # A thread of no pool: the end of the process does not wait for it.
+    threading.Thread(target=call, daemon=True).start()
+    if not answered.wait(seconds):
+        raise TimeoutError(f'no answer within {seconds:g} s')
+    if failures:
+        raise failures[0]
+    return answers[0]
+
+
 def _name(path: pathlib.Path) -> str:
     return str(path).removeprefix('gs://')
 
@@ -115,22 +143,12 @@ def _reach(bucket: str) -> None:
     except ImportError:
         raise ValueError('needs gcsfs: pip install semmim_jax[gcs]') from None
     del gcsfs
-    failed: list[Exception] = []
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:  # what every use needs: the right to list
-            _filesystem().call('GET', 'b/{}/o', bucket, maxResults=1)
-        except Exception as error:  # of a client of many layers
-            failed.append(error)
-        answered.set()
-
-    # A thread of no pool: the end of the process does not wait for it.
-    threading.Thread(target=ask, daemon=True).start()
-    if not answered.wait(SECONDS):
-        raise ValueError(f'Cloud Storage did not answer within {SECONDS} s: is there a network?')
-    if failed and isinstance(failed[0], FileNotFoundError):
-        raise ValueError(f'there is no bucket {bucket}')
-    if failed:
-        line = ' '.join(str(failed[0]).split()) or type(failed[0]).__name__
-        raise ValueError(f'Cloud Storage refused: {line:.200}')
+    try:  # what every use needs: the right to list
+        within(SECONDS, lambda: _filesystem().call('GET', 'b/{}/o', bucket, maxResults=1))
+    except TimeoutError:
+        raise ValueError(f'no answer within {SECONDS} s: is there a network?') from None
+    except FileNotFoundError:
+        raise ValueError(f'there is no bucket {bucket}') from None
+    except Exception as error:  # of a client of many layers
+        line = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(f'Cloud Storage refused: {line:.200}') from None

@@ -45,8 +45,10 @@ class Workdir:
         self._lock, self._left = threading.Lock(), threading.Event()
         self._failed = ''
         if self._cloud:
-            for file in self.path.glob('*.jsonl'):
-                (self.local / file.name).write_bytes(file.read_bytes())
+            there = self.path.iterdir() if self.path.is_dir() else ()
+            for file in there:
+                if file.suffix == '.jsonl':
+                    (self.local / file.name).write_bytes(file.read_bytes())
             self._uploaded = self._states()
 
     def __enter__(self) -> 'Workdir':
