@@ -1,5 +1,7 @@
 """Any source as verified shards: python -m semmim_jax.prepare SOURCE ARGUMENT... --out=DIR [flags]
 
+--out=gs://BUCKET/DIR --local=DIR writes to a disk, then uploads.
+
 json FILE, jsonl FILE           ALBEF's lists of captions, VQA or NLVR2; the project's own list
 coco FILE, karpathy FILE:SPLIT  captions_*.json of COCO; dataset_coco.json, dataset_flickr30k.json
 vqa QUESTIONS[,ANNOTATIONS]     VQA v2, in COCO's image folders
@@ -35,6 +37,9 @@ from semmim_jax.cli.parser import define_config, nearest, parse, read_config
 
 _CONFIG = define_config(None, 'options of an installed corpus: its data (configs/pretrain.py:demo)')
 _OUT = flags.DEFINE_string('out', None, 'folder of the shards; of show, the picture to write')
+_LOCAL = flags.DEFINE_string(
+    'local', '', 'folder that the shards are written to first, where --out is in gs://'
+)
 _IMAGES = flags.DEFINE_string('images', '', "lists: folder of their paths; '' for the list's own")
 _SPLIT = flags.DEFINE_string('split', 'train', 'name of the split, for the manifest')
 _SIZE = flags.DEFINE_integer('size', 384, 'pixels of the short side, at most', lower_bound=8)
@@ -98,6 +103,7 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
     from semmim_jax.importers import sources
     from semmim_jax.importers.plan import Options
     from semmim_jax.importers.preparation import Running, prepare
+    from semmim_jax.importers.upload import destination
 
     if not sources.is_source(kind):
         known = (*sources.KINDS, 'fetch', 'verify', 'show')
@@ -132,7 +138,8 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         fresh=_FRESH.value,
         command=shlex.join(['prepare', *sys.argv[1:]]),
     )
-    prepare(kind, arguments, directory=_OUT.value, options=options, running=running)
+    with destination(_OUT.value, local=_LOCAL.value) as folder:
+        prepare(kind, arguments, directory=folder, options=options, running=running)
 
 
 def _fetch(arguments: Sequence[str]) -> int:

@@ -6,12 +6,13 @@ appended to or renamed, and folders are parts of names. Credentials are those of
 nothing is read from a config. Needs gcsfs, the extra [gcs].
 """
 
+import base64
 import functools
 import os
 import pathlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 os.environ.setdefault('EPATH_USE_TF', 'false')  # etils would take TensorFlow, where it is installed
 
@@ -69,10 +70,36 @@ def size_of(path: pathlib.Path) -> int:
     return int(stat.length if is_cloud(path) else stat.st_size)
 
 
-def sizes(folder: pathlib.Path) -> dict[str, int]:
-    """Bytes of each file in a folder of a bucket, by name; one request a thousand files."""
-    listed = _filesystem().ls(_name(folder), detail=True) if folder.is_dir() else []
-    return {entry['name'].rsplit('/', 1)[1]: int(entry['size']) for entry in listed}
+class Listed(NamedTuple):
+    """What a bucket says of a file: its bytes, and the CRC32C of its content in base 64."""
+
+    size: int
+    crc32c: str
+
+
+def listed(folder: pathlib.Path) -> dict[str, Listed]:
+    """The files in a folder of a bucket, by name; one request a thousand files."""
+    entries = _filesystem().ls(_name(folder), detail=True) if folder.is_dir() else []
+    return {
+        entry['name'].rsplit('/', 1)[1]: Listed(int(entry['size']), entry.get('crc32c', ''))
+        for entry in entries
+    }
+
+
+def upload(source: pathlib.Path, place: pathlib.Path) -> None:
+    """Copies a local file into a bucket, where it appears whole, under its own name."""
+    _filesystem().put_file(str(source), _name(place))
+
+
+def crc32c(path: pathlib.Path) -> str:
+    """As `Listed` has it, of a local file."""
+    import google_crc32c
+
+    checksum = google_crc32c.Checksum()
+    with path.open('rb') as file:
+        while data := file.read(2**20):
+            checksum.update(data)
+    return base64.b64encode(checksum.digest()).decode()
 
 
 def move(folder: pathlib.Path, place: pathlib.Path) -> pathlib.Path:

@@ -95,11 +95,11 @@ class RecordFiles:
                 self._check(file)
             return
         folder = self._paths[0].rpartition('/')[0]
-        listed = cloud.sizes(cloud.path_of(folder))  # of a bucket's files, by few requests
+        listed = cloud.listed(cloud.path_of(folder))
         for file, path in enumerate(self._paths):
-            if (size := listed.get(path.removeprefix(f'{folder}/'))) is None:
+            if (about := listed.get(path.removeprefix(f'{folder}/'))) is None:
                 raise ValueError(f'{path}: not there; its manifest lists it: {_AGAIN}')
-            self._check_size(file, size)
+            self._check_size(file, about.size)
 
     def _opened(self, file: int) -> Any:
         self._check(file)

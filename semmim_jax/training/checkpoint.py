@@ -180,7 +180,7 @@ class Checkpoints:
                 continue
             self._set_aside(damaged)
             return restored
-        aside = self.folder / integrity.DAMAGED
+        aside = integrity.damaged_of(self.folder)
         if damaged or aside.exists():
             named = [f'{folder} is damaged: {error}' for folder, error in damaged.items()]
             named += [f'{aside} holds those of earlier starts'] * aside.exists()

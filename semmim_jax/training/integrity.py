@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semmim_jax.data.cloud import files_below, move, write_text
+from semmim_jax.data.cloud import files_below, is_cloud, move, write_text
 
 DIGESTS = 'digests.json'
-DAMAGED = 'damaged'  # beside the steps; holds what was set aside
+DAMAGED = 'damaged'  # holds what was set aside
 
 
 class DamagedCheckpoint(ValueError):
@@ -132,9 +132,17 @@ def check_leaves(folder: pathlib.Path, tree: Any, *, some: bool = False) -> int:
     return len(actual)
 
 
+def damaged_of(checkpoints: pathlib.Path) -> pathlib.Path:
+    """Where damaged steps are set aside: beside the others; in a bucket beside `checkpoints`.
+
+    There Orbax takes every folder without its last file for a save that was killed, and deletes it.
+    """
+    return (checkpoints.parent if is_cloud(checkpoints) else checkpoints) / DAMAGED
+
+
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
     """Moves a step's folder to damaged/STEP-1 (or -2, ...); returns the new place."""
-    places = (folder.parent / DAMAGED / f'{folder.name}-{n}' for n in itertools.count(1))
+    places = (damaged_of(folder.parent) / f'{folder.name}-{n}' for n in itertools.count(1))
     place = next(place for place in places if not place.exists())
     place.parent.mkdir(exist_ok=True)
     return move(folder, place)

@@ -26,7 +26,7 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
     """
     folder = checkpoints_of(workdir)
     steps = saved_steps(folder)
-    aside = len(list((folder / integrity.DAMAGED).glob('*')))
+    aside = len(list(integrity.damaged_of(folder).glob('*')))
     if not steps and not aside:
         raise ValueError(f'{workdir} holds no checkpoint')
     intact = bool(steps)
@@ -40,7 +40,7 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
             verdict, intact = f'DAMAGED: {error}', False
         print(f'{folder / str(step)}: {verdict}')
     if aside:
-        print(f'{folder / integrity.DAMAGED}: {aside} set aside earlier')
+        print(f'{integrity.damaged_of(folder)}: {aside} set aside earlier')
     for line in _foreign_copies(folder.parent):
         intact = False
         print(line)

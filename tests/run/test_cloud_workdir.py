@@ -142,9 +142,7 @@ def test_damage_is_found_named_and_set_aside(trained, bucket, cloud_storage, cap
     train_and_evaluate(config, workdir, SmallTask)
     said = capsys.readouterr()
     assert 'It is now' in said.err and 'resuming at step 4 of 8' in said.out
-    assert f'{workdir.removeprefix("gs://")}/checkpoints/damaged/8-1/digests.json' in (
-        cloud_storage.objects
-    )
+    assert f'{workdir.removeprefix("gs://")}/damaged/8-1/digests.json' in (cloud_storage.objects)
     assert same_params(workdir, local) and verify_workdir(workdir)
 
 
