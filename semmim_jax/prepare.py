@@ -100,6 +100,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _prepare(kind: str, arguments: Sequence[str]) -> None:
+    from semmim_jax.data.cloud import on_disk
     from semmim_jax.importers import sources
     from semmim_jax.importers.plan import Options
     from semmim_jax.importers.preparation import Running, prepare
@@ -112,6 +113,8 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         raise ValueError('--out=VALUE must be given; -h lists the flags')
     if _META.value and kind not in ('tar', 'parquet'):
         raise ValueError(f'--meta={_META.value[0]}: only tar and parquet have it')
+    for argument in arguments:
+        on_disk(argument)
     options = Options(
         split=_SPLIT.value,
         size=_SIZE.value,

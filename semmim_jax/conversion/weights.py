@@ -11,6 +11,7 @@ from semmim_jax.conversion.files import new_folder, read_json, read_tensors, wri
 from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded, Report
 from semmim_jax.conversion.table import SAME, ConversionError, Entry, Shape, to_ours, unused
+from semmim_jax.data.cloud import on_disk
 from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 
 # What shapes do not show; equal weights mean something else where one of these differs.
@@ -70,12 +71,8 @@ def write_weights(
 
 def read_weights(folder: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What `write_weights` wrote: parameters and the config; ValueError for a bucket's folder."""
-    if '://' in str(folder):
-        raise ValueError(
-            f'{folder}: weights are read from local folders: copy them first, by  semmim prepare '
-            f'fetch {folder} DIR'
-        )
-    return read_tensors(folder), read_json(pathlib.Path(folder) / 'config.json')
+    place = on_disk(folder)
+    return read_tensors(place), read_json(place / 'config.json')
 
 
 def fit_weights(

@@ -54,6 +54,15 @@ def path_of(place: str | pathlib.Path) -> pathlib.Path:
     return cast(pathlib.Path, epath.Path(text))
 
 
+def on_disk(place: str | pathlib.Path) -> pathlib.Path:
+    """A local path. Raises ValueError, one line, for an address, else taken for a folder 'gs:'."""
+    if '://' in str(place):
+        raise ValueError(
+            f'{place}: must be on a disk: copy it, by  semmim prepare fetch, or mount it'
+        )
+    return pathlib.Path(place)
+
+
 def files_below(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Regular files below a folder, by relative name, in the order of the names."""
     if is_cloud(folder):

@@ -1,9 +1,12 @@
 """`prepare ... --out=gs://...`: a set arrives whole, its manifest last; a killed upload goes on."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
+from semmim_jax.conversion.files import new_folder
 from semmim_jax.data.shard_format import DROPPED, MANIFEST, Manifest
 from semmim_jax.importers.fetch import fetch
 from semmim_jax.importers.preparation import Failed
@@ -91,6 +94,22 @@ def test_a_set_is_fetched_by_its_manifest(cloud_storage, tmp_path):
     with pytest.raises(OSError, match=f'gs://{shard}: has the SHA-256'):
         fetch(f'gs://{BUCKET}/fetched', str(tmp_path / 'again'))
     assert not (tmp_path / 'again' / MANIFEST).exists()
+
+
+def test_sources_and_new_folders_are_on_a_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ValueError, match='^gs://b/new: must be on a disk'),
+        new_folder('gs://b/new'),
+    ):
+        raise AssertionError
+    for argument in ('gs://b/list.json', 's3://b/list.json'):
+        command = ['-m', 'semmim_jax.prepare', 'json', argument, '--out=set']
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f'error: {argument}: must be on a disk: copy it, by')
+        assert done.stderr.count('\n') == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bucket_needs_a_folder_on_a_disk_and_a_disk_needs_none(cloud_storage, tmp_path):

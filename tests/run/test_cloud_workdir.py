@@ -17,7 +17,7 @@ from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.training import workdir as workdirs
 from semmim_jax.training.checkpoint import CheckpointError, load_params, load_run
 from semmim_jax.training.verify import verify_workdir
-from tests.run.own_data import write_own_data
+from tests.data.shard_sets import captioned, write_shards
 from tests.run.small_task import SmallTask, small_config
 
 BUCKET = 'bucket-of-runs'
@@ -28,13 +28,18 @@ RUN = f'gs://{BUCKET}/some/run'
 def trained(cloud_storage, tmp_path_factory):
     """(config, workdir on a disk) of a run of 8 steps, and `states` of the same in RUN.
 
-    A state is what a kill at one of the writes of the run would have left in the bucket.
+    The second reads its shards from the bucket. A state is what a kill at one of the writes of the
+    run would have left there.
     """
-    folder = tmp_path_factory.mktemp('cloud')
-    config = small_config(write_own_data(folder), steps=8, keep=2, log_every=1)
-    config.data.workers = 0
+    folder, states = tmp_path_factory.mktemp('cloud'), {}
+    data = write_shards(folder / 'set', captioned(24), shard_records=12)
+    config = small_config(folder, steps=8, keep=2, log_every=1)
+    config.data.workers, config.data.train = 0, f'shards:{data}'
+    config.data.eval = config.data.train
     train_and_evaluate(config, str(folder / 'run'), SmallTask)
-    states = {}
+    for path in pathlib.Path(data).iterdir():
+        cloud_storage.put(f'{BUCKET}/set/{path.name}', path.read_bytes())
+    config.data.workers, config.data.train = 1, f'shards:gs://{BUCKET}/set'
 
     def look(request: str) -> int:
         if request.startswith((f'POST {BUCKET}/some', f'DELETE {BUCKET}/some')):
@@ -42,7 +47,8 @@ def trained(cloud_storage, tmp_path_factory):
         return 0
 
     cloud_storage.refuse = look
-    train_and_evaluate(config, RUN, SmallTask)
+    train_and_evaluate(config, RUN, SmallTask)  # a worker reads from the bucket too
+    config.data.workers = 0
     cloud_storage.refuse = lambda request: 0
     states['the end'] = cloud_storage.snapshot(f'{BUCKET}/some/run/')
     return config, folder / 'run', states
@@ -195,6 +201,14 @@ def test_files_that_cannot_be_uploaded_do_not_end_a_run(
     assert f'they stay in {kept}' in said
     assert lines((kept / 'metrics.jsonl').read_text())[-1]['step'] == 8
     assert same_params(f'gs://{BUCKET}/no', local)
+
+
+@pytest.mark.parametrize('train', ['captions:gs://b/list.json', 'jsonl:s3://b/list.jsonl'])
+def test_lists_in_a_bucket_are_refused(trained, tmp_path, train):
+    config = trained[0].copy_and_resolve_references()
+    config.data.train = train
+    with pytest.raises(ValueError, match=r'list.json\S*: must be on a disk: copy it, by  semmim'):
+        train_and_evaluate(config, str(tmp_path / 'run'), SmallTask)
 
 
 def test_other_storages_are_refused_before_anything_is_written(trained, tmp_path, monkeypatch):
