@@ -1,5 +1,6 @@
 """Shards in Cloud Storage, on a server on this machine: all of it, ArrayRecord's own client too."""
 
+import multiprocessing
 import pathlib
 import subprocess
 import sys
@@ -46,6 +47,13 @@ def test_records_of_a_bucket_are_those_of_the_disk(sets, cloud_storage):
         assert ours.keys() == theirs.keys() and (ours.pop('image') == theirs.pop('image')).all()
         assert ours == theirs
     address.check_files()
+
+
+def test_a_worker_reads_by_a_client_of_its_own(sets, cloud_storage):
+    source = open_shards(sets[1])
+    expected = source.entry(5)
+    with multiprocessing.get_context('spawn').Pool(1) as workers:  # as Grain's are
+        assert workers.apply(source.entry, (5,)) == expected
 
 
 def test_a_missing_shard_is_named_and_never_read_as_an_empty_one(sets, cloud_storage):

@@ -1,5 +1,6 @@
 """`prepare ... --out=gs://...`: a set arrives whole, its manifest last; a killed upload goes on."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from semmim_jax.importers.verify import verify
 from tests.data.shard_sets import captioned, write_shards
 
 BUCKET = 'bucket-of-sets'
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def prepared(out: str, local: str, count: int = 10) -> None:
@@ -98,6 +100,7 @@ def test_a_set_is_fetched_by_its_manifest(cloud_storage, tmp_path):
 
 def test_sources_and_new_folders_are_on_a_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     with (
         pytest.raises(ValueError, match='^gs://b/new: must be on a disk'),
         new_folder('gs://b/new'),
@@ -105,7 +108,9 @@ def test_sources_and_new_folders_are_on_a_disk(tmp_path, monkeypatch):
         raise AssertionError
     for argument in ('gs://b/list.json', 's3://b/list.json'):
         command = ['-m', 'semmim_jax.prepare', 'json', argument, '--out=set']
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 2
         assert done.stderr.startswith(f'error: {argument}: must be on a disk: copy it, by')
         assert done.stderr.count('\n') == 1

@@ -39,7 +39,7 @@ def trained(cloud_storage, tmp_path_factory):
     train_and_evaluate(config, str(folder / 'run'), SmallTask)
     for path in pathlib.Path(data).iterdir():
         cloud_storage.put(f'{BUCKET}/set/{path.name}', path.read_bytes())
-    config.data.workers, config.data.train = 1, f'shards:gs://{BUCKET}/set'
+    config.data.train = f'shards:gs://{BUCKET}/set'
 
     def look(request: str) -> int:
         if request.startswith((f'POST {BUCKET}/some', f'DELETE {BUCKET}/some')):
@@ -47,8 +47,7 @@ def trained(cloud_storage, tmp_path_factory):
         return 0
 
     cloud_storage.refuse = look
-    train_and_evaluate(config, RUN, SmallTask)  # a worker reads from the bucket too
-    config.data.workers = 0
+    train_and_evaluate(config, RUN, SmallTask)
     cloud_storage.refuse = lambda request: 0
     states['the end'] = cloud_storage.snapshot(f'{BUCKET}/some/run/')
     return config, folder / 'run', states
