@@ -64,6 +64,7 @@ def fetch(url: str, directory: str, *, sha256: str = '') -> list[pathlib.Path]:
     try:
         _check(url)
         remotes = within(SECONDS, lambda: _listed(url))
+        hashes = _of_manifest(remotes)
     except ImportError:
         extra = _EXTRAS.get(urllib.parse.urlsplit(url).scheme)
         needed = f'pip install semmim_jax[{extra}]' if extra else 'the package of its kind'
@@ -75,7 +76,8 @@ def fetch(url: str, directory: str, *, sha256: str = '') -> list[pathlib.Path]:
     if sha256 and len(remotes) != 1:
         raise ValueError(f'--sha256: {url} is a folder of {len(remotes)} files')
     folder = pathlib.Path(directory)
-    hashes = {remotes[0].name: sha256.lower()} if sha256 else _of_manifest(remotes)
+    if sha256:
+        hashes = {remotes[0].name: sha256.lower()}
     remotes.sort(key=lambda remote: posixpath.basename(remote.name) == MANIFEST)
     folder.mkdir(parents=True, exist_ok=True)
     return [_copied(remote, folder, hashes.get(remote.name, '')) for remote in remotes]

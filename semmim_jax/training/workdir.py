@@ -96,9 +96,9 @@ class Workdir:
 
     def _states(self) -> dict[str, tuple[int, int]]:
         states = {}
-        for path in self.local.rglob('*'):
-            if path.is_file() and path.suffix != '.draft':
-                with contextlib.suppress(FileNotFoundError):  # renamed in this moment
+        with contextlib.suppress(FileNotFoundError):  # renamed in this moment: the next time
+            for path in self.local.rglob('*'):
+                if path.is_file() and path.suffix != '.draft':
                     stat = path.stat()
                     name = path.relative_to(self.local).as_posix()
                     states[name] = (stat.st_size, stat.st_mtime_ns)

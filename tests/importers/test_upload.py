@@ -98,6 +98,14 @@ def test_a_set_is_fetched_by_its_manifest(cloud_storage, tmp_path):
     assert not (tmp_path / 'again' / MANIFEST).exists()
 
 
+def test_names_that_leave_the_folder_are_refused(cloud_storage, tmp_path):
+    cloud_storage.put(f'{BUCKET}/evil/good', b'1')
+    cloud_storage.put(f'{BUCKET}/evil/../../out', b'1')
+    with pytest.raises(ValueError, match=r"'\.\./\.\./out' is no name for a file"):
+        fetch(f'gs://{BUCKET}/evil', str(tmp_path / 'new'))
+    assert not list(tmp_path.iterdir())
+
+
 def test_sources_and_new_folders_are_on_a_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
