@@ -1,8 +1,11 @@
 """A workdir in Cloud Storage keeps the promises of one on a disk, on a server on this machine."""
 
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -217,3 +220,14 @@ def test_other_storages_are_refused_before_anything_is_written(trained, tmp_path
     with pytest.raises(ValueError, match='^gs://: names no bucket$'):
         train_and_evaluate(trained[0], 'gs://', SmallTask)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_verifies_a_bucket_and_says_nothing_else(trained, bucket):
+    environment = {**os.environ, 'PYTHONPATH': str(pathlib.Path(__file__).parent.parent.parent)}
+    command = [sys.executable, '-m', 'semmim_jax.main', '--mode=verify', f'--workdir={bucket()}']
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    # TensorStore's word on the variable that spares this server its credentials.
+    said = [x for x in done.stderr.splitlines() if 'GOOGLE_AUTH_TOKEN_FOR_TESTING' not in x]
+    assert done.returncode == 0 and not said, done.stderr
+    verdicts = done.stdout.splitlines()
+    assert len(verdicts) == 2 and all(': good: ' in line for line in verdicts)
