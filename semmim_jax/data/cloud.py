@@ -7,11 +7,12 @@ nothing is read from a config. Needs gcsfs, the extra [gcs].
 """
 
 import base64
+import contextlib
 import functools
 import os
 import pathlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 os.environ.setdefault('EPATH_USE_TF', 'false')  # etils would take TensorFlow, where it is installed
@@ -63,6 +64,19 @@ def on_disk(place: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(place)
 
 
+def children(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What is in a folder; nothing where there is no folder.
+
+    Raises:
+      OSError: one line, where that cannot be known. epath's is_dir then says that there is none,
+        and a run would start anew.
+    """
+    if is_cloud(folder):
+        names = (entry['name'].rstrip('/').rsplit('/', 1)[1] for entry in _entries(folder))
+        return [folder / name for name in names]
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def files_below(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Regular files below a folder, by relative name, in the order of the names."""
     if is_cloud(folder):
@@ -74,8 +88,9 @@ def files_below(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def size_of(path: pathlib.Path) -> int:
-    """Bytes of a file. Raises OSError."""
-    stat: Any = path.stat()
+    """Bytes of a file. Raises OSError, one line; FileNotFoundError where there is none."""
+    with _one_line(path):
+        stat: Any = path.stat()
     return int(stat.length if is_cloud(path) else stat.st_size)
 
 
@@ -87,11 +102,11 @@ class Listed(NamedTuple):
 
 
 def listed(folder: pathlib.Path) -> dict[str, Listed]:
-    """The files in a folder of a bucket, by name; one request a thousand files."""
-    entries = _filesystem().ls(_name(folder), detail=True) if folder.is_dir() else []
+    """The files in a folder of a bucket, by name; as `children`."""
     return {
         entry['name'].rsplit('/', 1)[1]: Listed(int(entry['size']), entry.get('crc32c', ''))
-        for entry in entries
+        for entry in _entries(folder)
+        if entry['type'] == 'file'
     }
 
 
@@ -155,6 +170,30 @@ def within(seconds: float, ask: Callable[[], _Answer]) -> _Answer:
     if failures:
         raise failures[0]
     return answers[0]
+
+
+def _entries(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """What a bucket says of each file and folder in a folder; one request a thousand."""
+    with _one_line(folder):
+        try:
+            entries = _filesystem().ls(_name(folder), detail=True)
+        except FileNotFoundError:
+            return []
+    return [entry for entry in entries if entry['name'].rstrip('/') != _name(folder).rstrip('/')]
+
+
+@contextlib.contextmanager
+def _one_line(path: pathlib.Path) -> Iterator[None]:
+    """Makes an OSError of whatever the client of a bucket raises."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if not is_cloud(path):
+            raise
+        line = ' '.join(str(error).split()) or type(error).__name__
+        raise OSError(f'{path}: {line:.200}') from None
 
 
 def _name(path: pathlib.Path) -> str:

@@ -120,7 +120,8 @@ class RecordFiles:
         try:  # also of gs://, where ArrayRecord's client would wait a minute for no answer
             size = cloud.size_of(cloud.path_of(path))
         except OSError as e:
-            why = e.strerror or 'No such file or directory'
+            missing = isinstance(e, FileNotFoundError)
+            why = e.strerror or ('No such file or directory' if missing else str(e))
             raise ValueError(f'{path}: {why}; its manifest lists it: {_AGAIN}') from None
         self._check_size(file, size)
 

@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from semmim_jax.data.cloud import is_cloud, path_of
+from semmim_jax.data.cloud import children, is_cloud, path_of
 from semmim_jax.training import integrity
 from semmim_jax.training.config_versions import upgraded
 from semmim_jax.training.copies import CONFIG, config_text, write_copies
@@ -336,9 +336,7 @@ def load_run(workdir: str | pathlib.Path) -> SavedRun | None:
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
     """The complete steps in a folder of checkpoints, which need not exist; ascending."""
-    if not folder.is_dir():
-        return []
-    steps = [path for path in folder.iterdir() if path.name.isdecimal()]
+    steps = [path for path in children(folder) if path.name.isdecimal()]
     if is_cloud(folder):  # where Orbax cannot rename, and ends each step by this file instead
         steps = [path for path in steps if (path / _COMMITTED).exists()]
     return sorted(int(path.name) for path in steps)

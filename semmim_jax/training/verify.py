@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from semmim_jax.data.cloud import children
 from semmim_jax.training import integrity
 from semmim_jax.training.checkpoint import checkpoints_of, load_run, saved_steps
 from semmim_jax.training.copies import CONFIG, config_text, differing_copies
@@ -26,7 +27,7 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
     """
     folder = checkpoints_of(workdir)
     steps = saved_steps(folder)
-    aside = len(list(integrity.damaged_of(folder).glob('*')))
+    aside = len(children(integrity.damaged_of(folder)))
     if not steps and not aside:
         raise ValueError(f'{workdir} holds no checkpoint')
     intact = bool(steps)

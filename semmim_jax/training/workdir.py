@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-from semmim_jax.data.cloud import is_cloud, path_of
+from semmim_jax.data.cloud import children, is_cloud, path_of
 
 SECONDS = 30  # between uploads
 
@@ -45,8 +45,7 @@ class Workdir:
         self._lock, self._left = threading.Lock(), threading.Event()
         self._failed = ''
         if self._cloud:
-            there = self.path.iterdir() if self.path.is_dir() else ()
-            for file in there:
+            for file in children(self.path):
                 if file.suffix == '.jsonl':
                     (self.local / file.name).write_bytes(file.read_bytes())
             self._uploaded = self._states()

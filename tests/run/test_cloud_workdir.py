@@ -137,6 +137,26 @@ def test_a_refused_start_changes_nothing(trained, bucket, cloud_storage):
     assert cloud_storage.objects == before
 
 
+def test_a_bucket_that_stops_answering_is_not_taken_for_an_empty_one(
+    trained, bucket, cloud_storage
+):
+    workdir = bucket()
+    before = dict(cloud_storage.objects)
+    cloud_storage.refuse = lambda request: 403 * (request == f'GET {BUCKET}/')  # lists
+    try:
+        for start in (
+            lambda: train_and_evaluate(trained[0], workdir, SmallTask),
+            lambda: verify_workdir(workdir),
+            lambda: load_params(workdir),
+        ):
+            with pytest.raises(OSError, match='Forbidden') as caught:
+                start()
+            assert '\n' not in str(caught.value)
+    finally:
+        cloud_storage.refuse = lambda request: 0
+    assert cloud_storage.objects == before
+
+
 def test_damage_is_found_named_and_set_aside(trained, bucket, cloud_storage, capsys):
     config, local, _ = trained
     workdir = bucket()
