@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from semmim_jax.conversion.table import ConversionError
+from semmim_jax.data.cloud import on_disk
 from semmim_jax.training.task import Task
 
 TORCH_SUFFIXES = ('.bin', '.ckpt', '.pt', '.pth')
@@ -95,8 +96,9 @@ def new_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
     Raises:
       ConversionError: if there is something at `path` already.
+      ValueError: if `path` is not on a disk.
     """
-    path = pathlib.Path(path).absolute()
+    path = on_disk(path).absolute()
     if path.exists():
         raise ConversionError(f'{path} exists already: name a new folder')
     path.parent.mkdir(parents=True, exist_ok=True)

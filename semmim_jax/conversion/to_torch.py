@@ -13,6 +13,7 @@ from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.scl import scl_table
 from semmim_jax.conversion.table import ConversionError, to_theirs
 from semmim_jax.data.backends import RULES, word_piece
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.run_files import (
     LEXICON,
     labels_of_run,
@@ -57,7 +58,7 @@ def to_torch(workdir: str | pathlib.Path, out: str | pathlib.Path, *, params: st
         tokeniser is not a lower-case WordPiece by one of `backends.RULES`, which are those that the
         PyTorch module has; of SCL, whose texts are then read as ids, only the first three.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = path_of(workdir)
     ours, saved = load_params(workdir, params=params)
     config, tokenizer = saved.config, tokenizer_of_run(saved, workdir=workdir)
     task = task_of_run(config, tokenizer.special)

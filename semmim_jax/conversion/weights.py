@@ -12,6 +12,7 @@ from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded, Report
 from semmim_jax.conversion.scl import TEMPORAL, fit_parts
 from semmim_jax.conversion.table import SAME, ConversionError, Entry, Shape, to_ours, unused
+from semmim_jax.data.cloud import on_disk
 from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 
 # What shapes do not show; equal weights mean something else where one of these differs.
@@ -76,8 +77,9 @@ def write_weights(
 
 
 def read_weights(folder: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `write_weights` wrote: parameters and the config."""
-    return read_tensors(folder), read_json(pathlib.Path(folder) / 'config.json')
+    """What `write_weights` wrote: parameters and the config; ValueError for a bucket's folder."""
+    place = on_disk(folder)
+    return read_tensors(place), read_json(place / 'config.json')
 
 
 def fit_weights(

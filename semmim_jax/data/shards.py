@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from semmim_jax.data import images, shard_format
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.json_files import shown
 from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.records import Entry, Record, Texts
@@ -213,7 +214,7 @@ class _Counted:
 
 def _places(directory: str, manifest: Manifest) -> _OneEach | _Counted:
     """Raises ValueError, one line, for counts that are missing or not those of the manifest."""
-    path = shard_format.folder(directory) / shard_format.COUNTS
+    path = path_of(directory) / shard_format.COUNTS
     if manifest.entries == manifest.records:  # a record has at least one
         return _OneEach(manifest.records)
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from array_record.python import array_record_module
 
+from semmim_jax.data.cloud import path_of, size_of
 from semmim_jax.data.images import decode_image
 from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.shard_format import (
@@ -32,13 +33,13 @@ def verify(directory: str, *, decode: int | None) -> Iterator[str]:
     Files are hashed, all records are read; images are decoded of some records.
 
     Args:
-      directory: of the set, on a local disk.
+      directory: of the set, local or in gs://.
       decode: of how many records, evenly spread; None for all.
 
     Raises:
       ValueError: there is no manifest, or it was edited.
     """
-    folder = pathlib.Path(directory)
+    folder = path_of(directory)
     manifest = Manifest.read(directory)
     if (folder / WORK).exists():
         yield f'{folder / WORK}: is there beside a manifest: preparation goes on'
@@ -72,10 +73,10 @@ def verify(directory: str, *, decode: int | None) -> Iterator[str]:
 def _file(path: pathlib.Path, shard: Shard) -> str:
     """What is wrong with a file as a whole; '' if nothing is."""
     try:
-        size = path.stat().st_size
+        size = size_of(path)
         if size != shard.bytes:
             return f'{path}: {size} bytes, not {shard.bytes}'
-        with open(path, 'rb') as file:
+        with path.open('rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() != shard.sha256:
                 return f'{path}: another SHA-256 than in the manifest'
     except FileNotFoundError:
@@ -123,7 +124,8 @@ def _counts(path: pathlib.Path, entries: list[int]) -> Iterator[str]:
             yield f'{path}: is missing'
         return
     try:
-        counts = np.load(path, allow_pickle=False)
+        with path.open('rb') as file:
+            counts = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         yield f'{path}: cannot be read: {" ".join(str(error).split()):.100}'
         return

@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     """See `semmim_jax.load`."""
     if params not in ('ema', 'online') or batch_size < 1:
         raise ValueError(f"params={params!r}, batch_size={batch_size}: 'ema' or 'online', from 1")
-    workdir = pathlib.Path(workdir)
+    workdir = path_of(workdir)
     flat, saved = load_params(workdir, params=params)
     config = ml_collections.FrozenConfigDict(saved.config)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)

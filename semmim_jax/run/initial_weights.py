@@ -21,7 +21,7 @@ from semmim_jax.data.tokenizer import (
     make_tokenizer,
     train_tokenizer,
 )
-from semmim_jax.training.checkpoint import SavedRun, load_params
+from semmim_jax.training.checkpoint import SavedRun, checkpoints_of, load_params
 from semmim_jax.training.state import TrainState
 
 
@@ -103,8 +103,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
     init, loaded = config.init, Loaded({}, {}, [])
     if config.init_from:
         _check_words(tokenizer, config.init_from, extended=config.data.extend_vocab)
-        run = (pathlib.Path(config.init_from) / 'checkpoints').is_dir()
-        if run:
+        if checkpoints_of(config.init_from).is_dir():
             params, saved = load_params(config.init_from, params=init.params)
             config_there = saved.config
         else:

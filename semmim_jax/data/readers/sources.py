@@ -31,6 +31,7 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 
 from collections.abc import Callable
 
+from semmim_jax.data.cloud import on_disk
 from semmim_jax.data.config import DataConfig
 from semmim_jax.data.mixtures import Joined, Mixture, whole_weights
 from semmim_jax.data.readers.albef import read_albef
@@ -155,6 +156,7 @@ def _read_lists(specs: list[str], data_config: DataConfig) -> ImageTexts:
     records = []
     for spec in specs:
         name, _, argument = spec.partition(':')
+        on_disk(argument)
         read = _READERS[name](argument, image_root=data_config.captions.image_root)
         records += without_empty(read, max_share=data_config.max_replaced)
     return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)
