@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from semmim_jax.models import attention_tpu
-from semmim_jax.models.dense import row_major
+from semmim_jax.models.dense import matmul, row_major, transposed
 from semmim_jax.models.platform import AttentionForm
 
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # a masked logit, as in jax.nn
@@ -104,10 +104,10 @@ def _cpu_forward(
     causal: bool,
 ) -> tuple[jax.Array, Residuals]:
     q, k, v = (row_major(x.swapaxes(1, 2)) for x in (queries, keys, values))  # [b, h, t, e]
-    logits = _products(q, _transposed(k)) * q.shape[-1] ** -0.5  # [b, h, t, s]
+    logits = matmul(q, transposed(k)) * q.shape[-1] ** -0.5  # [b, h, t, s]
     logits = visible(logits.shape, mask, causal)(logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
-    out = _products(weights, v).astype(q.dtype)
+    out = matmul(weights, v).astype(q.dtype)
     return out.swapaxes(1, 2), (q, k, v, weights, mask)
 
 
@@ -116,25 +116,16 @@ def _cpu_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, weights, mask = residuals
     d_out = row_major(d_out.astype(q.dtype).swapaxes(1, 2))
-    d_v = _products(_transposed(weights), d_out)
+    d_v = matmul(transposed(weights), d_out)
     p = weights.astype(jnp.float32)
-    d_p = _products(d_out, _transposed(v))
+    d_p = matmul(d_out, transposed(v))
     d_logits = p * (d_p - (p * d_p).sum(axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
     # Matters where all keys are masked: elsewhere a masked weight is 0.
     d_logits = visible(d_logits.shape, mask, causal)(d_logits, 0.0).astype(q.dtype)
-    d_q, d_k = _products(d_logits, k), _products(_transposed(d_logits), q)
+    d_q, d_k = matmul(d_logits, k), matmul(transposed(d_logits), q)
     d_q, d_k, d_v = (x.astype(q.dtype).swapaxes(1, 2) for x in (d_q, d_k, d_v))
     return d_q, d_k, d_v, None
 
 
 _cpu_attention.defvjp(_cpu_forward, _cpu_backward)
 
-
-def _products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """[b, h, m, i] and [b, h, i, n] -> [b, h, m, n], float32; see dense.py."""
-    return row_major(jnp.matmul(x, y, preferred_element_type=jnp.float32))
-
-
-def _transposed(x: jax.Array) -> jax.Array:
-    x = x.swapaxes(2, 3)
-    return row_major(x) if x.dtype == jnp.bfloat16 else x

@@ -1,4 +1,4 @@
-"""The whole step in every form of products and attention: the same loss, the same gradient."""
+"""The loss of a step in every form of products and attention: the same, and its gradient."""
 
 import jax
 import numpy as np
@@ -10,8 +10,9 @@ from tests.tasks.warm_state import jit, override, warm_state
 
 
 def loss_and_gradient(dtype: str, dense: str, attention: str):
-    """Of all six losses, dense and causal, masked and cross-attention among them."""
+    """Of MLM and PrefixLM: attention over itself and over images, with padding, and causal."""
     changes = {'model.dtype': dtype, 'model.dense': dense, 'model.attention': attention}
+    changes |= {'losses': ('mlm', 'prefix'), 'task.mim.target': 'none', 'model.scan': True}
     state = warm_state(override(get_config('tiny-literal'), changes), rows=4)
 
     def loss(params):
