@@ -128,4 +128,3 @@ def _cpu_backward(
 
 
 _cpu_attention.defvjp(_cpu_forward, _cpu_backward)
-

@@ -26,6 +26,7 @@ from semmim_jax.models.layers import (
     Stack,
     dense,
     dropout,
+    gelu,
     layer_norm,
     param_init,
 )
@@ -306,7 +307,7 @@ class VocabularyHead(nn.Module):
 
     def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
         """[..., d] and the word embeddings [v, d] -> logits [..., v], float32."""
-        x = self.norm(nn.gelu(self.transform(x), approximate=False))
+        x = self.norm(gelu(self.transform(x), form=self.dense))
         # In `dtype`, not cast to float32: it is the largest of all heads, and its sums are float32.
         words = word.T.astype(self.dtype)
         if self.dense == 'cpu':

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from semmim_jax.models.dense import product
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, gelu, layer_norm, param_init
 from semmim_jax.models.platform import DenseForm
 from semmim_jax.ops.products import HIGHEST, full_precision
 from semmim_jax.ops.unit import unit
@@ -34,9 +34,9 @@ class EncodingHead(nn.Module):
         """[..., d] -> cosines [..., codes], float32."""
         linear = functools.partial(dense, form=self.dense, dtype=self.dtype)
         x = linear(self.hidden, ('embed', 'mlp'), name='hidden1')(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x, form=self.dense)
         x = linear(self.hidden, ('mlp', None), name='hidden2')(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x, form=self.dense)
         x = linear(self.bottleneck, ('mlp', None), name='bottleneck_out')(x)
         directions = self.param(
             'directions',

@@ -46,10 +46,17 @@ REMAT_POLICIES = {
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    'gelu': functools.partial(nn.gelu, approximate=False),
-    'quick_gelu': lambda x: x * nn.sigmoid(1.702 * x),
-}
+
+def gelu(x: jax.Array, *, form: DenseForm) -> jax.Array:
+    """GELU by its definition, x * P(z < x) of a normal z.
+
+    JAX computes it by erfc, which XLA's CPU compiler makes of two expansions. By erf, as PyTorch
+    has it, it takes a third of the time; far below 0 it is rounded at 1e-7 there, not to nothing.
+    """
+    if form != 'cpu':
+        return nn.gelu(x, approximate=False)
+    y = x.astype(jnp.float32)
+    return (y * (1 + jax.lax.erf(y * 0.5**0.5)) / 2).astype(x.dtype)
 
 
 def param_init(init: Callable[..., jax.Array], *axes: str | None) -> Callable[..., Any]:
@@ -82,6 +89,12 @@ def dense(
         dot_general=dot_general if form == 'cpu' else None,
         **options,
     )
+
+
+ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
+    'gelu': gelu,
+    'quick_gelu': lambda x, form: x * nn.sigmoid(1.702 * x),
+}
 
 
 def layer_norm(epsilon: float, dtype: DTypeLike) -> nn.LayerNorm:
@@ -189,7 +202,7 @@ class MLP(nn.Module):
         """[..., d] -> [..., d]."""
         linear = functools.partial(dense, form=self.dense, dtype=self.dtype)
         x = linear(self.hidden, ('embed', 'mlp'), name='up')(x)
-        x = ACTIVATIONS[self.activation](x)
+        x = ACTIVATIONS[self.activation](x, form=self.dense)
         return linear(self.width, ('mlp', 'embed'), name='down')(x)
 
 

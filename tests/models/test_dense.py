@@ -1,5 +1,7 @@
 """The CPU's form of a dense layer: the same numbers, and no crash at any shape."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.models.dense import product
-from semmim_jax.models.layers import dense
+from semmim_jax.models.layers import dense, gelu
 
 # Rows, inputs, outputs: matrices, single rows and columns, sizes that no register divides.
 SHAPES = [(12, 16, 32), (1, 16, 32), (12, 1, 7), (12, 16, 1), (1, 1, 1), (33, 130, 70)]
@@ -67,3 +69,16 @@ def test_a_layer_has_the_same_parameters_outputs_and_gradients_in_both_forms(opt
 
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, run('cpu'), run('xla'))
+
+
+@pytest.mark.parametrize('form', ['xla', 'cpu'])
+def test_gelu_and_its_slope_are_those_of_the_definition(form):
+    x = np.linspace(-9, 9, 181)
+    normal = [(1 + math.erf(a / 2**0.5)) / 2 for a in x]
+    density = np.exp(-(x**2) / 2) / (2 * np.pi) ** 0.5
+    values, slopes = jax.vmap(jax.value_and_grad(lambda a: gelu(a, form=form)))(jnp.float32(x))
+    np.testing.assert_allclose(values, x * normal, atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(slopes, normal + x * density, atol=1e-6, rtol=1e-6)
+    rounded = gelu(jnp.bfloat16(x), form=form)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float64(rounded), x * normal, atol=0.01, rtol=2**-6)
