@@ -22,8 +22,6 @@ from semmim_jax.models import attention_tpu
 from semmim_jax.models.dense import matmul, row_major, transposed
 from semmim_jax.models.platform import AttentionForm
 
-MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # a masked logit, as in jax.nn
-
 
 def attend(
     queries: jax.Array,
@@ -105,7 +103,7 @@ def _cpu_forward(
 ) -> tuple[jax.Array, Residuals]:
     q, k, v = (row_major(x.swapaxes(1, 2)) for x in (queries, keys, values))  # [b, h, t, e]
     logits = matmul(q, transposed(k)) * q.shape[-1] ** -0.5  # [b, h, t, s]
-    logits = visible(logits.shape, mask, causal)(logits, MASKED)
+    logits = visible(logits.shape, mask, causal)(logits, attention_tpu.MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
     out = matmul(weights, v).astype(q.dtype)
     return out.swapaxes(1, 2), (q, k, v, weights, mask)

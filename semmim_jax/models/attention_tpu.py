@@ -12,9 +12,11 @@ fill the 128 lanes of a register. The meaning is that of attention.py.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -22,19 +24,21 @@ from jax.sharding import PartitionSpec
 
 from semmim_jax.ops import rows
 
-MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # a masked logit, as in jax.nn
+MASKED = -0.7 * float(np.finfo(np.float32).max)  # a masked logit, as in jax.nn
 LANES, SUBLANES = 128, 16  # of a register; sublanes of bfloat16
 WEIGHTS = 2**19  # most weights of a block: 2 MiB in float32, of some 16 MiB of vector memory
-MOST_KEYS = 4096  # beyond them the blocks of queries would be too thin
+KEYS = 2**19  # most numbers of the keys that a program holds: 4,096 keys of 128 lanes
 INTERPRET = False  # True: for tests on a CPU
 
 
 def applies(queries: jax.Array, keys: jax.Array) -> bool:
     """Whether the kernel fits: short sequences whose rows and heads divide over the mesh."""
-    (b, t, h, _), s = queries.shape, keys.shape[1]
+    (b, t, h, e), s = queries.shape, keys.shape[1]
     mesh = jax.sharding.get_abstract_mesh()
     tensor = 1 if mesh.empty else mesh.shape['tensor']
-    return t > 1 and s <= MOST_KEYS and b % rows.shards() == 0 and h % tensor == 0
+    if t == 1 or b % rows.shards() or h % tensor:
+        return False
+    return s * _width(h // tensor * e, e) <= KEYS
 
 
 def attention(
@@ -68,8 +72,11 @@ def _on_device(
     queries: jax.Array, keys: jax.Array, values: jax.Array, seen: jax.Array, *, causal: bool
 ) -> jax.Array:
     b, t, h, e = queries.shape
-    flat = lambda x: x.reshape(*x.shape[:2], -1)  # [b, t, h * e]
     size = _block(t, keys.shape[1])
+
+    def flat(x: jax.Array) -> jax.Array:  # [b, t, h * e]
+        return x.reshape(*x.shape[:2], -1)
+
     padded = jnp.pad(flat(queries), ((0, 0), (0, -t % size), (0, 0)))
     out = _fused(padded, flat(keys), flat(values), seen, e, size, causal)
     return out[:, :t].reshape(b, t, h, e)
@@ -102,6 +109,7 @@ def _fused(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=('parallel', 'parallel', 'parallel')
         ),
+        cost_estimate=_cost(q, k, head, products=2),
         interpret=INTERPRET,
         name='attention',
     )(q, k, v, seen)
@@ -121,7 +129,7 @@ def _fused_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, seen = residuals
     grid, of_queries, of_keys, of_mask = _blocks(q, k, head, block)
-    sums = pltpu.VMEM(of_keys.block_shape[1:], jnp.float32)
+    sums = pltpu.VMEM((k.shape[1], _width(k.shape[2], head)), jnp.float32)
     gradients = pl.pallas_call(
         functools.partial(_backward_kernel, head=head, causal=causal),
         grid=grid,
@@ -132,6 +140,7 @@ def _fused_backward(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=('parallel', 'parallel', 'arbitrary')
         ),
+        cost_estimate=_cost(q, k, head, products=5),
         interpret=INTERPRET,
         name='attention_backward',
     )(q, k, v, seen, d_out.astype(q.dtype))
@@ -152,6 +161,16 @@ def _blocks(
         pl.BlockSpec((1, block, lanes), lambda row, heads, i: (row, i, heads)),
         pl.BlockSpec((1, s, lanes), lambda row, heads, i: (row, 0, heads)),
         pl.BlockSpec((1, 1, s), lambda row, heads, i: (row, 0, 0)),
+    )
+
+
+def _cost(q: jax.Array, k: jax.Array, head: int, *, products: int) -> pl.CostEstimate:
+    """For XLA, which cannot look into a kernel."""
+    (b, t, width), s = q.shape, k.shape[1]
+    return pl.CostEstimate(
+        flops=products * 2 * b * t * s * width,
+        transcendentals=b * t * s * width // head,
+        bytes_accessed=products * (q.nbytes + k.nbytes),
     )
 
 
@@ -178,7 +197,9 @@ def _seen(mask: jax.Array, queries: int, causal: bool) -> jax.Array:
     return seen & (query >= lax.broadcasted_iota(jnp.int32, shape, 1))
 
 
-def _forward_kernel(q, k, v, mask, out, *, head: int, causal: bool) -> None:
+def _forward_kernel(
+    q: Any, k: Any, v: Any, mask: Any, out: Any, *, head: int, causal: bool
+) -> None:
     seen = _seen(mask[0], q.shape[1], causal)
     for start in range(0, q.shape[2], head):
         one = (0, slice(None), slice(start, start + head))
@@ -187,10 +208,22 @@ def _forward_kernel(q, k, v, mask, out, *, head: int, causal: bool) -> None:
 
 
 def _backward_kernel(
-    q, k, v, mask, d_out, d_q, d_k, d_v, sum_k, sum_v, *, head: int, causal: bool
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any,
+    d_out: Any,
+    d_q: Any,
+    d_k: Any,
+    d_v: Any,
+    sum_k: Any,
+    sum_v: Any,
+    *,
+    head: int,
+    causal: bool,
 ) -> None:
     @pl.when(pl.program_id(2) == 0)
-    def _():
+    def _() -> None:
         sum_k[...] = jnp.zeros_like(sum_k)
         sum_v[...] = jnp.zeros_like(sum_v)
 
@@ -207,6 +240,6 @@ def _backward_kernel(
         sum_v[:, lanes] += _dot(weights.astype(v.dtype), d_out[one], (0, 0))
 
     @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
-    def _():
+    def _() -> None:
         d_k[0] = sum_k[...].astype(d_k.dtype)
         d_v[0] = sum_v[...].astype(d_v.dtype)

@@ -128,3 +128,11 @@ def test_a_program_takes_whole_registers_or_all_heads(heads, size, lanes):
     assert attention_tpu._width(heads * size, size) == lanes
     arrays = inputs(1, 5, 6, heads=heads, size=size)
     assert_close(run(*arrays, form='tpu'), plain(*arrays, np.ones((1, 6), bool), False), 1e-5)
+
+
+def test_what_does_not_fit_the_vector_memory_is_left_to_xla():
+    like = lambda s, heads, size: jax.ShapeDtypeStruct((2, s, heads, size), jnp.bfloat16)
+    fits = lambda *shape: attention_tpu.applies(like(*shape), like(*shape))
+    assert fits(577, 12, 64) and fits(4096, 12, 64)
+    assert not fits(4097, 12, 64)
+    assert not fits(2056, 12, 80)  # 960 lanes, whole, as 640 do not divide them
