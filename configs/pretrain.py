@@ -141,7 +141,9 @@ def base() -> ml_collections.ConfigDict:
     model.pixel_mean = (0.48145466, 0.4578275, 0.40821073)
     model.pixel_std = (0.26862954, 0.26130258, 0.27577711)
     model.dtype = 'bfloat16'  # of the computation; parameters are float32
-    model.attention = 'xla'  # or 'cudnn'
+    # Forms of the same computation (semmim_jax/models/platform.py): 'auto' takes the platform's.
+    model.dense = 'auto'  # or 'xla', 'cpu'
+    model.attention = 'auto'  # or 'xla', 'cpu', 'cudnn', 'tpu'
     model.remat = 'dots'  # 'none', 'dots' or 'full'
     model.scan = True  # False unrolls the layers
 
@@ -367,6 +369,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.image.update(width=32, depth=2, heads=2, mlp_width=64)
     c.model.text.update(width=32, depth=1, heads=2, mlp_width=64)
     c.model.update(embed_dim=16)
+    c.model.update(dense='xla', attention='xla')  # the same on every platform
     c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
     c.model.dvae.update(width=4, codes=24)
     c.task.update(queue_size=32)

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 from jax.typing import DTypeLike
 
-from semmim_jax.models.layers import MLP, Attention, Implementation, layer_norm
+from semmim_jax.models.layers import MLP, Attention, layer_norm
+from semmim_jax.models.platform import AttentionForm, DenseForm, Forms
 
 
 class PredictorBlock(nn.Module):
@@ -23,14 +24,15 @@ class PredictorBlock(nn.Module):
     mlp_width: int
     epsilon: float
     dtype: DTypeLike
-    attention: Implementation
+    dense: DenseForm
+    attention: AttentionForm
 
     def setup(self) -> None:
         """Makes the parts."""
         self.norm1 = layer_norm(self.epsilon, self.dtype)
-        self.attn = Attention(self.width, self.heads, self.dtype, self.attention)
+        self.attn = Attention(self.width, self.heads, self.dtype, self.attention, self.dense)
         self.norm2 = layer_norm(self.epsilon, self.dtype)
-        self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype)
+        self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype, self.dense)
 
     def __call__(self, x: jax.Array, seen: jax.Array) -> jax.Array:
         """[b, p, d], [b, s, d] -> [b, p, d]."""
@@ -44,22 +46,20 @@ class PatchPredictor(nn.Module):
     Attributes:
       depth: number of layers.
       dtype: of the computation.
-      attention: see `layers.Attention`.
+      forms: of products and attention.
       image: `config.model.image`, for the sizes.
     """
 
     depth: int
     dtype: DTypeLike
-    attention: Implementation
+    forms: Forms
     image: Any
 
     def setup(self) -> None:
         """Makes the layers."""
         image = self.image
         sizes = (image.width, image.heads, image.mlp_width, image.epsilon)
-        self.blocks = [
-            PredictorBlock(*sizes, self.dtype, self.attention) for _ in range(self.depth)
-        ]
+        self.blocks = [PredictorBlock(*sizes, self.dtype, *self.forms) for _ in range(self.depth)]
         self.norm = layer_norm(image.epsilon, self.dtype)
 
     def __call__(self, queries: jax.Array, seen: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.heads import LabelHead
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
+from semmim_jax.models.platform import choose_forms
 from semmim_jax.models.two_stream import TwoStream
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
@@ -72,9 +73,12 @@ class SCL(nn.Module):
         """Makes every part that the config may ask for; parameters come with the first call."""
         c, text = self.config, self.config.text
         self.dtype = jnp.dtype(c.dtype)
-        run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
+        forms = choose_forms(c)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=c.scan)
         sizes = dict(width=text.width, heads=text.heads, mlp_width=text.mlp_width)
-        linear = functools.partial(dense, text.width, ('embed', None), dtype=self.dtype)
+        linear = functools.partial(
+            dense, text.width, ('embed', None), form=forms.dense, dtype=self.dtype
+        )
         self.image = ViT(**c.image, **run)
         self.text = Bert(cross=False, **text, **run, dropout_rate=c.dropout)
         self.image_bridge, self.text_bridge = linear(), linear()
@@ -89,7 +93,9 @@ class SCL(nn.Module):
         )
         self.image_pooler, self.text_pooler = linear(), linear()
         self.itm_head = dense(2, ('embed', None), **LAST_DENSE)
-        self.mlm_head = VocabularyHead(text.vocab_size, text.width, c.fusion_epsilon, self.dtype)
+        self.mlm_head = VocabularyHead(
+            text.vocab_size, text.width, c.fusion_epsilon, self.dtype, forms.dense
+        )
         self.mlm_words = WordTable(text.vocab_size, text.width)
         self.image_contrast, self.text_contrast = (
             LabelHead(text.width, c.embed_dim, epsilon=1e-5, dtype=self.dtype) for _ in range(2)

@@ -29,6 +29,7 @@ from semmim_jax.models.layers import (
     layer_norm,
     param_init,
 )
+from semmim_jax.models.platform import choose_forms
 from semmim_jax.models.predictor import PatchPredictor
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
@@ -54,23 +55,29 @@ class SemMIM(nn.Module):
         """Makes every part that the config may ask for; parameters come with the first call."""
         c = self.config
         self.dtype = jnp.dtype(c.dtype)
-        run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
+        forms = choose_forms(c)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=c.scan)
         text = {**c.text, **run}
         head = functools.partial(
-            VocabularyHead, c.text.vocab_size, c.text.width, c.text.epsilon, self.dtype
+            VocabularyHead,
+            c.text.vocab_size,
+            c.text.width,
+            c.text.epsilon,
+            self.dtype,
+            forms.dense,
         )
         self.image = ViT(**c.image, **run)
         self.text = Bert(cross=False, **text)
         self.fusion = Bert(cross=True, **text | dict(depth=c.fusion_depth, vocab_size=0))
         self.decoder = Bert(cross=True, **text | dict(depth=c.decoder_depth))
         self.decoder_head = head()
-        self.predictor = PatchPredictor(c.predictor_depth, self.dtype, c.attention, c.image)
+        self.predictor = PatchPredictor(c.predictor_depth, self.dtype, forms, c.image)
         self.image_projection = dense(c.embed_dim, ('embed', None), **LAST_DENSE)
         self.text_projection = dense(c.embed_dim, ('embed', None), **LAST_DENSE)
         self.itm_head = dense(2, ('embed', None), **LAST_DENSE)
         self.mlm_head = head()
-        self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
-        self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
+        self.encoding_head = EncodingHead(dtype=self.dtype, dense=forms.dense, **c.encoding)
+        self.patch_encoding_head = EncodingHead(dtype=self.dtype, dense=forms.dense, **c.encoding)
         self.prototypes = Prototypes(c.encoding.codes)
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
@@ -78,7 +85,7 @@ class SemMIM(nn.Module):
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
         self.grounding = Grounding(c.embed_dim, c.text.width, self.dtype)
         if c.image.width != c.text.width:  # as mPLUG does for its large image tower
-            self.bridge = dense(c.text.width, ('embed', None), dtype=self.dtype)
+            self.bridge = dense(c.text.width, ('embed', None), form=forms.dense, dtype=self.dtype)
             self.bridge_norm = layer_norm(1e-12, self.dtype)
         normal = param_init(nn.initializers.normal(INIT_STDDEV), 'embed')
         self.mask_token = self.param('mask_token', normal, (c.image.width,))

@@ -41,6 +41,7 @@ ADDED = {
     'model.dvae': {'width': 64, 'codes': 8192},
     'task.mim.dvae': '',
     'model.image.registers': 0,
+    'model.dense': 'xla',
     'data.clean_text': True,
     'task.model': 'semmim',
     'optim.schedule': 'cosine',
