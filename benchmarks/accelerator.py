@@ -90,7 +90,7 @@ def cases(platform: str) -> list[Case]:
     """In the order of their interest: time may run out."""
     if platform == 'cpu':
         return [Case('tiny', 'none', 'xla')]
-    fused = {'gpu': 'cudnn'}.get(platform)
+    fused = {'gpu': 'cudnn', 'tpu': 'tpu'}.get(platform)
     paths = [path for path in ('xla', fused) if path]
     found = [Case('base', 'dots', path) for path in reversed(paths)]
     best = paths[-1]
@@ -127,6 +127,7 @@ def measure(config: Any, *, steps: int) -> dict[str, Any]:
       preflight (None for an unknown chip).
     """
     import jax
+    import numpy as np
 
     from semmim_jax.planning import report
     from semmim_jax.planning.program import special_tokens
@@ -141,12 +142,13 @@ def measure(config: Any, *, steps: int) -> dict[str, Any]:
     with jax.set_mesh(built.mesh):
         state = create_state(task, tx, seed=config.seed, abstract=abstract)
         batch = random_batch(built.batch, config)
+        step = lambda state: built.compiled(state, batch, np.int32(config.train.steps))
         for _ in range(2):
-            state, metrics = built.compiled(state, batch)
+            state, metrics = step(state)
         loss = float(metrics['loss'])
         started = time.monotonic()
         for _ in range(steps):
-            state, metrics = built.compiled(state, batch)
+            state, metrics = step(state)
         jax.block_until_ready((state, metrics))
         seconds = (time.monotonic() - started) / steps
     figures = report.figures(config, make_task, machine, built)
@@ -192,6 +194,7 @@ def random_batch(spec: dict[str, Any], config: Any) -> dict[str, Any]:
 def measure_torch(config: Any, *, steps: int) -> dict[str, Any]:
     """The PyTorch step of albef_step.py under torch.compile, in bfloat16, on one GPU."""
     import torch
+
     from benchmarks.albef_step import Step
 
     device = torch.device('cuda')
