@@ -158,12 +158,10 @@ class Theirs:
         self.flops[dtype] = counter.get_total_flops() / len(self.batch['ids'])
 
 
-@flop_counter.shape_wrapper
 def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **options: Any) -> int:
     return flop_counter.sdpa_flop_count(q, k, v)
 
 
-@flop_counter.shape_wrapper
 def _attention_backward_flops(d: Any, q: Any, k: Any, v: Any, *args: Any, **options: Any) -> int:
     return flop_counter.sdpa_backward_flop_count(d, q, k, v)
 

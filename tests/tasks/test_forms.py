@@ -29,7 +29,11 @@ def plain():
     return loss_and_gradient('float32', 'xla', 'xla')
 
 
-@pytest.mark.parametrize('form', [('cpu', 'cpu'), ('xla', 'tpu')], ids='-'.join)
+@pytest.mark.parametrize(
+    'form',
+    [('cpu', 'cpu'), pytest.param(('xla', 'tpu'), marks=pytest.mark.slow)],
+    ids='-'.join,
+)
 def test_float32_losses_and_gradients_are_the_same(plain, form, monkeypatch):
     monkeypatch.setattr(attention_tpu, 'INTERPRET', True)
     loss, gradient = loss_and_gradient('float32', *form)
@@ -39,6 +43,7 @@ def test_float32_losses_and_gradients_are_the_same(plain, form, monkeypatch):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * max(scale, 1))
 
 
+@pytest.mark.slow
 def test_bfloat16_gradients_of_the_cpus_form_point_where_the_plain_ones_do():
     ours, plain = (
         np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)])
