@@ -148,7 +148,7 @@ class Pretrain(Task):
         fns = {'losses': self._losses}
         fns |= predict.retrieval_fns(self.model, self.plan)
         fns |= predict.caption_fns(self.model, self.plan)
-        fns |= predict.patch_fns(self.model)
+        fns |= predict.patch_fns(self.model, self.plan)
         if 'patterns' in self.evaluators:
             fns |= predict.pattern_fns(self.model, self.plan)
         return fns
