@@ -6,10 +6,17 @@
     python -m semmim_jax.predict match   --workdir=RUN --images=FOLDER --out=match.jsonl \\
         --texts=LINES.txt
     python -m semmim_jax.predict embed   --workdir=RUN --images=FOLDER --out=images.npy
+    python -m semmim_jax.predict explain --workdir=RUN --images=FOLDER --out=maps.jsonl \\
+        --text='a dog left of a car'
+    python -m semmim_jax.predict classify --workdir=RUN --images=FOLDER --out=classes.jsonl \\
+        --labels=dog,cat,car --templates='a photo of a {}'
 
 caption and answer write a line an image (and question), match a line an image with the probability
 of each text, embed an array [i, e] and the names of its images beside it (images.jsonl). --text and
---texts may be prompts of caption too. Files that are left out are named with the reason.
+--texts may be prompts of caption too. explain writes a line an image and text, and beside it
+(maps/) the maps of its words as arrays (.npz) and drawn (.png). classify writes the probability of
+the likeliest labels, without training for them; where folders have the names of labels it prints
+the accuracy. Files that are left out are named with the reason.
 
 The score in a line is, of a label, its probability; of an answer ranked in a list, its
 log-probability; of a text that is written, its log-probability over
@@ -35,6 +42,12 @@ _IMAGES = flags.DEFINE_string('images', None, 'an image, or a folder, searched w
 _OUT = flags.DEFINE_string('out', None, 'file to write: .jsonl, or .npy of embed')
 _TEXT = flags.DEFINE_multi_string('text', [], 'a question, prompt or caption; may be repeated')
 _TEXTS = flags.DEFINE_string('texts', '', 'a file of them, one a line')
+_LABELS = flags.DEFINE_string('labels', '', 'of classify: a file, one a line, or with commas')
+_TEMPLATES = flags.DEFINE_multi_string(
+    'templates', [], 'of classify: a text with {} for the label, or a file of them; repeatable'
+)
+_TOP = flags.DEFINE_integer('top', 5, 'labels of an image that classify writes', lower_bound=1)
+_RERANK = flags.DEFINE_integer('rerank', 0, 'labels that ITM looks at again', lower_bound=0)
 _PARAMS = flags.DEFINE_enum('params', 'ema', ['ema', 'online'], 'which parameters of the run')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'images at a time', lower_bound=1)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'replace the file to write, if it exists')
@@ -44,20 +57,20 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 def main(argv: list[str]) -> None:
     """Runs what the flags say; a user's mistake ends in one line, not in a traceback."""
     logging.getLogger().setLevel(logging.WARNING)
-    out = pathlib.Path(_OUT.value)
+    action, out = argv[1], pathlib.Path(_OUT.value)
     try:
-        for path in (out, out.with_suffix('.jsonl'))[: 1 + (argv[1] == 'embed')]:
+        for path in (out, out.with_suffix('.jsonl'))[: 1 + (action == 'embed')]:
             check_output('--out', path, overwrite=_OVERWRITE.value)
-        predict_folder(
-            argv[1],
-            workdir=_WORKDIR.value,
-            images=_IMAGES.value,
-            out=str(out),
-            texts=_TEXT.value,
-            texts_file=_TEXTS.value,
-            params=_PARAMS.value,
-            batch_size=_BATCH_SIZE.value,
-        )
+        run = dict(workdir=_WORKDIR.value, params=_PARAMS.value, batch_size=_BATCH_SIZE.value)
+        place = dict(images=_IMAGES.value, out=str(out))
+        if action == 'classify':
+            from semmim_jax.inference.class_folders import classify_folder
+
+            options = dict(labels=_LABELS.value, templates=_TEMPLATES.value)
+            classify_folder(**run, **place, **options, rerank=_RERANK.value, top=_TOP.value)
+        else:
+            texts = dict(texts=_TEXT.value, texts_file=_TEXTS.value)
+            predict_folder(action, **run, **place, **texts)
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
@@ -66,4 +79,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
     flags.mark_flags_as_required(['workdir', 'images', 'out'])
-    app.run(main, flags_parser=functools.partial(parse, words={'ACTION': tuple(ACTIONS)}))
+    app.run(main, flags_parser=functools.partial(parse, words={'ACTION': (*ACTIONS, 'classify')}))

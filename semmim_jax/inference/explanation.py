@@ -1,5 +1,6 @@
 """Word maps: which patches each word of a text reads (docs/method.md section 8.7)."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -49,3 +50,29 @@ def word_maps(
     no, yes = outputs['match'].astype(np.float64)
     match = float(1 / (1 + np.exp(no - yes)))
     return Explanation(tuple(word for word, _ in words), match, **of_words, **whole, layer=layer)
+
+
+def write_maps(
+    explanation: Explanation, path: pathlib.Path, *, image: np.ndarray, text: str
+) -> None:
+    """Writes the maps as arrays (.npz: the fields of `Explanation`) and, beside it, drawn (.png).
+
+    Args:
+      explanation: of one pair.
+      path: of the .npz; folders are made.
+      image: uint8 [h, w, 3].
+      text: as it was given.
+    """
+    from semmim_jax.viz.explanations import draw_explanation
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **explanation._asdict())
+    draw_explanation(
+        image,
+        explanation.words,
+        attention=np.vstack([explanation.caption_attention, explanation.attention]),
+        gradcam=np.vstack([explanation.caption_gradcam, explanation.gradcam]),
+        match=explanation.match,
+        text=text,
+        path=path.with_suffix('.png'),
+    )

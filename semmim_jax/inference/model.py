@@ -91,21 +91,48 @@ class Model:
 
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Unit features [t, e] of texts that have words."""
-        return self._encoded(texts)['feature']
+        return self.encoded_texts(texts)['feature']
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
         """Probability that image i and text t belong together, by the ITM head: [i, t]."""
         self._need('match', tasks='pretrain, retrieval, completion')
         images = as_images(images)
-        text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
+        text, starts = self.encoded_texts(texts), range(0, len(images), self.batch_size)
         if not len(images):
             raise ValueError(_NOTHING)
         chunks = (images[start : start + self.batch_size] for start in starts)
-        return np.concatenate([self._match(self._pixels(chunk), text) for chunk in chunks])
+        odds = []
+        for chunk in chunks:
+            shape = len(chunk), len(text['tokens'])
+            row, column = (x.ravel() for x in np.indices(shape))
+            odds.append(self.pair_log_odds(chunk, text, row, column).reshape(shape))
+        return 1 / (1 + np.exp(-np.concatenate(odds)))
 
-    def encode_patches(
-        self, images: Images, texts: str | Sequence[str] | None = None
-    ) -> Patches:
+    def classify(
+        self,
+        images: Images,
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] = ('{}',),
+        rerank: int = 0,
+    ) -> np.ndarray:
+        """Probability of each label without training for it, [i, c]; see inference/zero_shot.py."""
+        from semmim_jax.inference.zero_shot import ZeroShot
+
+        images = as_images(images)
+        return ZeroShot(self, labels, templates=templates, rerank=rerank)(images)
+
+    @property
+    def temperature(self) -> float:
+        """Of ITC, as it was learned."""
+        return float(self._predict.variables.params['temperature'])
+
+    @property
+    def matches(self) -> bool:
+        """Whether the run has an ITM head, for `match`."""
+        return 'match' in self._predict
+
+    def encode_patches(self, images: Images, texts: str | Sequence[str] | None = None) -> Patches:
         """Features, values and pattern codes of every patch; text i is read by image i."""
         self._need('encode_patches', tasks='pretrain, retrieval')
         images, ids = as_images(images), None
@@ -127,7 +154,7 @@ class Model:
         """Tokens of text i after it has read image i, by the fusion encoder."""
         self._need('fused', tasks='pretrain, retrieval')
         images = as_images(images)
-        text = self._encoded(self._paired(images, texts))
+        text = self.encoded_texts(self._paired(images, texts))
 
         def inputs(part):
             pixels = self._pixels(images[part])
@@ -150,7 +177,9 @@ class Model:
         texts = self._paired(images, texts)
         layer = (depth - 1) // 2 if layer is None else layer
         if layer not in range(depth):
-            raise ValueError(f'layer={layer!r}: this fusion encoder has the layers 0 to {depth - 1}')
+            raise ValueError(
+                f'layer={layer!r}: this fusion encoder has the layers 0 to {depth - 1}'
+            )
         ids, length = self._worded_ids(texts), self.config.data.max_tokens
         words = [self.tokenizer.words(text, length) for text in self._cleaned(texts)]
         inputs = lambda part: (self._pixels(images[part]), ids[part])
@@ -218,21 +247,27 @@ class Model:
             outputs += write(jax.tree.map(self._filled, inputs(part)))[: len(images[part])]
         return outputs
 
-    def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
-        """[i, t] of images that fill at most one batch: their keys and values are computed once."""
-        context = self._predict('context', self._filled(pixels))
-        shape = len(pixels), len(text['tokens'])
-        row, column = (x.ravel() for x in np.indices(shape))
+    def pair_log_odds(
+        self, images: Images, text: dict[str, np.ndarray], row: np.ndarray, column: np.ndarray
+    ) -> np.ndarray:
+        """Log-odds of a match, [p], of image row[p] and text column[p].
+
+        Args:
+          images: at most `batch_size` of them; their keys and values are computed once.
+          text: of `encoded_texts`.
+          row, column: int [p].
+        """
+        context = self._predict('context', self._filled(self._pixels(as_images(images))))
 
         def pairs(part):
             at = column[part]
             return context, row[part], text['tokens'][at], text['mask'][at]
 
-        logits = self._map('match', row.size, pairs)  # [i * t, 2]
-        odds = (logits[:, 1] - logits[:, 0]).reshape(shape)
-        return 1 / (1 + np.exp(-odds))
+        logits = self._map('match', row.size, pairs)  # [p, 2]
+        return logits[:, 1] - logits[:, 0]
 
-    def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
+    def encoded_texts(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
+        """'feature' [t, e], 'tokens' [t, n, d] and 'mask' [t, n] of texts that have words."""
         self._need('text', tasks='pretrain, retrieval, completion')
         texts = as_texts(texts)
         ids = self._worded_ids(texts)

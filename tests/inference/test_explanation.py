@@ -128,7 +128,9 @@ def test_grad_cam_is_that_of_torch_autograd(run, monkeypatch):
     taken = []
 
     def attend(query, key, value, *, heads, mask=None, causal=False):
-        query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+        query, key, value = (
+            x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )
         logits = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
         if mask is not None:
             logits = logits.masked_fill(~mask[:, None, None, :], float('-inf'))
@@ -197,7 +199,7 @@ def test_what_does_not_fit_is_said(run):
     images = random_images(name)
     with pytest.raises(ValueError, match='3 images, but 1 texts'):
         model.explain(images, 'a dog')
-    with pytest.raises(ValueError, match='layer=2: this fusion encoder has the layers 0 to 1'):
+    with pytest.raises(ValueError, match='layer=2: the fusion encoder has the layers 0 to 1'):
         model.explain(images[0], 'a dog', layer=2)
     with pytest.raises(ValueError, match="text 0 is '!', which has no words"):
         model.explain(images[0], '!')
