@@ -19,7 +19,8 @@ of each text, embed an array [i, e] and the names of its images beside it (image
 (maps/) the maps of its words as arrays (.npz) and drawn (.png). classify writes the probability of
 the likeliest labels, without training for them; where folders have the names of labels it prints
 the accuracy. index makes an index of a folder, or brings one up to date; search prints the images
-that fit a text, an image (--image), or both, and writes them if --out is given. Files that are left out are named with the reason.
+that fit a text, an image (--image), or both, and writes them if --out is given. Files that are left
+out are named with the reason.
 
 The score in a line is, of a label, its probability; of an answer ranked in a list, its
 log-probability; of a text that is written, its log-probability over
@@ -78,6 +79,9 @@ def main(argv: list[str]) -> None:
             out = pathlib.Path(_OUT.value)
             for path in (out, out.with_suffix('.jsonl'))[: 1 + (action == 'embed')]:
                 check_output('--out', path, overwrite=_OVERWRITE.value)
+            maps = out.with_suffix('')
+            if action == 'explain' and maps.exists() and not _OVERWRITE.value:
+                raise ValueError(f'--out={out}: {maps} exists already; --overwrite adds to it')
         _run(action)
     except (ValueError, OSError) as error:
         if _DEBUG.value:
