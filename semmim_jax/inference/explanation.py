@@ -32,7 +32,7 @@ class Explanation(NamedTuple):
 def word_maps(
     words: Sequence[tuple[str, Sequence[int]]], outputs: Mapping[str, np.ndarray], *, layer: int
 ) -> Explanation:
-    """The maps of words from those of tokens: the mean over a word's tokens.
+    """The maps of words from those of tokens, their means (docs/method.md section 8.7).
 
     Args:
       words: of `Tokenizer.words`.

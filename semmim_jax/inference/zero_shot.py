@@ -5,7 +5,7 @@
 A class is the mean of the unit features of its texts, at unit length (CLIP, 2103.00020, section
 3.1.4); the temperature is the run's own. With `rerank` the ITM head looks again at that many of the
 likeliest classes: the probability that they share is dealt out among them by the softmax of their
-log-odds of a match, which are means over the templates (ours). docs/downstream.md section 8.
+log-odds of a match, which are means over the templates (ours). See docs/use.md.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,6 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
       match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM logits [p, 2], class 1
         is a match.
       fused: inputs of match -> tokens of the fusion encoder [p, t, d].
-      explain: see `_explain`.
     """
 
     def encode_image(model, images):
@@ -55,18 +54,16 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
     fns = {'image': encode_image, 'text': encode_text}
     if 'itm' in plan.active:
         fns |= {'context': encode_context, 'match': match, 'fused': fuse}
-    applied = {name: _applied(fn, model) for name, fn in fns.items()}
-    return applied | ({'explain': _explain(model, plan)} if 'itm' in plan.active else {})
+    return {name: _applied(fn, model) for name, fn in fns.items()}
 
 
-def _explain(model: SemMIM, plan: Plan) -> Callable[..., Any]:
-    """Which patches each token of a text reads, and how much they make of its match.
-
-    Definitions: docs/method.md section 8.7.
+def explain_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for word maps (docs/method.md section 8.7), with ITM among the active losses.
 
     Returns:
-      Function: images uint8 [b, s, s, 3], ids [b, t] -> {'attention', 'gradcam' float32
-      [b, layers, t, n], 'match' logits [b, 2]}.
+      explain: images uint8 [b, s, s, 3], ids [b, t] -> {'attention', 'gradcam' float32
+        [b, layers, t, n], 'match' logits [b, 2]}: which patches each token reads, and how much they
+        make of the match.
     """
 
     def explain(variables, images, ids):
@@ -91,7 +88,7 @@ def _explain(model: SemMIM, plan: Plan) -> Callable[..., Any]:
         maps = {name: x[..., 1:].swapaxes(0, 1) for name, x in maps.items()}
         return maps | {'match': logits}
 
-    return explain
+    return {'explain': explain} if 'itm' in plan.active else {}
 
 
 def patch_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
