@@ -24,6 +24,7 @@ from semmim_jax.training.sharding import check_eval_batch_size, local_examples, 
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 from semmim_jax.training.trackers import check_trackers, open_trackers
+from semmim_jax.training.workdir import Workdir
 
 # What `evaluate_workdir` takes from a config that is given to it; all else is the checkpoint's.
 _TAKEN = ('eval', 'log', 'mesh', 'sharding')
@@ -37,7 +38,7 @@ class Evaluation:
 
     Args:
       config: the experiment, resolved.
-      workdir: the run's folder; gets results.json and the pictures.
+      workdir: the run's folder, see training/workdir.py; gets results.json and the pictures.
       source: of evaluation records, see data_checks.py.
       task: of the run.
       tokenizer: of the run.
@@ -50,7 +51,7 @@ class Evaluation:
         self,
         *,
         config: Any,
-        workdir: pathlib.Path,
+        workdir: Workdir,
         source: Any,
         task: Task,
         tokenizer: Any,
@@ -88,13 +89,13 @@ class Evaluation:
             reports = suite.run(self._task.evaluators, self._bound(state), self._data)
         if jax.process_index() != 0:
             return {}
-        reports['training'] = training_losses.evaluate(self._workdir / 'metrics.jsonl')
+        reports['training'] = training_losses.evaluate(self._workdir.local / 'metrics.jsonl')
         for name, report in reports.items():
             writer.scalars(step, f'eval_{name}', report.figures)
         print(f'\nevaluation at step {step} ({self._config.eval.params} parameters)\n')
         print(suite.format_reports(reports))
-        for path in suite.write(reports, self._workdir, step=step):
-            print(f'wrote {path}')
+        for path in suite.write(reports, self._workdir.local, step=step):
+            print(f'wrote {self._workdir.place(path)}')
         return {f'{n}/{k}': value for n, r in reports.items() for k, value in r.figures.items()}
 
     def draw(self, state: TrainState, writer: MetricsWriter) -> None:
@@ -110,12 +111,12 @@ class Evaluation:
         return self._predictor.bind(state.replace(params=params, opt_state=None))
 
 
-def open_writer(workdir: str | pathlib.Path, config: Any, *, first_step: int) -> MetricsWriter:
+def open_writer(folder: Workdir, config: Any, *, first_step: int) -> MetricsWriter:
     """The writer of a run's figures, with the trackers of `config.log`, on process 0."""
-    active = jax.process_index() == 0
-    options = dict(first_step=first_step, active=active)
-    trackers = open_trackers(config.log.trackers, workdir, config=config.to_dict(), **options)
-    return MetricsWriter(workdir, trackers=trackers, **options)
+    options = dict(first_step=first_step, active=jax.process_index() == 0)
+    about = dict(config=config.to_dict(), name=pathlib.Path(str(folder.path)).absolute().name)
+    trackers = open_trackers(config.log.trackers, folder.local, **about, **options)
+    return MetricsWriter(folder.local, trackers=trackers, **options)
 
 
 def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[str, float]:
@@ -134,7 +135,12 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     Raises:
       ValueError: if there is no checkpoint or no evaluation set, or `config` is of another model.
     """
-    workdir = pathlib.Path(workdir)
+    with Workdir(workdir) as folder:
+        return _evaluate(folder, config)
+
+
+def _evaluate(folder: Workdir, config: Any) -> dict[str, float]:
+    workdir = folder.path
     saved = load_run(workdir)
     if saved is None:
         raise ValueError(f'{workdir} holds no checkpoint to evaluate')
@@ -157,7 +163,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     lexicon = lexicon_of_run(saved, workdir=workdir)
     evaluate = Evaluation(
         config=config,
-        workdir=workdir,
+        workdir=folder,
         source=source,
         task=task,
         tokenizer=tokenizer,
@@ -165,7 +171,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
         make_example=task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon),
         mesh=mesh,
     )
-    writer = open_writer(workdir, config, first_step=int(state.step))
+    writer = open_writer(folder, config, first_step=int(state.step))
     figures = evaluate(state, writer)
     writer.close()
     return figures
