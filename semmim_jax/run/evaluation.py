@@ -23,10 +23,11 @@ from semmim_jax.training.metrics import MetricsWriter
 from semmim_jax.training.sharding import check_eval_batch_size, local_examples, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
+from semmim_jax.training.trackers import check_trackers, open_trackers
 from semmim_jax.training.workdir import Workdir
 
 # What `evaluate_workdir` takes from a config that is given to it; all else is the checkpoint's.
-_TAKEN = ('eval', 'mesh', 'sharding')
+_TAKEN = ('eval', 'log', 'mesh', 'sharding')
 _TAKEN_OF_DATA = ('eval', 'captions', 'decoder', 'max_pixels', 'workers', 'prefetch')
 
 
@@ -110,6 +111,14 @@ class Evaluation:
         return self._predictor.bind(state.replace(params=params, opt_state=None))
 
 
+def open_writer(folder: Workdir, config: Any, *, first_step: int) -> MetricsWriter:
+    """The writer of a run's figures, with the trackers of `config.log`, on process 0."""
+    options = dict(first_step=first_step, active=jax.process_index() == 0)
+    about = dict(config=config.to_dict(), name=pathlib.Path(str(folder.path)).absolute().name)
+    trackers = open_trackers(config.log.trackers, folder.local, **about, **options)
+    return MetricsWriter(folder.local, trackers=trackers, **options)
+
+
 def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[str, float]:
     """Evaluates the newest checkpoint of a workdir, from what the checkpoint itself holds.
 
@@ -139,6 +148,7 @@ def _evaluate(folder: Workdir, config: Any) -> dict[str, float]:
     if not config.data.eval:
         raise ValueError("data.eval is '': name an evaluation set, e.g. captions:LIST.json")
     check_ranges(config)
+    check_trackers(config.log.trackers)
     mesh = make_mesh(config.mesh)
     check_eval_batch_size(config, mesh)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
@@ -161,9 +171,7 @@ def _evaluate(folder: Workdir, config: Any) -> dict[str, float]:
         make_example=task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon),
         mesh=mesh,
     )
-    writer = MetricsWriter(
-        folder.local, first_step=int(state.step), active=jax.process_index() == 0
-    )
+    writer = open_writer(folder, config, first_step=int(state.step))
     figures = evaluate(state, writer)
     writer.close()
     return figures

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from semmim_jax.run.evaluation import Evaluation
+from semmim_jax.run.evaluation import Evaluation, open_writer
 from semmim_jax.run.experiment import Experiment, open_experiment
 from semmim_jax.run.summary import describe_data
 from semmim_jax.training import guard, ledger
@@ -93,7 +93,7 @@ def train_and_evaluate(
                 last_step=train.steps,
             ),
             clock=clock,
-            writer=MetricsWriter(folder.local, first_step=first, active=main),
+            writer=open_writer(folder, run.config, first_step=first),
             progress=Progress(
                 first_step=first, last_step=train.steps, batch_size=train.batch_size, active=main
             ),

@@ -66,6 +66,7 @@ ADDED = {
     'task.shared_towers': False,
     'model.predictor_depth': 1,
     'task.mim.text_share': 1.0,
+    'log': {'trackers': ('tensorboard',)},
 }
 _ONLY_OF = {
     **dict.fromkeys(  # SemMIM's losses: SCL's weights are others
