@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import tqdm
 
 from semmim_jax.data import cloud
-from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, Manifest
+from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, VOCABULARY, Manifest
 from semmim_jax.importers.preparation import Failed
 
 
@@ -45,7 +45,7 @@ def _upload(folder: pathlib.Path, place: pathlib.Path) -> None:
     there = cloud.listed(place)
     if MANIFEST in there and Manifest.read(str(place)).digest != manifest.digest:
         raise ValueError(f'{place}: holds another set; name another folder. This one is {folder}')
-    names = [*(shard.name for shard in manifest.shards), COUNTS, DROPPED, MANIFEST]
+    names = [*(shard.name for shard in manifest.shards), COUNTS, VOCABULARY, DROPPED, MANIFEST]
     sent = 0
     for name in tqdm.tqdm(names, unit='file', disable=None):
         if (folder / name).exists():  # there are counts only where a record has several entries

@@ -233,7 +233,7 @@ def command(folder: pathlib.Path, *words: str) -> subprocess.CompletedProcess:
         (['json'], 'ARGUMENT is missing'),
         (['json', 'list.json', '--out=out', '--sise=3'], 'sise'),
         (['json', 'list.json', '--out=out', '--size=0'], 'size=0'),
-        (['json', 'list.json', '--out=out', '--meta=url'], '--meta=url: only tar and parquet'),
+        (['json', 'list.json', '--out=out', '--meta=url'], '--meta=url: only tar, parquet and hf'),
         (['coco', 'list.json', '--out=out'], 'list.json: an object is needed'),
         (['karpathy', 'list.json', '--out=out'], 'No such file|SPLIT'),
         (['emoji', 'trian', '--out=out'], 'trian'),
@@ -261,7 +261,7 @@ def test_help_names_the_sources_that_there_are(tmp_path):
     assert done.returncode == 0
     for kind in (*KINDS, 'verify', 'show'):
         assert f'{kind} ' in done.stdout
-    for absent in ('msrvtt', 'tfds', 'lsmdc'):
+    for absent in ('msrvtt', 'lsmdc'):
         assert absent not in done.stdout
 
 

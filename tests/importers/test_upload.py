@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from semmim_jax.conversion.files import new_folder
-from semmim_jax.data.shard_format import DROPPED, MANIFEST, Manifest
+from semmim_jax.data.shard_format import DROPPED, MANIFEST, VOCABULARY, Manifest
 from semmim_jax.importers.fetch import fetch
 from semmim_jax.importers.preparation import Failed
 from semmim_jax.importers.upload import destination
@@ -23,7 +23,8 @@ def prepared(out: str, local: str, count: int = 10) -> None:
     with destination(out, local=local) as folder:
         assert folder == local
         write_shards(pathlib.Path(folder), captioned(count), shard_records=4)
-        (pathlib.Path(folder) / DROPPED).write_text('')
+        for name in (DROPPED, VOCABULARY):
+            (pathlib.Path(folder) / name).write_text('')
 
 
 def test_a_set_arrives_whole_and_its_manifest_last(cloud_storage, tmp_path, capsys):
@@ -34,7 +35,7 @@ def test_a_set_arrives_whole_and_its_manifest_last(cloud_storage, tmp_path, caps
     }
     written = {key: cloud_storage.objects[key].generation for key in there}
     assert max(written, key=written.get) == f'{BUCKET}/whole/{MANIFEST}'
-    assert '5 files uploaded' in capsys.readouterr().out
+    assert '6 files uploaded' in capsys.readouterr().out
     assert not list(verify(f'gs://{BUCKET}/whole', decode=None))
     prepared(f'gs://{BUCKET}/whole', str(tmp_path / 'set'))
     assert '0 files uploaded' in capsys.readouterr().out
