@@ -83,6 +83,7 @@ def tiny() -> ml_collections.ConfigDict:
 def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Puts SCL's model and task in the place of SemMIM's; sizes, data and run stay as they are."""
     c.data.frames = 1  # of an example: an image is a video of one
+    c.data.frame_sampling = 'segments'  # one of each of as many equal segments; or 'uniform'
     c.data.clean_text = False
     c.data.match_views = False
     c.data.lexicon.captions = 0
