@@ -6,6 +6,7 @@ vqa QUESTIONS[,ANNOTATIONS]     VQA v2, in COCO's image folders
 vg FILE, vgqa FILE              Visual Genome: region_descriptions.json, question_answers.json
 nlvr2 FILE                      train.json, dev.json, test1.json
 folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt beside them
+msrvtt FILE, lsmdc FILE.csv     videos with captions, below --videos; jsonl of one's own: clips FILE
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
 CORPUS SPLIT                    an installed corpus
 
@@ -60,6 +61,9 @@ _META = flags.DEFINE_list('meta', [], 'parquet, tar: further columns or keys to 
 _IMAGE_DATA = flags.DEFINE_string('image_data', '', 'vg, vgqa: image_data.json')
 _COCO = flags.DEFINE_string('exclude_coco', '', 'vg, vgqa: dataset_coco.json:test,val')
 _FLICKR = flags.DEFINE_string('exclude_flickr', '', 'vg, vgqa: dataset_flickr30k.json:test,val')
+_VIDEOS = flags.DEFINE_string('videos', '', "msrvtt, lsmdc, clips: folder; '' for the list's own")
+_LIST = flags.DEFINE_string('list', '', 'msrvtt: the videos that are meant, a text file or a CSV')
+_FPS = flags.DEFINE_float('fps', 0.0, 'videos: frames a second; 0: 16 of a clip', lower_bound=0)
 _DECODE = flags.DEFINE_string('decode', '1000', 'verify: images to decode, or all')
 _N = flags.DEFINE_integer('n', 8, 'show: records to draw', lower_bound=1, upper_bound=100)
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
@@ -117,6 +121,9 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         image_data=_IMAGE_DATA.value,
         exclude_coco=_COCO.value,
         exclude_flickr=_FLICKR.value,
+        videos=_VIDEOS.value,
+        video_list=_LIST.value,
+        fps=_FPS.value,
         corpus={} if kind in sources.KINDS else _config().data.to_dict(),
     )
     running = Running(
@@ -166,7 +173,7 @@ def _show(directory: str) -> None:
     for record in sample(directory, count=_N.value):
         images = [
             decode_image(data, decoder='opencv', max_pixels=MAX_PIXELS)
-            for data in record.images or record.frames[:1]
+            for data in record.images or record.frames[:: max(1, len(record.frames) // 4)]
         ]
         texts = list(record.captions) or [
             ' '.join(

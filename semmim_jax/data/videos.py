@@ -71,6 +71,8 @@ def read_clip(
     data = _opened(pathlib.Path(path))
     deadline = time.thread_time() + seconds
     try:
+        if _is_cut_mp4(data):
+            raise UnreadableVideo('corrupt video', 'the file is cut')
         with data, _container(av, data) as container:
             if not container.streams.video:
                 raise UnreadableVideo('no frames', 'no stream of video')
@@ -253,6 +255,23 @@ def _opened(path: pathlib.Path) -> io.BufferedReader:
             raise
         why = getattr(error, 'strerror', None) or error
         raise UnreadableVideo('missing video', f'{name}: {why}') from None
+
+
+def _is_cut_mp4(data: io.BufferedReader) -> bool:
+    """Whether a file of MP4's kind ends within one of the boxes that it consists of."""
+    end, place = data.seek(0, io.SEEK_END), 0
+    while place + 8 <= end:
+        data.seek(place)
+        header = data.read(16)
+        if not place and header[4:8] != b'ftyp':
+            return False  # of another kind
+        size = int.from_bytes(header[:4], 'big')
+        if size == 1:  # it stands behind the name
+            size = int.from_bytes(header[8:], 'big')
+        if size < 8:  # 0: to the end of the file
+            return False
+        place += size
+    return place != end
 
 
 def _container(av: ModuleType, data: io.BufferedReader) -> Any:

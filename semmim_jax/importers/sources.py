@@ -4,7 +4,9 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
+from semmim_jax.data.frames import has_twins, has_videos
 from semmim_jax.importers.candidates import Candidate, Dropped
+from semmim_jax.importers.clips import VIDEO_READERS, clip_files, read_clip_list
 from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, read_corpus
 from semmim_jax.importers.folders import read_folder
 from semmim_jax.importers.lists import READERS, list_files, read_list, test_set_filter
@@ -30,7 +32,7 @@ _READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]
     'parquet': read_parquet,
 }
 TESTED = 'in test set'  # the reason of what is left out because it was asked for
-KINDS = (*READERS, 'folder', *_CONTAINERS)
+KINDS = (*READERS, 'folder', *_CONTAINERS, *VIDEO_READERS)
 
 
 def is_source(kind: str) -> bool:
@@ -45,11 +47,17 @@ def draft_plan(kind: str, arguments: tuple[str, ...], options: Options) -> Plan:
       ValueError: a file of the source is missing, or there is no such corpus.
     """
     attribution, labels = '', tuple[str, ...]()
+    videos, twins = kind in VIDEO_READERS, False
+    if not videos and (options.videos or options.video_list or options.fps):
+        raise ValueError(f'--videos, --list and --fps are of {", ".join(VIDEO_READERS)}')
     if kind not in KINDS:
         if len(arguments) > 1:
             raise ValueError(f'{kind} {" ".join(arguments)}: one split at a time')
         source = open_corpus(kind, arguments[0], options.corpus)
         attribution, labels = source.attribution, source.patch_label_names
+        videos, twins = has_videos(source), has_twins(source)
+        if twins and options.limit % 2:
+            raise ValueError(f'--limit={options.limit}: {kind} come in pairs, so even')
     return Plan(
         kind=kind,
         arguments=arguments,
@@ -57,6 +65,8 @@ def draft_plan(kind: str, arguments: tuple[str, ...], options: Options) -> Plan:
         files=tuple(source_files(kind, arguments, options)),
         attribution=attribution,
         patch_labels=tuple(labels),
+        holds='frames' if videos else 'images',
+        twins=twins,
     )
 
 
@@ -93,6 +103,8 @@ def source_files(
         yield from (file_entry(path, content=False) for path in matching(arguments))
     for argument in arguments if kind in READERS else ():
         yield from (file_entry(path, content=True) for path in list_files(kind, argument))
+    for argument in arguments if kind in VIDEO_READERS else ():
+        yield from (file_entry(path, content=True) for path in clip_files(argument, options))
     for argument in (options.image_data, options.exclude_coco, options.exclude_flickr):
         if argument:
             path = argument if argument == options.image_data else argument.rpartition(':')[0]
@@ -115,7 +127,7 @@ def candidates(work: pathlib.Path, number: int, plan: Plan) -> Iterator[Candidat
 def _parts(
     kind: str, arguments: tuple[str, ...], options: Options, notes: list[str]
 ) -> Iterator[Part]:
-    if kind in READERS or kind == 'folder':
+    if kind in READERS or kind in VIDEO_READERS or kind == 'folder':
         items = _listed(kind, arguments, options, notes)
         yield from chunked(items, size=options.shard_records, limit=options.limit)
         return
@@ -139,6 +151,8 @@ def _listed(
     for argument in arguments:
         if kind == 'folder':
             items = read_folder(argument, options)
+        elif kind in VIDEO_READERS:
+            items = read_clip_list(kind, argument, options)
         else:
             items = read_list(kind, argument, options)
         for item in items:
