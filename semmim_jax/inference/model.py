@@ -16,6 +16,7 @@ from semmim_jax.data.transforms import eval_view
 from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
 from semmim_jax.inference.outputs import Written, writer
 from semmim_jax.inference.predictor import Predictor, to_host
+from semmim_jax.inference.videos import Videos, as_frames, as_videos
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.sharding import make_mesh, replicated
@@ -83,19 +84,26 @@ class Model:
         images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
+    def encode_video(self, videos: Videos) -> np.ndarray:
+        """Unit features [i, e] of videos, see videos.py, as `encode_image` has them of images.
+
+        Of each as many frames are read as the run reads, from the first to the last.
+        """
+        self._need('image', tasks='completion')
+        videos = as_videos(videos)
+        return self._map('image', len(videos), lambda part: (self._clips(videos[part]),))
+
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Unit features [t, e] of texts that have words."""
         return self._encoded(texts)['feature']
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
         """Probability that image i and text t belong together, by the ITM head: [i, t]."""
-        self._need('match', tasks='pretrain, retrieval, completion')
-        images = as_images(images)
-        text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
-        if not len(images):
-            raise ValueError(_NOTHING)
-        chunks = (images[start : start + self.batch_size] for start in starts)
-        return np.concatenate([self._match(self._pixels(chunk), text) for chunk in chunks])
+        return self._match_all(as_images(images), texts, self._pixels)
+
+    def match_video(self, videos: Videos, texts: str | Sequence[str]) -> np.ndarray:
+        """Probability that video i and text t belong together, by the ITM head: [i, t]."""
+        return self._match_all(as_videos(videos), texts, self._clips)
 
     def caption(self, images: Images, prompt: str = '') -> list[str]:
         """A text about each image; of a task that reads prompts, the one that `prompt` asks for.
@@ -157,6 +165,19 @@ class Model:
             outputs += write(jax.tree.map(self._filled, inputs(part)))[: len(images[part])]
         return outputs
 
+    def _match_all(
+        self,
+        images: Sequence[Any],
+        texts: str | Sequence[str],
+        pixels_of: Callable[[Sequence[Any]], np.ndarray],
+    ) -> np.ndarray:
+        self._need('match', tasks='pretrain, retrieval, completion')
+        text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
+        if not len(images):
+            raise ValueError(_NOTHING)
+        chunks = (images[start : start + self.batch_size] for start in starts)
+        return np.concatenate([self._match(pixels_of(chunk), text) for chunk in chunks])
+
     def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
         """[i, t] of images that fill at most one batch: their keys and values are computed once."""
         context = self._predict('context', self._filled(pixels))
@@ -198,6 +219,16 @@ class Model:
                     f'this run looks at {count} images at once: give a list of groups of {count}'
                 )
         return np.stack([[self._view(image) for image in group] for group in images])
+
+    def _clips(self, videos: Sequence[Any]) -> np.ndarray:
+        """uint8 [i, f, s, s, 3], with the frames that the run reads."""
+        data = self.config.data
+        if 'frames' not in data:
+            raise ValueError(f'a run of the task {self.config.task.name!r} reads images, no videos')
+        options = dict(count=data.frames, decoder=data.decoder, max_pixels=data.max_pixels)
+        return np.stack(
+            [[self._view(frame) for frame in as_frames(video, **options)] for video in videos]
+        )
 
     def _view(self, image: Any) -> np.ndarray:
         """uint8 [s, s, 3] of one image."""
