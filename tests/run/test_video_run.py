@@ -16,7 +16,6 @@ from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
 from tests.data.video_files import write_video
 
-
 pytestmark = pytest.mark.slow  # compiles a run and its evaluation
 
 
