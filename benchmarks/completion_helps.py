@@ -44,12 +44,8 @@ FIGURES['video'] = (
     'direction/direction_itm_shuffled',
 )
 DECIDES = ('retrieval/tr@1_itm', 'retrieval/ir@1_itm')
-WITH, STEPS, TIME, ONE_FRAME = (
-    'completion',
-    'without, equal steps',
-    'without, equal time',
-    '1 frame',
-)
+WITH, ONE_FRAME = 'completion', 'one frame'
+STEPS, TIME = 'without, equal steps', 'without, equal time'
 
 
 class Run(NamedTuple):

@@ -8,6 +8,10 @@ from benchmarks import completion_helps
 from benchmarks.completion_helps import DECIDES, ONE_FRAME, STEPS, TIME, WITH, Run, verdict
 
 
+def flops(config):
+    return 7.0 if config.task.weights.completion else 5.0
+
+
 def figures(*pairs):
     """By seed, of (text recall, image recall)."""
     return [dict(zip(DECIDES, pair, strict=True)) for pair in pairs]
@@ -30,9 +34,7 @@ def test_helps_is_said_for_both_directions_and_two_seeds_alone(ours, said):
 
 
 def test_equal_steps_and_equal_time_differ_in_steps_alone(monkeypatch):
-    monkeypatch.setattr(
-        completion_helps, 'count', lambda c: 7.0 if c.task.weights.completion else 5
-    )
+    monkeypatch.setattr(completion_helps, 'count', flops)
     configs = {
         way: completion_helps.config_of(Run('video', way, 2), steps=100)
         for way in (WITH, STEPS, TIME, ONE_FRAME)
@@ -44,9 +46,7 @@ def test_equal_steps_and_equal_time_differ_in_steps_alone(monkeypatch):
 
 
 def test_complete_trainings_are_read_and_compared_by_seed(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(
-        completion_helps, 'count', lambda c: 7.0 if c.task.weights.completion else 5
-    )
+    monkeypatch.setattr(completion_helps, 'count', flops)
     trained = []
 
     def train(config, workdir, task):
