@@ -26,7 +26,7 @@ def check_sampling(sampling: str) -> None:
 def uniform_frames(there: int, wanted: int) -> np.ndarray:
     """int [wanted] of `there` frames, from the first to the last: linspace(0, there - 1, wanted).
 
-    A frame is shown more than once where there are fewer than wanted.
+    A frame is shown more than once where there are fewer than wanted. See docs/method.md section 9.
     """
     return np.linspace(0, there - 1, wanted).round().astype(int)
 
@@ -34,7 +34,8 @@ def uniform_frames(there: int, wanted: int) -> np.ndarray:
 def segment_frames(there: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """int [wanted]: one frame of each of `wanted` equal segments, each as likely.
 
-    Segment i begins at frame floor(i there / wanted), and has that frame at least.
+    Segment i begins at frame floor(i there / wanted), and has that frame at least. See
+    docs/method.md section 9.
     """
     starts = np.arange(wanted) * there // wanted
     stops = np.maximum(starts + 1, np.arange(1, wanted + 1) * there // wanted)

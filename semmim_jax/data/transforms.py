@@ -85,6 +85,8 @@ def augmented_clip(
 ) -> np.ndarray:
     """The frames of a clip, each as `augmented_view` makes an image, by the same random choices.
 
+    See docs/method.md section 9.
+
     Args:
       frames: uint8 [f, h, w, 3].
       rng, size, may_flip, augment: as of `augmented_view`.

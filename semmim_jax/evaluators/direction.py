@@ -17,7 +17,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     """Share of clips that score their first caption above their twin's, by ITC and by ITM.
 
     `_shuffled` is the control: the frames of each clip in a random order. A source without twins
-    gives no figures.
+    gives no figures. See docs/method.md section 9.
 
     Args:
       predict: as of `retrieval.evaluate`.

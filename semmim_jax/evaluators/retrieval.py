@@ -29,7 +29,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`.
 
     Keys and values of an image's tokens are computed once, when its chunk comes by; memory holds
-    one chunk of images at a time, whatever the size of the gallery.
+    one chunk of images at a time, whatever the size of the gallery. See docs/method.md section 9.
 
     Of videos also the median rank, a picture of what was found, and where the source has twins the
     recall that takes a clip and its reverse for one: of a model that is blind to the order of
@@ -101,6 +101,8 @@ def ranks_of(
 
 def recalls(ranks: dict[str, np.ndarray], *, suffix: str) -> dict[str, float]:
     """Recall at `RANKS` both ways, of `ranks_of`; an image is right with any of its texts.
+
+    See docs/method.md section 7.
 
     The names are 'tr@1_SUFFIX' for image to text and 'ir@1_SUFFIX' for text to image.
     """

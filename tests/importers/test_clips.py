@@ -15,8 +15,9 @@ from semmim_jax.data.shard_format import Manifest, ShardRecord
 from semmim_jax.data.tokenizer import make_tokenizer
 from semmim_jax.importers.verify import verify
 from tests.data.video_files import number_of, turned, write_sound, write_video
-from tests.importers.fixtures import encoded, write
+from tests.importers.fixtures import write
 from tests.importers.sets import dropped, prepared
+from tests.importers.video_fixtures import CLIPS, write_lsmdc, write_msrvtt
 
 
 def numbers(record: ShardRecord) -> list[int]:
@@ -31,38 +32,16 @@ def by_key(records: list[ShardRecord]) -> dict[str, tuple[str, ...]]:
 
 @pytest.fixture(scope='module')
 def msrvtt(tmp_path_factory) -> pathlib.Path:
-    """MSR-VTT as published, with lists of both kinds and the captions in another form."""
+    """With the videos 0, 1 and 2."""
     root = tmp_path_factory.mktemp('msrvtt')
-    for number, frames in enumerate((1, 3, 20)):
-        write_video(root / 'all' / f'video{number}.mp4', frames)
-    texts = [(0, 'a man runs'), (2, 'a dog swims'), (0, 'a man is running'), (1, 'a hat')]
-    sentences = [
-        {'sen_id': n, 'video_id': f'video{v}', 'caption': c} for n, (v, c) in enumerate(texts)
-    ]
-    entry = dict(category=3, url='https://x', split='train')
-    videos = [
-        {'id': n, 'video_id': f'video{n}', 'start time': 1.5, 'end time': 9.0, **entry}
-        for n in range(3)
-    ]
-    write(root / 'data.json', {'info': {}, 'videos': videos, 'sentences': sentences})
-    annotations = [{'image_id': f'video{v}', 'caption': c} for v, c in texts]
-    write(root / 'annotations.json', {'annotations': annotations})
-    write(root / 'train.txt', 'video2\nvideo0\nvideo9\n')
-    write(
-        root / 'test.csv',
-        'key,vid_key,video_id,sentence\n'
-        'ret0,msr1,video1,"a red, old hat"\n'
-        'ret1,msr2,video0,he runs\n',
-    )
-    write(root / 'train.csv', 'video_id\nvideo1\n')
+    write_msrvtt(root)
     return root
 
 
 def test_msrvtt_by_its_lists(msrvtt, tmp_path):
-    source, videos = msrvtt / 'data.json', str(msrvtt / 'all')
-    records = prepared(
-        tmp_path / 'train', 'msrvtt', source, videos=videos, video_list=str(msrvtt / 'train.txt')
-    )
+    source, videos = msrvtt / 'MSRVTT_data.json', str(msrvtt / 'all')
+    train = write(tmp_path / 'list.txt', 'video2\nvideo0\nvideo9\n')
+    records = prepared(tmp_path / 'train', 'msrvtt', source, videos=videos, video_list=str(train))
     assert by_key(records) == {
         'video2': ('a dog swims',),
         'video0': ('a man runs', 'a man is running'),
@@ -74,15 +53,19 @@ def test_msrvtt_by_its_lists(msrvtt, tmp_path):
     assert records[0].size == (64, 96)
     assert numbers(records[1]) == [0]
     tested = prepared(
-        tmp_path / 'test', 'msrvtt', source, videos=videos, video_list=str(msrvtt / 'test.csv')
+        tmp_path / 'test',
+        'msrvtt',
+        source,
+        videos=videos,
+        video_list=str(msrvtt / 'MSRVTT_JSFUSION_test.csv'),
     )
     assert by_key(tested) == {'video1': ('a red, old hat',), 'video0': ('he runs',)}
     other = prepared(
         tmp_path / 'other',
         'msrvtt',
-        msrvtt / 'annotations.json',
+        msrvtt / 'MSR_VTT.json',
         videos=videos,
-        video_list=str(msrvtt / 'train.csv'),
+        video_list=str(msrvtt / 'MSRVTT_train.9k.csv'),
     )
     assert by_key(other) == {'video1': ('a hat',)}
     whole = prepared(tmp_path / 'whole', 'msrvtt', source, videos=videos)
@@ -91,15 +74,9 @@ def test_msrvtt_by_its_lists(msrvtt, tmp_path):
 
 
 def test_lsmdc_files_frames_and_lines(tmp_path):
-    ids = ['0001_Film_00.00.51.926-00.00.54.129', '0001_Film_00.01.02.000-00.01.03.500', '0002_B']
-    write_video(tmp_path / 'clips' / 'Film' / f'{ids[0]}.avi', 20)
-    write_video(tmp_path / 'clips' / f'{ids[1]}.mp4', 3)
-    for number in range(1, 41):
-        level = np.full((64, 96, 3), 30 + 4 * number, np.uint8)
-        write(tmp_path / 'clips' / '0002' / f'{ids[2]}_{number:06d}.jpg', encoded(level))
-    times = '\t'.join(['00.00.51.926', '00.00.54.129'] * 2)
-    rows = [f'{clip}\t{times}\tSOMEONE walks {n}.' for n, clip in enumerate([*ids, ids[0]])]
-    path = write(tmp_path / 'LSMDC16_annos_training.csv', '\n'.join([*rows, 'no columns']) + '\n')
+    write_lsmdc(tmp_path)
+    ids, path = CLIPS, tmp_path / 'LSMDC16_annos_training.csv'
+    path.write_text(f'{path.read_text()}no columns\n')
     records = prepared(tmp_path / 'out', 'lsmdc', path, videos=str(tmp_path / 'clips'))
     assert by_key(records) == {
         ids[0]: ('SOMEONE walks 0.', 'SOMEONE walks 3.'),

@@ -25,8 +25,11 @@ _LEAST_TURN = 12.0  # mean difference of levels, of 255, by which a quarter turn
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-    """How one object moves. `direction` is 1 for right, down, clockwise and growing, -1 for their
-    opposites; `start` is the phase of the first frame, 0 to 959."""
+    """How one object moves (docs/method.md section 9).
+
+    `direction` is 1 for right, down, clockwise and growing, -1 for their opposites; `start` is the
+    phase of the first frame, 0 to 959.
+    """
 
     kind: str
     direction: int

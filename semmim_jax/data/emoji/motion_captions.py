@@ -38,7 +38,8 @@ def captions(
 ) -> tuple[str, ...]:
     """Five captions; `rng` chooses the wording, in a way that does not depend on directions.
 
-    A motion; a motion and the background; `full_caption`; names; all in a few words.
+    A motion; a motion and the background; `full_caption`; names; all in a few words. See
+    docs/method.md section 9.
     """
     twinned = [thing for thing in objects if thing[1].kind in TWINNED]
     one, other = (twinned[rng.integers(len(twinned))] for _ in range(2))
