@@ -111,8 +111,10 @@ class _Reader:
         self._container, self._stream = container, container.streams.video[0]
         self._again = again
         self._max_pixels, self._deadline = max_pixels, deadline
-        self._stream.thread_type = 'NONE'  # the workers are the threads
         context = self._stream.codec_context
+        if context is None:
+            raise UnreadableVideo('corrupt video', 'coded in a way that is not known')
+        self._stream.thread_type = 'NONE'  # the workers are the threads
         self._check_size(context.width, context.height)
         shown_at, keys = set[int](), set[int]()
         self._packets = 0

@@ -69,6 +69,12 @@ def test_frames_are_scaled_to_a_short_side_and_upright(files, tmp_path):
     assert clip.frames[0][:12, :12].mean() < 60
 
 
+def recoded(avi: bytes) -> bytes:
+    """The file with a code of four letters that is no codec's."""
+    assert b'FMP4' in avi
+    return avi.replace(b'FMP4', b'QQQQ')
+
+
 def cut(data: bytes, share: float) -> bytes:
     return data[: int(share * len(data))]
 
@@ -83,6 +89,7 @@ BAD = {
     'concat.mp4': (lambda files: b'ffconcat version 1.0\nfile 50.mp4\n', 'corrupt video'),
     'no_moov.mp4': (lambda files: cut(files['.mp4', 50].read_bytes(), 0.7), 'corrupt video'),
     'cut.webm': (lambda files: cut(files['.webm', 50].read_bytes(), 0.5), 'corrupt video'),
+    'codec.avi': (lambda files: recoded(files['.avi', 3].read_bytes()), 'corrupt video'),
     'cut.avi': (lambda files: cut(files['.avi', 50].read_bytes(), 0.8), 'corrupt video'),
 }
 
