@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
@@ -32,7 +33,7 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     """See `semmim_jax.load`."""
     if params not in ('ema', 'online') or batch_size < 1:
         raise ValueError(f"params={params!r}, batch_size={batch_size}: 'ema' or 'online', from 1")
-    workdir = pathlib.Path(workdir)
+    workdir = path_of(workdir)
     flat, saved = load_params(workdir, params=params)
     config = ml_collections.FrozenConfigDict(saved.config)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
@@ -80,7 +81,7 @@ class Model:
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
-        self._need('image', tasks='pretrain, retrieval, completion')
+        self._need('image', tasks='pretrain, retrieval, completion, rank')
         images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
@@ -98,11 +99,15 @@ class Model:
         return self._encoded(texts)['feature']
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
-        """Probability that image i and text t belong together, by the ITM head: [i, t]."""
+        """Probability that image i and text t belong together, by the ITM head: [i, t].
+
+        Of a ranking (rank) the sigmoid of its score, which orders the texts of an image and is no
+        probability.
+        """
         return self._match_all(as_images(images), texts, self._pixels)
 
     def match_video(self, videos: Videos, texts: str | Sequence[str]) -> np.ndarray:
-        """Probability that video i and text t belong together, by the ITM head: [i, t]."""
+        """As `match`, of videos."""
         return self._match_all(as_videos(videos), texts, self._clips)
 
     def caption(self, images: Images, prompt: str = '') -> list[str]:
@@ -171,7 +176,7 @@ class Model:
         texts: str | Sequence[str],
         pixels_of: Callable[[Sequence[Any]], np.ndarray],
     ) -> np.ndarray:
-        self._need('match', tasks='pretrain, retrieval, completion')
+        self._need('match', tasks='pretrain, retrieval, completion, rank')
         text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
         if not len(images):
             raise ValueError(_NOTHING)
@@ -193,7 +198,7 @@ class Model:
         return 1 / (1 + np.exp(-odds))
 
     def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
-        self._need('text', tasks='pretrain, retrieval, completion')
+        self._need('text', tasks='pretrain, retrieval, completion, rank')
         texts = as_texts(texts)
         ids = self._ids(texts, self.config.data.max_tokens)
         marks = (self.tokenizer.pad_id, self.tokenizer.cls_id, self.tokenizer.sep_id)

@@ -23,6 +23,7 @@ from semmim_jax.training.metrics import MetricsWriter
 from semmim_jax.training.sharding import check_eval_batch_size, local_examples, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
+from semmim_jax.training.workdir import Workdir
 
 # What `evaluate_workdir` takes from a config that is given to it; all else is the checkpoint's.
 _TAKEN = ('eval', 'mesh', 'sharding')
@@ -36,7 +37,7 @@ class Evaluation:
 
     Args:
       config: the experiment, resolved.
-      workdir: the run's folder; gets results.json and the pictures.
+      workdir: the run's folder, see training/workdir.py; gets results.json and the pictures.
       source: of evaluation records, see data_checks.py.
       task: of the run.
       tokenizer: of the run.
@@ -49,7 +50,7 @@ class Evaluation:
         self,
         *,
         config: Any,
-        workdir: pathlib.Path,
+        workdir: Workdir,
         source: Any,
         task: Task,
         tokenizer: Any,
@@ -87,13 +88,13 @@ class Evaluation:
             reports = suite.run(self._task.evaluators, self._bound(state), self._data)
         if jax.process_index() != 0:
             return {}
-        reports['training'] = training_losses.evaluate(self._workdir / 'metrics.jsonl')
+        reports['training'] = training_losses.evaluate(self._workdir.local / 'metrics.jsonl')
         for name, report in reports.items():
             writer.scalars(step, f'eval_{name}', report.figures)
         print(f'\nevaluation at step {step} ({self._config.eval.params} parameters)\n')
         print(suite.format_reports(reports))
-        for path in suite.write(reports, self._workdir, step=step):
-            print(f'wrote {path}')
+        for path in suite.write(reports, self._workdir.local, step=step):
+            print(f'wrote {self._workdir.place(path)}')
         return {f'{n}/{k}': value for n, r in reports.items() for k, value in r.figures.items()}
 
     def draw(self, state: TrainState, writer: MetricsWriter) -> None:
@@ -125,7 +126,12 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     Raises:
       ValueError: if there is no checkpoint or no evaluation set, or `config` is of another model.
     """
-    workdir = pathlib.Path(workdir)
+    with Workdir(workdir) as folder:
+        return _evaluate(folder, config)
+
+
+def _evaluate(folder: Workdir, config: Any) -> dict[str, float]:
+    workdir = folder.path
     saved = load_run(workdir)
     if saved is None:
         raise ValueError(f'{workdir} holds no checkpoint to evaluate')
@@ -147,7 +153,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     lexicon = lexicon_of_run(saved, workdir=workdir)
     evaluate = Evaluation(
         config=config,
-        workdir=workdir,
+        workdir=folder,
         source=source,
         task=task,
         tokenizer=tokenizer,
@@ -155,7 +161,9 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
         make_example=task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon),
         mesh=mesh,
     )
-    writer = MetricsWriter(workdir, first_step=int(state.step), active=jax.process_index() == 0)
+    writer = MetricsWriter(
+        folder.local, first_step=int(state.step), active=jax.process_index() == 0
+    )
     figures = evaluate(state, writer)
     writer.close()
     return figures

@@ -27,6 +27,7 @@ ADDED = {
     'eval.probe_images': 500,
     'data.match_views': False,
     'data.shards': {'index': 'memory'},
+    'data.tars': {'text': 'caption', 'cache': ''},
     'data.tfds': {'image': '', 'text': ''},
     'data.lexicon': {'captions': 0, 'npmi': 0.8, 'min_count': 5, 'max_tokens': 4},
     'task.weights.words': 0.0,
@@ -40,7 +41,9 @@ ADDED = {
     'model.dvae': {'width': 64, 'codes': 8192},
     'task.mim.dvae': '',
     'model.image.registers': 0,
+    'model.dense': 'xla',
     'data.clean_text': True,
+    'task.model': 'semmim',
     'optim.schedule': 'cosine',
     'task.global_features': 'cls',
     'task.stable_width': 0.1,
@@ -59,6 +62,9 @@ ADDED = {
     'task.mim.null_word': False,
     'task.mim.start_share': 0.0,
     'task.mim.sample_share': 1.0,
+    'task.mim.drop_masked': False,
+    'task.shared_towers': False,
+    'model.predictor_depth': 1,
     'task.mim.text_share': 1.0,
 }
 _ONLY_OF = {
@@ -67,8 +73,11 @@ _ONLY_OF = {
         'itc',
     ),
     'model.dvae': 'encoding',
+    'task.model': 'classes',  # of classify
     'task.alpha_ramp_share': 'alpha',
     'task.tau_teacher_share': 'tau_student',
+    'model.predictor_depth': 'encoding',
+    'task.shared_towers': 'tau_student',
     'task.global_features': 'tau_student',
     'task.stable_width': 'tau_student',
 }

@@ -14,3 +14,16 @@ from semmim_jax.training.config_versions import upgraded
 def test_nothing_is_added_to_a_shipped_config(module):
     config = module.get_config('tiny').to_dict()
     assert upgraded(config) == (config, '')
+
+
+@pytest.mark.parametrize('module', [retrieval, vqa, nlvr2], ids=lambda module: module.__name__)
+def test_nothing_is_added_to_those_that_start_from_scl(module):
+    config = module.get_config('scl_tiny').to_dict()
+    assert upgraded(config) == (config, '')
+
+
+def test_a_classifier_of_an_earlier_version_is_of_semmim():
+    config = classify.get_config('tiny').to_dict()
+    del config['task']['model']
+    found, said = upgraded(config)
+    assert found['task']['model'] == 'semmim' and "task.model='semmim'" in said
