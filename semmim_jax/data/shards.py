@@ -141,7 +141,7 @@ class ShardSource(StoredSource):
         digest = self._manifest.source.get('vocabulary')
         if digest is None:
             return super().vocabulary_texts()
-        path = shard_format.folder(self._directory) / shard_format.VOCABULARY
+        path = path_of(self._directory) / shard_format.VOCABULARY
         try:
             data = path.read_bytes()
         except OSError as e:

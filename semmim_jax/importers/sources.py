@@ -78,6 +78,8 @@ def draft_plan(kind: str, arguments: tuple[str, ...], options: Options) -> Plan:
         videos, twins = has_videos(source), has_twins(source)
         if twins and options.limit % 2:
             raise ValueError(f'--limit={options.limit}: {kind} come in pairs, so even')
+    if videos and options.dedup:
+        raise ValueError(f'--dedup={options.dedup}: images are compared, no videos')
     return Plan(
         kind=kind,
         arguments=arguments,

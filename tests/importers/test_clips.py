@@ -148,6 +148,8 @@ def test_hostile_videos_are_dropped_with_a_reason_and_odd_ones_kept(tmp_path):
 
 def test_flags_of_videos_and_odd_pairs_are_refused(tmp_path):
     path = write(tmp_path / 'list.json', [{'video': 'a.mp4', 'caption': 'a'}])
+    with pytest.raises(ValueError, match='--dedup=sha256: images are compared, no videos'):
+        prepared(tmp_path / 'out', 'clips', path, dedup='sha256')
     with pytest.raises(ValueError, match='--list is of msrvtt'):
         prepared(tmp_path / 'out', 'clips', path, video_list=str(path))
     with pytest.raises(ValueError, match='--videos, --list and --fps are of msrvtt, lsmdc, clips'):
