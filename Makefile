@@ -1,4 +1,5 @@
 # make demo: trains a small model with all losses on emoji scenes, evaluates it, draws it.
+# make demo-video: trains a small model of SCL on emoji videos, half of which are others backwards.
 # make test: style, types, and the tests that take seconds each.
 # make test-slow: the tests that take minutes.
 # make docs: the pages and a reference from docstrings, as build/site/index.html.
@@ -12,11 +13,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+RUN_VIDEO ?= runs/demo_video
 
-.PHONY: demo test test-slow docs lint format locked lock audit clean
+.PHONY: demo demo-video test test-slow docs lint format locked lock audit clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=$(RUN)
+
+demo-video: $(VENV)/ready
+	$(BIN)/python -m semmim_jax.main --config=configs/completion.py:demo_video \
+	    --workdir=$(RUN_VIDEO)
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses=logical --maxprocesses=4 --dist=loadfile

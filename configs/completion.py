@@ -4,13 +4,17 @@ Paper:     Ji et al., CVPR 2023 (arXiv 2211.13437); `local`: GLSCL (arXiv 2306.0
            docs/method.md section 9 says which value is whose.
 Command:   python -m semmim_jax.main --config=configs/completion.py --workdir=RUN
            python -m semmim_jax.main --config=configs/completion.py:demo --workdir=runs/scl_demo
+           python -m semmim_jax.main --config=configs/completion.py:demo_video
+           --workdir=runs/demo_video    (or: make demo-video)
            One loss off, e.g. the control without completion: --config.task.weights.completion=0
-Hardware:  base, video, local: a TPU slice or a GPU node (ViT-B/16, RoBERTa-base); demo, tiny: a
-           laptop.
-Expect:    base, video, local: not run. video: no reader of videos is there yet; its step compiles.
+Hardware:  base, video, local: a TPU slice or a GPU node (ViT-B/16, RoBERTa-base); demo,
+           demo_video, tiny: a laptop.
+Expect:    base, video, local: not run. demo_video: not run whole; by its 49 GFLOP a step some 10
+           minutes of training on two cores.
 
 Variants (`configs/completion.py:NAME`): base (288 px), video (4 frames of 224 px, from a workdir of
-base), local (base with GLSCL's losses on masked patches and words), demo, tiny (for tests).
+base), local (base with GLSCL's losses on masked patches and words), demo, demo_video (emoji videos
+whose twins are the same clip backwards), tiny (for tests).
 """
 
 import ml_collections
@@ -72,6 +76,20 @@ def demo() -> ml_collections.ConfigDict:
     return c
 
 
+def demo_video() -> ml_collections.ConfigDict:
+    """Emoji videos, four frames of 48 px: motion that no single frame tells."""
+    c = demo()
+    c.data.train = 'emoji_videos:train'
+    c.data.eval = 'emoji_videos:val'
+    c.data.update(image_size=48, frames=4, max_tokens=18)  # the longest caption has 15
+    c.data.emoji_scenes.update(canvas=48, concepts=40, held_out_concepts=8)
+    c.data.augment.update(crop_scale=(0.8, 1.0), ops=0)
+    c.model.image.frames = 4
+    c.train.update(batch_size=48, steps=650)
+    c.eval.k_test = 16
+    return c
+
+
 def tiny() -> ml_collections.ConfigDict:
     """Every part at the least size: for tests and drills, it learns nothing of note."""
     c = _completion(pretrain.get_config('tiny'))
@@ -83,6 +101,7 @@ def tiny() -> ml_collections.ConfigDict:
 def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Puts SCL's model and task in the place of SemMIM's; sizes, data and run stay as they are."""
     c.data.frames = 1  # of an example: an image is a video of one
+    c.data.frame_sampling = 'segments'  # one of each of as many equal segments; or 'uniform'
     c.data.clean_text = False
     c.data.match_views = False
     c.data.lexicon.captions = 0
@@ -116,4 +135,11 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return c
 
 
-VARIANTS = {'base': base, 'video': video, 'local': local, 'demo': demo, 'tiny': tiny}
+VARIANTS = {
+    'base': base,
+    'video': video,
+    'local': local,
+    'demo': demo,
+    'demo_video': demo_video,
+    'tiny': tiny,
+}

@@ -5,8 +5,10 @@ from fuzz.files import caption_list, dataset, image, record, vocabulary
 from fuzz.importers import hf_folder, huggingface, import_list, parquet, tar, tar_source
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
 from fuzz.shards import shards, whole
+from fuzz.videos import clip_list, video
 from semmim_jax.conversion.table import ConversionError
 from semmim_jax.data.unreadable import TooManyUnreadable, UnreadableRecord
+from semmim_jax.data.videos import UnreadableVideo
 from semmim_jax.training.checkpoint import CheckpointError
 
 # Shares: what strangers send first; building an experiment costs a thousand times a picture.
@@ -23,8 +25,10 @@ TARGETS = {
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
     'weights': Target(weights, (ConversionError,), 0.1),
-    'metrics': Target(metrics, (), 0.1),
-    'command_line': Target(command_line, (ValueError,), 0.105),
+    'video': Target(video, (UnreadableVideo,), 0.05),
+    'clip_list': Target(clip_list, (ValueError,), 0.05),
+    'metrics': Target(metrics, (), 0.05),
+    'command_line': Target(command_line, (ValueError,), 0.055),
     'experiment': Target(experiment, (ValueError, OSError), 0.005),
     'checkpoint': Target(checkpoint, (CheckpointError,), 0.05, saved),
 }

@@ -1,4 +1,4 @@
-"""Uses a trained model on images: a file, or a folder with its subfolders.
+"""Uses a trained model on images or videos: a file, or a folder with its subfolders.
 
     python -m semmim_jax.predict caption --workdir=RUN --images=FOLDER --out=captions.jsonl
     python -m semmim_jax.predict answer  --workdir=RUN --images=FOLDER --out=answers.jsonl \\
@@ -6,6 +6,8 @@
     python -m semmim_jax.predict match   --workdir=RUN --images=FOLDER --out=match.jsonl \\
         --texts=LINES.txt
     python -m semmim_jax.predict embed   --workdir=RUN --images=FOLDER --out=images.npy
+    python -m semmim_jax.predict match   --workdir=RUN --images=CLIP.mp4 --out=match.jsonl \\
+        --text='a cat moves right'
     python -m semmim_jax.predict explain --workdir=RUN --images=FOLDER --out=maps.jsonl \\
         --text='a dog left of a car'
     python -m semmim_jax.predict classify --workdir=RUN --images=FOLDER --out=classes.jsonl \\

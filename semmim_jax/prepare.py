@@ -8,6 +8,7 @@ vqa QUESTIONS[,ANNOTATIONS]     VQA v2, in COCO's image folders
 vg FILE, vgqa FILE              Visual Genome: region_descriptions.json, question_answers.json
 nlvr2 FILE                      train.json, dev.json, test1.json
 folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt beside them
+msrvtt FILE, lsmdc FILE.csv     videos with captions, below --videos; jsonl of one's own: clips FILE
 stamps DIR                      Tux Paint's: NAME.png or NAME.svg with NAME.txt in many languages
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
 hf DIR                          a folder of the package datasets; or a name, with that package
@@ -71,6 +72,9 @@ _LANGUAGES = flags.DEFINE_list('languages', [], 'stamps: those to keep, en,de; a
 _IMAGE_DATA = flags.DEFINE_string('image_data', '', 'vg, vgqa: image_data.json')
 _COCO = flags.DEFINE_string('exclude_coco', '', 'vg, vgqa: dataset_coco.json:test,val')
 _FLICKR = flags.DEFINE_string('exclude_flickr', '', 'vg, vgqa: dataset_flickr30k.json:test,val')
+_VIDEOS = flags.DEFINE_string('videos', '', "msrvtt, lsmdc, clips: folder; '' for the list's own")
+_LIST = flags.DEFINE_string('list', '', 'msrvtt: the videos that are meant, a text file or a CSV')
+_FPS = flags.DEFINE_float('fps', 0.0, 'videos: frames a second; 0: 16 of a clip', lower_bound=0)
 _DECODE = flags.DEFINE_string('decode', '1000', 'verify: images to decode, or all')
 _N = flags.DEFINE_integer('n', 8, 'show: records to draw', lower_bound=1, upper_bound=100)
 _SHA256 = flags.DEFINE_string('sha256', '', 'fetch: of the file, in hexadecimal')
@@ -137,6 +141,9 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         image_data=_IMAGE_DATA.value,
         exclude_coco=_COCO.value,
         exclude_flickr=_FLICKR.value,
+        videos=_VIDEOS.value,
+        video_list=_LIST.value,
+        fps=_FPS.value,
         dedup=_DEDUP.value,
         languages=tuple(_LANGUAGES.value),
         corpus={} if kind in sources.KINDS else _config().data.to_dict(),
@@ -203,7 +210,7 @@ def _show(directory: str) -> None:
     for record in sample(directory, count=_N.value):
         images = [
             decode_image(data, decoder='opencv', max_pixels=MAX_PIXELS)
-            for data in record.images or record.frames[:1]
+            for data in record.images or record.frames[:: max(1, len(record.frames) // 4)]
         ]
         texts = list(record.captions) or [
             ' '.join(

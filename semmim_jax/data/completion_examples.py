@@ -6,22 +6,31 @@ from typing import ClassVar
 import numpy as np
 
 from semmim_jax.data.examples import ExampleMaker
+from semmim_jax.data.frames import check_sampling, has_videos, segment_frames, uniform_frames
 from semmim_jax.data.records import Fields, Record, Source
+from semmim_jax.data.transforms import augmented_clip, mentions_side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompletionExamples(ExampleMaker):
-    """frames uint8 [f, s, s, 3], one for an image; ids int32 [t] of a caption; image_id."""
+    """frames uint8 [f, s, s, 3], one for an image; ids int32 [t] of a caption; image_id.
+
+    All frames of a clip have one crop, one flip and one draw of RandAugment.
+    """
 
     kind: ClassVar[str] = 'completion'
     max_tokens: int
     frames: int
+    frame_sampling: str
     clean_text: bool
 
+    def __post_init__(self) -> None:
+        check_sampling(self.frame_sampling)
+
     def check_source(self, source: Source) -> None:
-        """As in `ExampleMaker`; and no source gives more than one frame yet."""
+        """As in `ExampleMaker`; and an image gives one frame."""
         super().check_source(source)
-        if self.frames != 1:
+        if self.frames != 1 and not has_videos(source):
             raise ValueError(
                 f'data.frames={self.frames} needs videos; the training source has images, so 1'
             )
@@ -31,10 +40,27 @@ class CompletionExamples(ExampleMaker):
         return super().clean(text) if self.clean_text else text
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Fields:
-        """One augmented view as the only frame, and one of the captions."""
+        """Augmented frames, and one of the captions."""
         caption = self.caption(record, rng)
         return dict(
-            frames=self.view(record['image'], rng, text=caption).image[None],
+            frames=augmented_clip(
+                self._chosen(record, rng),
+                rng,
+                size=self.image_size,
+                may_flip=not mentions_side(caption),
+                augment=self.augment,
+            ),
             ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
             image_id=np.int32(record['image_id']),
         )
+
+    def _chosen(self, record: Record, rng: np.random.Generator) -> np.ndarray:
+        """uint8 [f, h, w, 3]: the frames that are shown."""
+        if 'frames' not in record:
+            return record['image'][None]
+        frames = record['frames']
+        if self.frame_sampling == 'uniform':
+            places = uniform_frames(len(frames), self.frames)
+        else:
+            places = segment_frames(len(frames), self.frames, rng)
+        return frames.take(places, axis=0)

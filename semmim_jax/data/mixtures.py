@@ -18,6 +18,7 @@ from typing import cast
 import grain
 import numpy as np
 
+from semmim_jax.data.frames import has_twins, has_videos
 from semmim_jax.data.records import Entry, Record, Source, TruthSource
 from semmim_jax.data.stored import StoredSource, text_entries
 from semmim_jax.data.unreadable import first_entry
@@ -29,13 +30,17 @@ class Joined(StoredSource):
     """Source over the records of several, one after the other.
 
     Raises:
-      ValueError: for a part without records; for image ids that need more than 31 bits.
+      ValueError: for a part without records; for image ids that need more than 31 bits; for images
+        beside videos.
     """
 
     def __init__(self, parts: Sequence[Source], *, names: Sequence[str]):
         for part, name in zip(parts, names, strict=True):
             if not len(part):
                 raise ValueError(f'{name} has no records')
+        self.is_video, self.twins = has_videos(parts[0]), all(map(has_twins, parts))
+        if any(has_videos(part) != self.is_video for part in parts):
+            raise ValueError(f'{" + ".join(names)}: images and videos do not fit one batch')
         self.parts = tuple(parts)
         self.offsets = (0, *itertools.accumulate(map(len, parts)))
         self._id_offsets = (0, *itertools.accumulate(map(_id_bound, parts)))

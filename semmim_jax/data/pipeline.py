@@ -23,6 +23,7 @@ from absl import flags
 
 from semmim_jax.data import transforms
 from semmim_jax.data.config import DataConfig
+from semmim_jax.data.frames import uniform_frames
 from semmim_jax.data.mixtures import Mixture, Proportions
 from semmim_jax.data.records import CaptionSource, Fields, PlacedRecord, Record, Source
 from semmim_jax.data.text import clean_caption
@@ -202,8 +203,9 @@ def eval_image_batches(
       batch_size: examples of a batch, whatever `local`.
       local: positions in each batch that this process reads, the others being zeros; None: all.
 
-    Yields a dict: image uint8 [b, s, s, 3]; image_id int32 [b]; valid bool [b], of all; labels
-    int32 [b, n] if the source has labels.
+    Yields a dict: image uint8 [b, s, s, 3], or of videos [b, f, s, s, 3] with `data.frames` frames
+    from the first to the last; image_id int32 [b]; valid bool [b], of all; labels int32 [b, n] if
+    the source has labels.
 
     Raises UnreadableRecord for an unreadable image: a score over other images than the named ones
     would be wrong.
@@ -311,6 +313,13 @@ def _read_ahead(batches: _EvalBatches, *, prefetch: int) -> Iterator[dict[str, n
 
 
 def _eval_example(record: Record, data_config: DataConfig) -> Fields:
+    if 'frames' in record:
+        frames = record['frames']
+        shown = frames[uniform_frames(len(frames), data_config['frames'])]
+        return dict(
+            image=transforms.eval_clip(shown, size=data_config.image_size),
+            image_id=np.asarray(record['image_id'], np.int32),
+        )
     image, labels = transforms.eval_view(
         record['image'], record.get('labels'), size=data_config.image_size
     )

@@ -36,9 +36,11 @@ class Entry(_Numbered, total=False):
 
 
 class Record(Entry, total=False):
-    """An entry with `image` uint8 [h, w, 3] or two `images`, and maybe labels int16 [h, w]."""
+    """An entry with `image` uint8 [h, w, 3] and maybe labels int16 [h, w], or with two `images`, or
+    with the `frames` of a video, uint8 [f, h, w, 3]."""
 
     image: np.ndarray
+    frames: np.ndarray
     images: list[np.ndarray]
     labels: np.ndarray
 

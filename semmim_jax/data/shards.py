@@ -39,16 +39,13 @@ class ShardSource(StoredSource):
       index: where places of records are kept, see RecordFiles.
 
     Raises:
-      ValueError: one line, for what Manifest.read refuses, or shards of video.
+      ValueError: one line, for what Manifest.read refuses.
     """
 
     def __init__(self, directory: str, *, decoder: str, max_pixels: int, index: str):
         images.check_decoder(decoder)
         self._manifest = Manifest.read(directory)
-        if self._manifest.kind != 'images':
-            raise ValueError(
-                f'{directory}: shards of {self._manifest.kind}: no task reads them yet'
-            )
+        self.is_video = self._manifest.kind == 'frames'
         if self._manifest.records > 2**31:
             raise ValueError(f'{directory}: more than 2**31 records')
         self._directory = directory
@@ -71,13 +68,15 @@ class ShardSource(StoredSource):
         if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
             raise ValueError(f'{directory}: "patch_labels" cannot be {labels!r:.60}')
         self.patch_label_names = tuple(labels)
+        # Where a record was lost, who is whose reverse is lost as well.
+        self.twins = self._manifest.source.get('twins') is True and not self._manifest.dropped
 
     def __len__(self) -> int:
         return self._manifest.entries
 
     def __getitem__(self, index: int) -> Record:
-        """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two; and maybe
-        labels int16 [h, w].
+        """entry(index) with its `image` uint8 [h, w, 3], or `images`, a list of two, or the
+        `frames` of a clip, uint8 [f, h, w, 3]; and maybe labels int16 [h, w].
 
         Raises:
           UnreadableRecord: the record is damaged, or an image of it.
@@ -86,15 +85,23 @@ class ShardSource(StoredSource):
         number, place = self._places.find(index)
         record = self._record(number)
         entry = self._entry(number, place, record)
-        if not record.images:
-            raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: no image')
+        encoded = record.frames if self.is_video else record.images
+        if not encoded:
+            what = 'frame' if self.is_video else 'image'
+            raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: no {what}')
         try:
             pixels = [
                 images.decode_image(data, decoder=self._decoder, max_pixels=self._max_pixels)
-                for data in record.images
+                for data in encoded
             ]
         except UnreadableRecord as e:
             raise UnreadableRecord(f'{self._where(number)}, {shown(record.key)}: {e}') from None
+        if self.is_video:
+            if len({frame.shape for frame in pixels}) > 1:
+                raise UnreadableRecord(
+                    f'{self._where(number)}, {shown(record.key)}: frames of different sizes'
+                )
+            return {'frames': np.stack(pixels), **entry}
         if len(pixels) == 2:
             return {'images': pixels, **entry}
         if not self.patch_label_names:

@@ -23,6 +23,8 @@ class StoredSource(abc.ABC):
       name: for messages.
       digest: of all that the records depend on, '' where nobody knows: a run goes on with the same.
       id_bound: image ids are below it.
+      is_video: whether records have `frames`.
+      twins: whether record i ^ 1 is record i in reversed time.
     """
 
     name: str
@@ -30,6 +32,8 @@ class StoredSource(abc.ABC):
     id_bound: int
     attribution = ''
     patch_label_names: tuple[str, ...] = ()
+    is_video = False
+    twins = False
 
     @abc.abstractmethod
     def __len__(self) -> int: ...

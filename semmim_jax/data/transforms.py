@@ -10,8 +10,12 @@ import numpy as np
 from semmim_jax.data.randaugment import rand_augment
 from semmim_jax.data.views import Geometry, View
 
-# Sides in English, German and French.
-_MIRRORED = re.compile(r'\b(left|right|links|rechts|gauche|droite)\b', re.IGNORECASE)
+# Sides and senses of rotation in English, German and French.
+_MIRRORED = re.compile(
+    r'\b(left|right|links|rechts|gauche|droite|(counter|anti)?clockwise|(gegen)?uhrzeigersinn|'
+    r'(linksh|rechtsh)erum|(anti)?horaire|aiguilles)\b',
+    re.IGNORECASE,
+)
 _ASPECT = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 
@@ -71,6 +75,33 @@ def augmented_view(
     )
 
 
+def augmented_clip(
+    frames: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    may_flip: bool,
+    augment: Augment,
+) -> np.ndarray:
+    """The frames of a clip, each as `augmented_view` makes an image, by the same random choices.
+
+    See docs/method.md section 9.
+
+    Args:
+      frames: uint8 [f, h, w, 3].
+      rng, size, may_flip, augment: as of `augmented_view`.
+
+    Returns uint8 [f, size, size, 3].
+    """
+    before = rng.bit_generator.state
+    views = []
+    for frame in frames:
+        rng.bit_generator.state = before
+        view = augmented_view(frame, None, rng, size=size, may_flip=may_flip, augment=augment)
+        views.append(view.image)
+    return np.stack(views)
+
+
 def eval_view(
     image: np.ndarray, labels: np.ndarray | None, *, size: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -84,8 +115,14 @@ def eval_view(
     )
 
 
+def eval_clip(frames: np.ndarray, *, size: int) -> np.ndarray:
+    """Frames uint8 [f, h, w, 3], each as `eval_view` has an image: [f, size, size, 3]."""
+    return np.stack([eval_view(frame, None, size=size)[0] for frame in frames])
+
+
 def mentions_side(caption: str) -> bool:
-    """True if the text has a word for left or right, so that its image must not be mirrored."""
+    """True if the text has a word for left or right, or for a sense of rotation, so that its image
+    must not be mirrored."""
     return _MIRRORED.search(caption) is not None
 
 

@@ -52,9 +52,14 @@ class EvalData:
         return self.source.patch_label_names
 
     @property
+    def positions(self) -> list[int]:
+        """The records whose images `image_batches` gives."""
+        return pipeline.unique_images(self.source)
+
+    @property
     def num_images(self) -> int:
         """How many different images `image_batches` gives."""
-        return len(pipeline.unique_images(self.source))
+        return len(self.positions)
 
     def image_batches(self):
         """See `pipeline.eval_image_batches`."""

@@ -1,4 +1,6 @@
-"""Image-text retrieval: rank by ITC, re-rank the best by ITM (docs/method.md section 7).
+"""Retrieval of images or videos and texts: rank by ITC, re-rank the best by ITM.
+
+See docs/method.md section 7, and section 9 for videos.
 
 `eval.rerank` names the score of a pair and the pairs that each direction re-ranks:
 
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from semmim_jax.data.frames import has_twins
+from semmim_jax.evaluators import retrieved_clips
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.inference.predictor import to_host
 
@@ -25,7 +29,11 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`.
 
     Keys and values of an image's tokens are computed once, when its chunk comes by; memory holds
-    one chunk of images at a time, whatever the size of the gallery.
+    one chunk of images at a time, whatever the size of the gallery. See docs/method.md section 9.
+
+    Of videos also the median rank, a picture of what was found, and where the source has twins the
+    recall that takes a clip and its reverse for one: of a model that is blind to the order of
+    frames R@1 is about half of that.
 
     Args:
       predict: 'image', 'context', 'text' and 'match', see `tasks.pretrain.predict.retrieval_fns`.
@@ -34,51 +42,87 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     texts, image_of_text = data.texts()
     encoded = [(to_host(predict('text', b['ids'])), b['valid']) for b in data.text_batches(texts)]
     text = {name: np.concatenate([t[name][ok] for t, ok in encoded]) for name in encoded[0][0]}
-    images = np.concatenate(
-        [to_host(predict('image', b['image']))[b['valid']] for b in data.image_batches()]
-    )  # [i, e]
+    features, videos = [], False
+    for batch in data.image_batches():
+        features.append(to_host(predict('image', batch['image']))[batch['valid']])
+        videos = batch['image'].ndim == 5  # [b, f, s, s, 3]
+    images = np.concatenate(features)  # [i, e]
     similarity = images @ text['feature'].T  # [i, t]
     scores = {'itc': (similarity, similarity)}
     if 'match' in predict:
         scores['itm'] = _rerank(predict, data, similarity, text)
     if not data.scores:
         return Report({})
-    figures = {}
+    own = image_of_text[None, :] == np.arange(len(images))[:, None]  # [i, t]
+    figures, chance = {}, {}
     for suffix, pair in scores.items():
-        figures |= recalls(*pair, image_of_text, suffix=suffix)
-    gallery = {'tr': len(texts) / len(images), 'ir': 1.0}  # right answers a query
-    sizes = {'tr': len(texts), 'ir': len(images)}
-    chance = {}
-    for name in figures:
-        side, rank = name.split('_')[0].split('@')
-        chance[name] = min(1.0, gallery[side] * int(rank) / sizes[side])
+        ranks = ranks_of(*pair, own)
+        figures |= recalls(ranks, suffix=suffix)
+        if videos:
+            figures |= {f'{side}_median_{suffix}': 1 + np.median(r) for side, r in ranks.items()}
+    chance |= _chance(figures, own)
+    if videos and has_twins(data.source):
+        either = own | own[np.arange(len(own)) ^ 1]
+        for suffix, pair in scores.items():
+            blind = recalls(ranks_of(*pair, either), suffix=f'{suffix}_twin_blind')
+            figures, chance = figures | blind, chance | _chance(blind, either)
     figures |= {'images': len(images), 'texts': len(texts)}
-    return Report(figures, chance=chance)
+    pictures = {}
+    if videos:
+        shown = retrieved_clips.draw(
+            data, texts, own, scores['itm' if 'itm' in scores else 'itc'][1]
+        )
+        pictures['retrieved_clips'] = shown
+    return Report(figures, chance=chance, pictures=pictures)
 
 
-def recalls(
-    text_scores: np.ndarray, image_scores: np.ndarray, image_of_text: np.ndarray, *, suffix: str
-) -> dict[str, float]:
-    """Recall at `RANKS` both ways; an image counts as soon as any of its texts is found.
+def ranks_of(
+    text_scores: np.ndarray, image_scores: np.ndarray, own: np.ndarray
+) -> dict[str, np.ndarray]:
+    """How many wrong candidates are at least as good as the best right one: 0 for the first place.
 
-    See docs/method.md section 7.
+    See docs/method.md section 7; ties count against the model.
 
     Args:
       text_scores: [i, t], larger is better; ranks the texts of each image.
       image_scores: [i, t]; ranks the images of each text.
-      image_of_text: [t] int.
-      suffix: of the names, 'tr@1_SUFFIX' for image to text and 'ir@1_SUFFIX' for text to image.
+      own: [i, t] bool, which texts are right for which images.
+
+    Returns:
+      tr: [i] of the texts, image to text; ir: [t] of the images.
     """
-    own = image_of_text[None, :] == np.arange(len(text_scores))[:, None]  # [i, t]
-    best_own = np.where(own, text_scores, -np.inf).max(axis=1, keepdims=True)
-    # Rank = how many wrong candidates are at least as good: ties count against us.
-    image_rank = ((text_scores >= best_own) & ~own).sum(axis=1)
-    right = image_scores[image_of_text, np.arange(len(image_of_text))]  # [t]
-    text_rank = (image_scores >= right[None]).sum(axis=0) - 1
-    figures = {}
-    for side, ranks in (('tr', image_rank), ('ir', text_rank)):
-        figures |= {f'{side}@{k}_{suffix}': float((ranks < k).mean()) for k in RANKS}
-    return figures
+    best_text = np.where(own, text_scores, -np.inf).max(axis=1, keepdims=True)
+    best_image = np.where(own, image_scores, -np.inf).max(axis=0, keepdims=True)
+    return {
+        'tr': ((text_scores >= best_text) & ~own).sum(axis=1),
+        'ir': ((image_scores >= best_image) & ~own).sum(axis=0),
+    }
+
+
+def recalls(ranks: dict[str, np.ndarray], *, suffix: str) -> dict[str, float]:
+    """Recall at `RANKS` both ways, of `ranks_of`; an image is right with any of its texts.
+
+    See docs/method.md section 7.
+
+    The names are 'tr@1_SUFFIX' for image to text and 'ir@1_SUFFIX' for text to image.
+    """
+    return {
+        f'{side}@{k}_{suffix}': float((of_side < k).mean())
+        for side, of_side in ranks.items()
+        for k in RANKS
+    }
+
+
+def _chance(figures: dict[str, float], own: np.ndarray) -> dict[str, float]:
+    """What a random order would reach, by the mean number of right answers a query."""
+    right = {'tr': own.sum(axis=1).mean(), 'ir': own.sum(axis=0).mean()}
+    sizes = {'tr': own.shape[1], 'ir': own.shape[0]}
+    chance = {}
+    for name in figures:
+        side, at, rank = name.split('_')[0].partition('@')
+        if at:
+            chance[name] = min(1.0, right[side] * int(rank) / sizes[side])
+    return chance
 
 
 def candidates(similarity: np.ndarray, k_test: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import PIL.Image
 
 from semmim_jax.data.stored import StoredSource
 from semmim_jax.evaluators import (
+    direction,
     grounding,
     losses,
     pattern_report,
@@ -24,6 +25,7 @@ from semmim_jax.viz.curves import draw_curves
 EVALUATORS = {
     'losses': losses.evaluate,
     'retrieval': retrieval.evaluate,
+    'direction': direction.evaluate,
     'patterns': pattern_report.evaluate,
     'grounding': grounding.evaluate,
     'probes': probes.evaluate,
@@ -33,7 +35,7 @@ EVALUATORS = {
     'labels': texts.evaluate_labels,
 }
 # What a record has to have, or may not have without a label, for an evaluator to read it.
-_NEEDED = {'losses': 'captions', 'retrieval': 'captions', 'patterns': 'captions'}
+_NEEDED = dict.fromkeys(('losses', 'retrieval', 'direction', 'patterns'), 'captions')
 _NOT_READ = {'answers': ('captions',), 'labels': ('captions', 'targets')}
 
 

@@ -10,11 +10,16 @@ from semmim_jax.data.records import Texts
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An image of a source, or a pair of them, with its texts.
+    """An image of a source, a pair of them, or a clip, with its texts.
 
     Attributes:
       key: unique in the set.
-      images: path of a file, bytes of one, or pixels uint8 [h, w, 3], which are stored as they are.
+      images: path of a file, bytes of one, or pixels uint8 [h, w, 3], which are stored as they are;
+        or
+      frames: of a clip, in order, each as an image, and
+      times: the second of each; or
+      video: path of the file of a clip, and
+      span: the seconds of it that are meant; () for all.
       where: file and line or id, for whoever looks for it.
       captions: as the source has them; or
       entries: texts of each question or statement.
@@ -24,8 +29,12 @@ class Candidate:
     """
 
     key: str
-    images: tuple[str | bytes | np.ndarray, ...]
     where: str
+    images: tuple[str | bytes | np.ndarray, ...] = ()
+    frames: tuple[str | bytes | np.ndarray, ...] = ()
+    times: tuple[float, ...] = ()
+    video: str = ''
+    span: tuple[float, ...] = ()
     captions: tuple[str, ...] = ()
     entries: tuple[Texts, ...] = ()
     source_id: int | str | None = None

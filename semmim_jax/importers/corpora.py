@@ -15,7 +15,7 @@ from semmim_jax.data.unreadable import UnreadableRecord
 from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.plan import Options, Piece
 
-_NOT_TEXTS = ('image', 'images', 'image_id', 'labels', 'captions')
+_NOT_TEXTS = ('image', 'images', 'frames', 'image_id', 'labels', 'captions')
 
 
 def find_corpus(kind: str) -> Corpus | None:
@@ -68,7 +68,8 @@ def read_corpus(piece: Piece, options: Options) -> Iterator[Candidate | Dropped]
 
 
 def _candidate(record: Record, key: str, where: str) -> Candidate:
-    images = (record['image'],) if 'image' in record else tuple(record['images'])
+    images = (record['image'],) if 'image' in record else tuple(record.get('images', ()))
+    frames = tuple(record.get('frames', ()))
     texts: Texts = {k: v for k, v in record.items() if k not in _NOT_TEXTS}  # type: ignore
     meta = {}
     if 'labels' in record:
@@ -77,6 +78,8 @@ def _candidate(record: Record, key: str, where: str) -> Candidate:
     return Candidate(
         key=key,
         images=images,
+        frames=frames,
+        times=tuple(map(float, range(len(frames)))),
         where=where,
         captions=captions,
         entries=() if captions else (texts,),

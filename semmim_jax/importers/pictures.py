@@ -65,6 +65,11 @@ def stored_image(
     return Stored(_encoded('.jpg', bgr), (height, width))
 
 
+def encoded_jpeg(pixels: np.ndarray) -> bytes:
+    """RGB uint8 [h, w, 3] as a JPEG."""
+    return _encoded('.jpg', cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
 def read_image_file(path: str, max_bytes: int) -> bytes:
     """Bytes of a regular file. Raises DropReason where there is none, or a larger one."""
     file = pathlib.Path(path)

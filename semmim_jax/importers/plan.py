@@ -10,6 +10,7 @@ shard. A shard's bytes are a function of the plan and its number.
 import dataclasses
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -47,6 +48,9 @@ class Options:
     image_data: str = ''
     exclude_coco: str = ''
     exclude_flickr: str = ''
+    videos: str = ''
+    video_list: str = ''
+    fps: float = 0.0
     dedup: str = ''
     languages: tuple[str, ...] = ()
     corpus: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.data, of corpora
@@ -87,8 +91,10 @@ Part = list[Candidate | Dropped] | Piece
 
 
 def versions() -> dict[str, str]:
-    """Of the package and of the libraries that shape the bytes."""
+    """Of the package and of the libraries that shape the bytes, as far as they are installed."""
+    found = {name: importlib.util.find_spec(name) for name in ('av',)}
     return {
+        **{name: importlib.metadata.version(name) for name, spec in found.items() if spec},
         'semmim_jax': semmim_jax.__version__,
         'opencv': cv2.__version__,
         'pillow': PIL.__version__,
@@ -107,6 +113,8 @@ class Plan:
       shards: how many there will be.
       attribution: whose work the images show.
       patch_labels: names of the labels of pixels, where the source has them.
+      holds: 'images' or 'frames', see data/shard_format.py, KINDS.
+      twins: whether record i ^ 1 is record i in reversed time.
       versions: of `versions`, where the plan was made.
     """
 
@@ -117,6 +125,8 @@ class Plan:
     shards: int = 0
     attribution: str = ''
     patch_labels: tuple[str, ...] = ()
+    holds: str = 'images'
+    twins: bool = False
     versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
 
     @property
@@ -131,9 +141,14 @@ class Plan:
 
     def source(self) -> dict[str, object]:
         """As the manifest has it."""
-        labels = {'patch_labels': list(self.patch_labels)} if self.patch_labels else {}
-        files = [dict(file) for file in self.files]
-        return {'kind': self.kind, 'argument': ' '.join(self.arguments), 'files': files, **labels}
+        source = {
+            'kind': self.kind,
+            'argument': ' '.join(self.arguments),
+            'files': [dict(file) for file in self.files],
+        }
+        if self.patch_labels:
+            source['patch_labels'] = list(self.patch_labels)
+        return source | ({'twins': True} if self.twins else {})
 
     def write(self, work: pathlib.Path) -> None:
         """Writes plan.json; the parts are there already."""
@@ -154,6 +169,8 @@ class Plan:
                 shards=value['shards'],
                 attribution=value['attribution'],
                 patch_labels=tuple(value['patch_labels']),
+                holds=value['holds'],
+                twins=value['twins'],
                 versions=dict(value['versions']),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -238,5 +255,6 @@ def _item(value: dict[str, Any]) -> Candidate | Dropped:
     if value['reason']:
         return Dropped(**value)
     del value['reason']
-    lists = {name: tuple(value[name]) for name in ('images', 'captions', 'entries')}
+    names = ('images', 'frames', 'times', 'span', 'captions', 'entries')
+    lists = {name: tuple(value[name]) for name in names}
     return Candidate(**cast(Any, value | lists))

@@ -335,7 +335,7 @@ def _finish(folder: pathlib.Path, plan: Plan, running: Running) -> None:
     _write_counts(folder, sidecars)
     texts: Counter[str] = sum((Counter(s.texts) for s in sidecars), Counter())
     manifest = Manifest(
-        kind='images',
+        kind=plan.holds,
         shards=tuple(sidecar.shard for sidecar in sidecars),
         captions=sum(sidecar.captions for sidecar in sidecars),
         options=plan.options.stated(),

@@ -19,6 +19,7 @@ from semmim_jax.data.shard_format import (
     shard_name,
 )
 from semmim_jax.importers.candidates import Candidate, Dropped, DropReason, Incomplete
+from semmim_jax.importers.clips import stored_clip
 from semmim_jax.importers.dedup import without_repeats
 from semmim_jax.importers.pictures import stored_image
 from semmim_jax.importers.plan import WORK, Options, Plan, replace_text, versions
@@ -202,13 +203,16 @@ def checked(candidate: Candidate, options: Options, *, left_out: Counter[str]) -
     if not (captions or entries):
         raise DropReason('missing text')
     limits = {'max_pixels': options.max_pixels, 'max_bytes': options.max_bytes}
-    stored = [stored_image(image, size=options.size, **limits) for image in candidate.images]
+    images = [stored_image(image, size=options.size, **limits) for image in candidate.images]
+    clip = stored_clip(candidate, options) if not images else None
     left_out.update(texts)
     number = candidate.source_id
     return ShardRecord(
         key=stored_text(candidate.key),
-        images=tuple(image.data for image in stored),
-        size=stored[0].size,
+        images=tuple(image.data for image in images),
+        frames=clip.frames if clip else (),
+        times=clip.times if clip else (),
+        size=clip.size if clip else images[0].size,
         source_id=stored_text(number) if isinstance(number, str) else number,
         captions=captions,
         entries=entries,

@@ -5,8 +5,10 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from semmim_jax.data.frames import has_twins, has_videos
 from semmim_jax.importers.arrows import read_arrow
 from semmim_jax.importers.candidates import Candidate, Dropped
+from semmim_jax.importers.clips import VIDEO_READERS, clip_files, read_clip_list
 from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, read_corpus
 from semmim_jax.importers.folders import read_folder
 from semmim_jax.importers.huggingface import hf_files, plan_hf
@@ -50,7 +52,7 @@ _READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]
     'tfds': read_tfds,
 }
 TESTED = 'in test set'  # the reason of what is left out because it was asked for
-KINDS = (*READERS, *_FOLDERS, *_CONTAINERS)
+KINDS = (*READERS, *_FOLDERS, *_CONTAINERS, *VIDEO_READERS)
 
 
 def is_source(kind: str) -> bool:
@@ -65,11 +67,19 @@ def draft_plan(kind: str, arguments: tuple[str, ...], options: Options) -> Plan:
       ValueError: a file of the source is missing, or there is no such corpus.
     """
     attribution, labels = '', tuple[str, ...]()
+    videos, twins = kind in VIDEO_READERS, False
+    if not videos and (options.videos or options.video_list or options.fps):
+        raise ValueError(f'--videos, --list and --fps are of {", ".join(VIDEO_READERS)}')
     if kind not in KINDS:
         if len(arguments) > 1:
             raise ValueError(f'{kind} {" ".join(arguments)}: one split at a time')
         source = open_corpus(kind, arguments[0], options.corpus)
         attribution, labels = source.attribution, source.patch_label_names
+        videos, twins = has_videos(source), has_twins(source)
+        if twins and options.limit % 2:
+            raise ValueError(f'--limit={options.limit}: {kind} come in pairs, so even')
+    if videos and options.dedup:
+        raise ValueError(f'--dedup={options.dedup}: images are compared, no videos')
     return Plan(
         kind=kind,
         arguments=arguments,
@@ -77,6 +87,8 @@ def draft_plan(kind: str, arguments: tuple[str, ...], options: Options) -> Plan:
         files=tuple(source_files(kind, arguments, options)),
         attribution=attribution,
         patch_labels=tuple(labels),
+        holds='frames' if videos else 'images',
+        twins=twins,
     )
 
 
@@ -114,6 +126,8 @@ def source_files(
         yield from (file_entry(path, content=False) for path in paths)
     for argument in arguments if kind in READERS else ():
         yield from (file_entry(path, content=True) for path in list_files(kind, argument))
+    for argument in arguments if kind in VIDEO_READERS else ():
+        yield from (file_entry(path, content=True) for path in clip_files(argument, options))
     for argument in (options.image_data, options.exclude_coco, options.exclude_flickr):
         if argument:
             path = argument if argument == options.image_data else argument.rpartition(':')[0]
@@ -136,7 +150,7 @@ def candidates(work: pathlib.Path, number: int, plan: Plan) -> Iterator[Candidat
 def _parts(
     kind: str, arguments: tuple[str, ...], options: Options, notes: list[str]
 ) -> Iterator[Part]:
-    if kind in READERS or kind in _FOLDERS:
+    if kind in READERS or kind in _FOLDERS or kind in VIDEO_READERS:
         items = _listed(kind, arguments, options, notes)
         yield from chunked(items, size=options.shard_records, limit=options.limit)
         return
@@ -160,6 +174,8 @@ def _listed(
     for argument in arguments:
         if kind in _FOLDERS:
             items = _FOLDERS[kind](argument, options)
+        elif kind in VIDEO_READERS:
+            items = read_clip_list(kind, argument, options)
         else:
             items = read_list(kind, argument, options)
         for item in items:

@@ -1,4 +1,4 @@
-"""A trained model on an image, or on every image of a folder, chunk by chunk, into one file."""
+"""A trained model on an image or a video, or on all of a folder, chunk by chunk, into one file."""
 
 import contextlib
 import json
@@ -12,6 +12,8 @@ import tqdm
 
 from semmim_jax.data.images import read_image
 from semmim_jax.data.unreadable import UnreadableRecord
+from semmim_jax.data.videos import SUFFIXES as VIDEO_SUFFIXES
+from semmim_jax.inference.videos import as_frames
 
 if TYPE_CHECKING:  # with JAX, which takes seconds: after the arguments were checked
     from semmim_jax.inference.model import Model, Written
@@ -38,7 +40,8 @@ def predict_folder(
     Args:
       action: a key of ACTIONS.
       workdir, params, batch_size: of `semmim_jax.load`.
-      images: an image; or a folder, of which every image is taken, those in its subfolders too.
+      images: an image or a video; or a folder, of which every image is taken, those in its
+        subfolders too, or where it has none every video.
       out: the file to write, in .jsonl, or .npy of embed; one that exists is replaced.
       texts, texts_file: questions, prompts or captions, and a file with one a line.
 
@@ -49,6 +52,9 @@ def predict_folder(
     if pathlib.Path(out).suffix != suffix:
         raise ValueError(f'--out={out}: {action} writes a {suffix} file')
     folder, paths, others = list_images(images)
+    suffixes = VIDEO_SUFFIXES if _is_video(paths[0]) else SUFFIXES
+    if _is_video(paths[0]) and action not in ('embed', 'match'):
+        raise ValueError(f'{action}: of videos there are embed and match')
     if texts_file:
         texts = [*texts, *lines_of(texts_file, flag='--texts')]
     if not texts and action in ('answer', 'match', 'explain'):
@@ -56,16 +62,18 @@ def predict_folder(
     from semmim_jax.inference.model import load
 
     model = load(workdir, params=params, batch_size=batch_size)
-    skipped = name_others(others)
+    skipped = name_others(others, suffixes=suffixes)
     run(model, image_chunks(model, folder, paths, skipped), pathlib.Path(out), list(texts))
     count = len(paths) + len(others) - len(skipped)
     print(f'wrote {out}; images: {count}, files left out: {len(skipped)}')
 
 
-def name_others(others: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Says which files of a folder are no images; gives them as a list to add to."""
+def name_others(
+    others: Sequence[pathlib.Path], *, suffixes: Sequence[str] = SUFFIXES
+) -> list[pathlib.Path]:
+    """Says which files of a folder have no such suffix; gives them as a list to add to."""
     for path in others:
-        print(f'left out: {path}: not {", ".join(SUFFIXES)}', file=sys.stderr)
+        print(f'left out: {path}: not {", ".join(suffixes)}', file=sys.stderr)
     return list(others)
 
 
@@ -78,9 +86,17 @@ def list_images(images: str) -> tuple[pathlib.Path, list[pathlib.Path], list[pat
         raise ValueError(f'--images={images}: no such file or folder')
     files = sorted(p for p in place.rglob('*') if p.is_file() and not p.name.startswith('.'))
     paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+    paths = paths or [path for path in files if _is_video(path)]
     if not paths:
-        raise ValueError(f'--images={images}: no {", ".join(SUFFIXES)} file in this folder')
-    return place, paths, [path for path in files if path.suffix.lower() not in SUFFIXES]
+        raise ValueError(
+            f'--images={images}: no {", ".join(SUFFIXES)} file in this folder, and no video'
+        )
+    taken = set(paths)
+    return place, paths, [path for path in files if path not in taken]
+
+
+def _is_video(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _caption(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
@@ -110,7 +126,8 @@ def _score(written: 'Written') -> dict[str, float]:
 
 def _match(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
     def lines(names, pixels):
-        for name, odds in zip(names, model.match(pixels, texts), strict=True):
+        match_all = model.match_video if pixels[0].ndim == 4 else model.match
+        for name, odds in zip(names, match_all(pixels, texts), strict=True):
             match = {text: round(float(p), 6) for text, p in zip(texts, odds, strict=True)}
             yield {'image': name, 'match': match}
 
@@ -121,7 +138,8 @@ def _embed(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
     names, features = [], []
     for chunk_names, pixels in chunks:
         names += chunk_names
-        features.append(model.encode_image(pixels))
+        encode = model.encode_video if pixels[0].ndim == 4 else model.encode_image
+        features.append(encode(pixels))
     with _completed(out) as partial, partial.open('wb') as file:
         np.save(file, np.concatenate(features))
     names_file = ''.join(json.dumps({'image': name}) + '\n' for name in names)
@@ -179,14 +197,19 @@ def _completed(out: pathlib.Path) -> Iterator[pathlib.Path]:
 def image_chunks(
     model: 'Model', folder: pathlib.Path, paths: list[pathlib.Path], skipped: list[Any]
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Names and pixels of readable images, `model.batch_size` at a time, with progress.
+    """Names and pixels of readable images or videos, `model.batch_size` at a time, with progress.
 
     Adds those that cannot be read to `skipped`.
     """
     data, unreadable, names, pixels = model.config.data, 0, [], []
     for path in tqdm.tqdm(paths, unit='image', disable=None):
         try:
-            pixels.append(read_image(path, decoder=data.decoder, max_pixels=data.max_pixels))
+            if _is_video(path):
+                frames = data.frames if 'frames' in data else 1
+                options = dict(decoder=data.decoder, max_pixels=data.max_pixels)
+                pixels.append(np.stack(as_frames(path, count=frames, **options)))
+            else:
+                pixels.append(read_image(path, decoder=data.decoder, max_pixels=data.max_pixels))
         except UnreadableRecord as error:
             print(f'left out: {error}', file=sys.stderr)
             skipped.append(path)

@@ -20,6 +20,7 @@ from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
 from semmim_jax.inference.outputs import Fused, Patches, Written, writer
 from semmim_jax.inference.predictor import Predictor, to_host
 from semmim_jax.models.grounding import WORD_FIELDS, Words
+from semmim_jax.inference.videos import Videos, as_frames, as_videos
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.sharding import make_mesh, replicated
@@ -90,6 +91,15 @@ class Model:
         images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
+    def encode_video(self, videos: Videos) -> np.ndarray:
+        """Unit features [i, e] of videos, see videos.py, as `encode_image` has them of images.
+
+        Of each as many frames are read as the run reads, from the first to the last.
+        """
+        self._need('image', tasks='completion')
+        videos = as_videos(videos)
+        return self._map('image', len(videos), lambda part: (self._clips(videos[part]),))
+
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Unit features [t, e] of texts that have words."""
         return self.encoded_texts(texts)['feature']
@@ -100,18 +110,11 @@ class Model:
         Of a ranking (rank) the sigmoid of its score, which orders the texts of an image and is no
         probability.
         """
-        self._need('match', tasks='pretrain, retrieval, completion, rank')
-        images = as_images(images)
-        text, starts = self.encoded_texts(texts), range(0, len(images), self.batch_size)
-        if not len(images):
-            raise ValueError(_NOTHING)
-        chunks = (images[start : start + self.batch_size] for start in starts)
-        odds = []
-        for chunk in chunks:
-            shape = len(chunk), len(text['tokens'])
-            row, column = (x.ravel() for x in np.indices(shape))
-            odds.append(self.pair_log_odds(chunk, text, row, column).reshape(shape))
-        return 1 / (1 + np.exp(-np.concatenate(odds)))
+        return self._match_all(as_images(images), texts, self._pixels)
+
+    def match_video(self, videos: Videos, texts: str | Sequence[str]) -> np.ndarray:
+        """As `match`, of videos."""
+        return self._match_all(as_videos(videos), texts, self._clips)
 
     def classify(
         self,
@@ -262,7 +265,31 @@ class Model:
           text: of `encoded_texts`.
           row, column: int [p].
         """
-        context = self._predict('context', self._filled(self._pixels(as_images(images))))
+        return self._pair_log_odds(self._pixels(as_images(images)), text, row, column)
+
+    def _match_all(
+        self,
+        images: Sequence[Any],
+        texts: str | Sequence[str],
+        pixels_of: Callable[[Sequence[Any]], np.ndarray],
+    ) -> np.ndarray:
+        self._need('match', tasks='pretrain, retrieval, completion, rank')
+        text, starts = self.encoded_texts(texts), range(0, len(images), self.batch_size)
+        if not len(images):
+            raise ValueError(_NOTHING)
+        chunks = (images[start : start + self.batch_size] for start in starts)
+        odds = []
+        for chunk in chunks:
+            shape = len(chunk), len(text['tokens'])
+            row, column = (x.ravel() for x in np.indices(shape))
+            pairs = self._pair_log_odds(pixels_of(chunk), text, row, column)
+            odds.append(pairs.reshape(shape))
+        return 1 / (1 + np.exp(-np.concatenate(odds)))
+
+    def _pair_log_odds(
+        self, pixels: np.ndarray, text: dict[str, np.ndarray], row: np.ndarray, column: np.ndarray
+    ) -> np.ndarray:
+        context = self._predict('context', self._filled(pixels))
 
         def pairs(part):
             at = column[part]
@@ -316,6 +343,16 @@ class Model:
                     f'this run looks at {count} images at once: give a list of groups of {count}'
                 )
         return np.stack([[self._view(image) for image in group] for group in images])
+
+    def _clips(self, videos: Sequence[Any]) -> np.ndarray:
+        """uint8 [i, f, s, s, 3], with the frames that the run reads."""
+        data = self.config.data
+        if 'frames' not in data:
+            raise ValueError(f'a run of the task {self.config.task.name!r} reads images, no videos')
+        options = dict(count=data.frames, decoder=data.decoder, max_pixels=data.max_pixels)
+        return np.stack(
+            [[self._view(frame) for frame in as_frames(video, **options)] for video in videos]
+        )
 
     def _view(self, image: Any) -> np.ndarray:
         """uint8 [s, s, 3] of one image."""

@@ -3,6 +3,7 @@
 import importlib.util
 from typing import Any
 
+from semmim_jax.data.frames import has_videos
 from semmim_jax.data.mixtures import Mixture, parts_of
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
@@ -27,6 +28,7 @@ def check_training_files(config: Any, source: Any) -> None:
       ValueError: with the first missing file and the entry that lists it.
     """
     data = config.data
+    _check_kind('data.train', config, source)
     for part in parts_of(source):
         if isinstance(part, StoredSource):
             _check_stored('data.train', part)
@@ -64,6 +66,7 @@ def open_evaluation(config: Any, task: Task) -> Any:
         raise ValueError(
             f'data.eval={data.eval!r}: weights are for training; without them every record is read'
         )
+    _check_kind('data.eval', config, source)
     for part in parts_of(source):
         if isinstance(part, StoredSource):
             _check_stored('data.eval', part)
@@ -80,6 +83,14 @@ def open_evaluation(config: Any, task: Task) -> Any:
             "evaluation list by --config.data.eval=''"
         )
     return source
+
+
+def _check_kind(key: str, config: Any, source: Any) -> None:
+    if has_videos(source) and 'frames' not in config.data:
+        raise ValueError(
+            f'{key}={config.data[key.removeprefix("data.")]!r} has videos, and the task '
+            f'{config.task.name!r} reads images: configs/completion.py reads videos'
+        )
 
 
 def _check_stored(key: str, source: StoredSource) -> None:

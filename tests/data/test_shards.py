@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.data import examples, record_files, shards, stored
+from semmim_jax.data.images import decode_image
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.nlvr2 import read_nlvr2
 from semmim_jax.data.readers.vqa import read_vqa
@@ -377,10 +378,23 @@ def test_refusals(tmp_path, data_config, spec, said):
     assert said in str(e.value) and '\n' not in str(e.value)
 
 
-def test_video_and_wrong_options_are_refused(tmp_path, twenty):
-    clips = write_shards(tmp_path / 'clips', captioned(1), kind='frames')
-    with pytest.raises(ValueError, match='shards of frames: no task reads them yet'):
-        open_shards(clips)
+def test_frames_are_read_whole_and_a_clip_without_or_of_two_sizes_is_unreadable(tmp_path):
+    clips = [
+        dict(frames=(jpeg(0), jpeg(1), jpeg(2)), times=(0.0, 0.5, 1.0)),
+        dict(frames=(jpeg(0), jpeg(1, width=32)), times=(0.0, 0.5)),
+        dict(images=(jpeg(0),)),
+    ]
+    records = [ShardRecord(key=str(n), captions=('a',), **clip) for n, clip in enumerate(clips)]
+    source = open_shards(write_shards(tmp_path / 'clips', records, kind='frames'))
+    assert source.is_video and not source.twins
+    decode = lambda value: decode_image(jpeg(value), decoder='opencv', max_pixels=1000)
+    assert (source[0]['frames'] == np.stack([decode(value) for value in range(3)])).all()
+    for number, said in ((1, 'frames of different sizes'), (2, 'no frame')):
+        with pytest.raises(UnreadableRecord, match=f'record {number}, {number}: {said}'):
+            source[number]
+
+
+def test_wrong_options_are_refused(tmp_path, twenty):
     labelled = write_shards(tmp_path / 'labelled', captioned(1), source={'patch_labels': 3})
     with pytest.raises(ValueError, match='"patch_labels" cannot be 3'):
         open_shards(labelled)

@@ -240,6 +240,13 @@ def test_a_crop_of_all_is_the_evaluation_view(height, width):
         ('a bright light', False),
         ('leftovers on a plate', False),
         ('Hund links und Katze', True),
+        ('a boot turns clockwise', True),
+        ('a boot turns counterclockwise', True),
+        ('a boot turns anti-clockwise', True),
+        ('der Stiefel dreht sich im Uhrzeigersinn', True),
+        ('la botte tourne dans le sens antihoraire', True),
+        ('la botte tourne dans le sens des aiguilles', True),
+        ('a clock grows wise', False),
         ('un chien à droite', True),
     ],
 )

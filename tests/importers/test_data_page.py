@@ -13,7 +13,7 @@ import pytest
 from configs.pretrain import get_config
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.shard_format import Manifest
-from tests.importers import fixtures
+from tests.importers import fixtures, video_fixtures
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGE = ROOT / 'docs' / 'data.md'
@@ -44,6 +44,7 @@ def commands() -> list[list[str]]:
 def test_every_command_runs_and_its_shards_are_read(tmp_path):
     pytest.importorskip('tensorflow_datasets', reason='extra [tfds] is not installed')
     fixtures.write_all(tmp_path)
+    video_fixtures.write_videos(tmp_path)
     fixtures.write_packages(tmp_path)
     done = subprocess.run(
         [sys.executable, '-c', DRIVER, json.dumps(commands())],
@@ -62,14 +63,14 @@ def test_every_command_runs_and_its_shards_are_read(tmp_path):
         source = make_source(f'shards:{folder}', get_config('tiny').data)
         assert len(source) == Manifest.read(str(folder)).entries > 0
         record = source[len(source) - 1]
-        assert 'image' in record or 'images' in record
+        assert {'image', 'images', 'frames'} & set(record)
 
 
 def test_every_source_has_a_recipe():
     from semmim_jax.importers.sources import KINDS
 
     used = {words[0] for words in commands()}
-    assert used == {*KINDS, 'verify', 'show', 'emoji'} - {'jsonl'}
+    assert used == {*KINDS, 'verify', 'show', 'emoji', 'emoji_videos'} - {'jsonl'}
 
 
 def test_every_reason_is_explained():

@@ -1,4 +1,4 @@
-"""Emoji scenes: the embedded demo corpus. Real artwork, composed by a seed and an index.
+"""Emoji scenes and videos: the embedded demo corpus. Real artwork, composed by a seed and an index.
 
 The rest of the package knows nothing of it: setup.cfg names `CORPORA` as a plug-in of
 data/readers/sources.py, as any other package's corpus would be.
@@ -6,6 +6,7 @@ data/readers/sources.py, as any other package's corpus would be.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 from semmim_jax.data.config import DataConfig
 from semmim_jax.data.emoji import artwork
@@ -16,6 +17,7 @@ from semmim_jax.data.emoji.questions import EmojiQuestions
 from semmim_jax.data.emoji.scenes import EmojiScenes
 from semmim_jax.data.emoji.statements import EmojiStatements
 from semmim_jax.data.emoji.texts import SceneTexts
+from semmim_jax.data.emoji.videos import EmojiVideos
 from semmim_jax.data.readers.corpus import Corpus
 from semmim_jax.data.records import Source
 
@@ -30,17 +32,24 @@ _TEXTS: tuple[type[SceneTexts], ...] = (
 )
 
 
-def _make(split: str, data_config: DataConfig, *, texts: type[SceneTexts] | None) -> Source:
+_Over = Callable[[EmojiScenes], Source]  # a source made from scenes
+
+
+def _make(split: str, data_config: DataConfig, *, over: _Over | None) -> Source:
     options = dict(data_config['emoji_scenes'])
     known = {field.name for field in dataclasses.fields(EmojiScenes)} - {'split'}
     for what, keys in (('lacks', known - set(options)), ('has unknown', set(options) - known)):
         if keys:
             raise ValueError(f'config.data.emoji_scenes {what} keys {", ".join(sorted(keys))}')
-    scenes = (FaceScenes if texts is EmojiSentiment else EmojiScenes)(split=split, **options)
-    return texts(scenes) if texts else scenes
+    scenes = (FaceScenes if over is EmojiSentiment else EmojiScenes)(split=split, **options)
+    return over(scenes) if over else scenes
 
 
 CORPORA = {
-    name: Corpus(make=functools.partial(_make, texts=texts), attribution=artwork.CREDIT)
-    for name, texts in {'emoji_scenes': None, **{t.name: t for t in _TEXTS}}.items()
+    name: Corpus(make=functools.partial(_make, over=over), attribution=artwork.CREDIT)
+    for name, over in {
+        'emoji_scenes': None,
+        'emoji_videos': EmojiVideos,
+        **{texts.name: texts for texts in _TEXTS},
+    }.items()
 }

@@ -50,7 +50,8 @@ class Completion(Task):
     @property
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators that apply."""
-        return ('losses', 'retrieval') if 'contrast' in self.plan.active else ('losses',)
+        compares = 'contrast' in self.plan.active
+        return ('losses', 'retrieval', 'direction') if compares else ('losses',)
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -90,8 +91,9 @@ class Completion(Task):
         return {'losses': self._losses, **predict.retrieval_fns(self.model, self.plan)}
 
     def _losses(self, variables, batch, key):
-        """Metrics of an unseen batch of images `image1` [b, s, s, 3]; nothing is dropped."""
-        fields = {**batch, 'frames': batch['image1'][:, None]}
+        """Metrics of an unseen batch; nothing is dropped. `image1`: [b, s, s, 3] of images,
+        [b, f, s, s, 3] of videos."""
+        fields = {**batch, 'frames': predict.as_frames(batch['image1'])}
         return self._forward(variables.params, fields, key, train=False)[1]
 
     def _forward(self, params, batch, key, *, train: bool):

@@ -1,0 +1,76 @@
+"""The verdict on completion, on figures given by hand, and that trainings are not run twice."""
+
+import json
+
+import pytest
+
+from benchmarks import completion_helps
+from benchmarks.completion_helps import DECIDES, ONE_FRAME, STEPS, TIME, WITH, Run, verdict
+
+
+def flops(config):
+    return 7.0 if config.task.weights.completion else 5.0
+
+
+def figures(*pairs):
+    """By seed, of (text recall, image recall)."""
+    return [dict(zip(DECIDES, pair, strict=True)) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ('ours', 'said'),
+    [
+        ([(0.5, 0.5), (0.5, 0.5), (0.5, 0.5)], 'helps'),
+        ([(0.5, 0.5), (0.5, 0.5), (0.3, 0.3)], 'helps'),  # two of three, and the means
+        ([(0.5, 0.5), (0.5, 0.3), (0.3, 0.5)], 'not shown'),  # one seed in both directions
+        ([(0.5, 0.5), (0.5, 0.5), (0.1, 0.5)], 'not shown'),  # the mean of one is below
+        ([(0.4, 0.4), (0.4, 0.4), (0.4, 0.4)], 'not shown'),  # no gain
+        ([(0.9, 0.9)], 'not shown'),  # one seed
+    ],
+)
+def test_helps_is_said_for_both_directions_and_two_seeds_alone(ours, said):
+    without = figures(*[(0.4, 0.4)] * len(ours))
+    assert verdict(figures(*ours), without) == said
+
+
+def test_equal_steps_and_equal_time_differ_in_steps_alone(monkeypatch):
+    monkeypatch.setattr(completion_helps, 'count', flops)
+    configs = {
+        way: completion_helps.config_of(Run('video', way, 2), steps=100)
+        for way in (WITH, STEPS, TIME, ONE_FRAME)
+    }
+    assert [c.train.steps for c in configs.values()] == [100, 100, 140, 100]
+    assert [c.task.weights.completion for c in configs.values()] == [1, 0, 0, 1]
+    assert [c.data.frames for c in configs.values()] == [4, 4, 4, 1]
+    assert {c.seed for c in configs.values()} == {2}
+
+
+def test_complete_trainings_are_read_and_compared_by_seed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(completion_helps, 'count', flops)
+    trained = []
+
+    def train(config, workdir, task):
+        """A training whose figures are known: completion adds .1, twice the steps nothing."""
+        trained.append(workdir)
+        value = 0.3 + 0.1 * config.task.weights.completion + 0.01 * config.seed
+        evaluators = {}
+        for name in completion_helps.FIGURES['images']:
+            evaluator, figure = name.split('/')
+            evaluators.setdefault(evaluator, {'figures': {}})['figures'][figure] = value
+        folder = tmp_path / 'out' / workdir.rpartition('/')[2]
+        folder.mkdir(parents=True)
+        (folder / 'results.json').write_text(json.dumps({'step': config.train.steps, **evaluators}))
+
+    monkeypatch.setattr(completion_helps, 'train_and_evaluate', train)
+    command = [f'--workdir={tmp_path / "out"}', '--demos=images', '--steps=10']
+    completion_helps.main(command)
+    assert len(trained) == 9
+    said = capsys.readouterr().out
+    assert 'images: completion helps (without, equal time)' in said
+    table = json.loads((tmp_path / 'out' / 'results.json').read_text())['images']
+    assert table['verdicts'] == {STEPS: 'helps', TIME: 'helps'}
+    assert [seed['steps'] for seed in table['figures'][TIME]] == [14, 14, 14]
+    line = next(x for x in said.splitlines() if 'tr@1_itm' in x and STEPS in x)
+    assert line.split()[4:] == ['0.310', '+0.100', '0.300', '0.310', '0.320']
+    completion_helps.main(command)
+    assert len(trained) == 9  # all were read
