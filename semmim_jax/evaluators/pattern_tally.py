@@ -55,11 +55,12 @@ class PatternTally:
         self._scores = np.full((num_codes, best), -np.inf)
         self._places = np.zeros((num_codes, best, 2), np.int64)  # image, patch
 
-    def add(self, codes: np.ndarray, scores: np.ndarray, labels: np.ndarray | None) -> None:
+    def add(self, codes: np.ndarray, scores: np.ndarray | None, labels: np.ndarray | None) -> None:
         """Adds the next images.
 
         Args:
-          codes, scores: int and float [b, n].
+          codes: int [b, n].
+          scores: float [b, n]; None where `best` will not be asked for.
           labels: int [b, n], 0 for background; None where they are not known.
         """
         count, num_codes = len(codes), len(self.patches)
@@ -67,10 +68,15 @@ class PatternTally:
         numbers = self.images + np.arange(count)
         if labels is not None:
             halves, num_labels = numbers[:, None] % 2, self.table.shape[2]
-            cells = (halves * num_codes + codes) * num_labels + labels
+            cells = (halves * num_codes + codes.astype(np.int64)) * num_labels + labels
             counted = np.bincount(cells.ravel(), minlength=self.table.size)
             self.table += counted.reshape(self.table.shape)
-        self._add_best(codes, scores.astype(np.float64), numbers)
+        in_image = (
+            np.unique(np.arange(count, dtype=np.int64)[:, None] * num_codes + codes) % num_codes
+        )
+        self.spread += np.bincount(in_image, minlength=num_codes)
+        if scores is not None:
+            self._add_best(codes, scores.astype(np.float64), numbers)
         self.images += count
 
     def best(self, code: int) -> list[tuple[int, int]]:
@@ -126,14 +132,13 @@ class PatternTally:
         return ConceptScores(share(right, named), share(right, truth), chance, truth)
 
     def _add_best(self, codes: np.ndarray, scores: np.ndarray, numbers: np.ndarray) -> None:
-        """Counts images by code, and keeps the best patches of each."""
+        """Keeps the best patches of each code."""
         rows, patches = (axis.ravel() for axis in np.indices(codes.shape))
         code, score = codes.ravel(), scores.ravel()
         order = np.lexsort((patches, -score, code, rows))
         is_first = np.ones(len(order), bool)  # of a code in an image
         is_first[1:] = (np.diff(code[order]) != 0) | (np.diff(rows[order]) != 0)
         chosen = order[is_first]
-        self.spread += np.bincount(code[chosen], minlength=len(self.patches))
         chosen = chosen[score[chosen] > self._scores[code[chosen], -1]]
         for each in np.unique(code[chosen]):
             new = chosen[code[chosen] == each]

@@ -142,7 +142,7 @@ class PairCaptions:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Some records of a source, as far as `pipeline.eval_image_batches` asks."""
+    """Some records of a source, as far as evaluation on images and captions asks."""
 
     source: Any
     positions: Sequence[int]
@@ -156,6 +156,20 @@ class Records:
     def image_id(self, index: int) -> int:
         """The image id of record `index`."""
         return self.source.image_id(self.positions[index])
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of record `index`."""
+        return self.source.captions(self.positions[index])
+
+    @property
+    def attribution(self) -> str:
+        """Of the source."""
+        return self.source.attribution
+
+    @property
+    def patch_label_names(self) -> tuple[str, ...]:
+        """Of the source."""
+        return self.source.patch_label_names
 
 
 def spread(count: int, wanted: int) -> list[int]:

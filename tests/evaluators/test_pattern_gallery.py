@@ -1,0 +1,100 @@
+"""Patterns of a corpus, read batch by batch, against the same with all images at once."""
+
+import types
+
+import numpy as np
+import pytest
+
+from semmim_jax.evaluators import pattern_gallery
+from semmim_jax.viz import clusters, patches, patterns
+from tests.evaluators.test_pattern_report import CODES, PATCHES, Coding, Known, opened
+
+
+class Noted(Known):
+    """Keeps what it said, of valid images and padding alike."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.said = {'codes_with_text': [], 'codes_without_text': [], 'scores': []}
+
+    def __call__(self, name, images, *inputs):
+        outputs = super().__call__(name, images, *inputs)
+        for key, parts in self.said.items():
+            parts.append(outputs[key])
+        return outputs
+
+    def whole(self, key, images):
+        return np.concatenate(self.said[key])[:images]
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory):
+    data = opened(images=42)
+    predict = Noted(data)
+    path = tmp_path_factory.mktemp('codes') / 'codes.npy'
+    found = pattern_gallery.stream_patterns(predict, data, codes=path)
+    return data, predict, found
+
+
+def test_all_images_are_counted_and_their_codes_are_in_the_file(streamed):
+    data, predict, found = streamed
+    labels = np.concatenate([b['labels'][b['valid']] for b in data.image_batches()])
+    codes, scores = predict.whole('codes_with_text', 42), predict.whole('scores', 42)
+    np.testing.assert_array_equal(np.load(found.codes), codes)
+    assert np.load(found.codes).dtype == np.uint16
+    assert found.main.patches.sum() == 42 * PATCHES and found.main.images == 42
+    untold = predict.whole('codes_without_text', 42)
+    counts = np.bincount(untold.ravel(), minlength=CODES)
+    np.testing.assert_array_equal(found.tallies['without_text'].patches, counts)
+    chosen = found.most_on_objects(5)
+    assert chosen == patterns.most_on_objects(codes, labels, 5, images=36)
+    for code in chosen:
+        assert found.main.best(code) == patterns.top_patches(codes, scores, code, count=36)
+
+
+def test_windows_are_those_of_the_images(streamed):
+    data, _, _ = streamed
+    images = np.concatenate([b['image'][b['valid']] for b in data.image_batches()])
+    places = [(41, 3), (0, 15), (7, 0), (41, 9)]
+    windows, cell = pattern_gallery._windows(data, places)
+    assert cell == 8 and set(windows) == set(places)
+    for image, patch in places:
+        expected = patches.window(images[image], patch, num_patches=PATCHES, reach=clusters.REACH)
+        np.testing.assert_array_equal(windows[image, patch], expected)
+
+
+def test_words_are_those_of_the_captions_that_were_read(streamed):
+    data, _, found = streamed
+    captions = [text for _, texts in data.pair_batches() for text in texts]
+    (chosen, *_) = found.most_on_objects(3)[1:]
+    words = pattern_gallery.words_of_patterns(found, data, [chosen])[chosen]
+    with_code = (np.load(found.codes) == chosen).any(1)
+    for each in words:
+        has = np.array([each.word in caption.split() for caption in captions])
+        assert each.images == (has & with_code).sum() > 0
+        a, b = (has & with_code).sum() + 0.5, (~has & with_code).sum() + 0.5
+        c, d = (has & ~with_code).sum() + 0.5, (~has & ~with_code).sum() + 0.5
+        assert each.log_odds == pytest.approx(np.log(a * d / (b * c)))
+
+
+def test_names_of_a_lexicon_are_words():
+    lexicon = types.SimpleNamespace(texts=('teddy bear',), read=lambda ids: [3] if ids else [])
+    tokenizer = types.SimpleNamespace(tokens=lambda: ['a', 'b', 'c'], encode=lambda t, n: [9])
+    make_example = types.SimpleNamespace(lexicon=lexicon)
+    settings = types.SimpleNamespace(max_tokens=9)
+    data = types.SimpleNamespace(make_example=make_example, tokenizer=tokenizer, data=settings)
+    assert pattern_gallery._reader(data)('a teddy bear') == {'teddy bear'}
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_pictures_are_drawn_with_labels_and_without(labelled, tmp_path):
+    data = opened(images=9, labelled=labelled)
+    predict = Coding()
+    found = pattern_gallery.stream_patterns(predict, data, codes=tmp_path / 'codes.npy')
+    assert found.main.has_labels == labelled and found.main.images == 9
+    words = pattern_gallery.words_of_patterns(found, data, found.most_on_objects(2))
+    pictures = pattern_gallery.draw_patterns(
+        predict, data, found, words=words, mask_ratio=0.4, mask_temperature=1.25
+    )
+    assert set(pictures) == {'clusters', 'usage', 'components', 'temperatures'}
+    assert all(picture.dtype == np.uint8 and picture.std() > 0 for picture in pictures.values())
