@@ -154,7 +154,7 @@ def open_workdir(
 
     Args:
       workdir, config: as of `evaluate_workdir`.
-      overrides: fields to change in what these say, e.g. {'data.eval': 'emoji_scenes:test'}.
+      overrides: fields to change in what these say, e.g. {'data.eval': 'captions:LIST.json'}.
 
     Raises:
       ValueError: as `evaluate_workdir`.
