@@ -16,6 +16,7 @@ from semmim_jax.evaluators import (
     probes,
     reconstruction,
     retrieval,
+    segmentation,
     texts,
 )
 from semmim_jax.evaluators.report import EvalData, Report
@@ -26,6 +27,7 @@ EVALUATORS = {
     'retrieval': retrieval.evaluate,
     'patterns': pattern_report.evaluate,
     'grounding': grounding.evaluate,
+    'segmentation': segmentation.evaluate,
     'probes': probes.evaluate,
     'reconstruction': reconstruction.evaluate,
     'captions': texts.evaluate_captions,

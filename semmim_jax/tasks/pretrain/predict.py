@@ -54,13 +54,22 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
 
 
 def patch_fns(model: SemMIM) -> dict[str, Callable[..., Any]]:
-    """Functions for probes.
+    """Functions for probes and zero-shot segmentation.
 
     Returns:
       patches: images uint8 [b, s, s, 3] -> features of the image tower float32 [b, n, d].
+      cls: images -> its feature of CLS float32 [b, d].
+      patch_projections: images -> its patches as ITC projects images, float32 [b, n, e], unit.
     """
-    features = lambda model, images: model.encode_image(images)[:, 1:].astype(jnp.float32)
-    return {'patches': _applied(features, model)}
+    features = lambda model, images: model.encode_image(images).astype(jnp.float32)
+    fns = {
+        'patches': lambda model, images: features(model, images)[:, 1:],
+        'cls': lambda model, images: features(model, images)[:, 0],
+        'patch_projections': lambda model, images: model.project_image(
+            model.encode_image(images)[:, 1:]
+        ),
+    }
+    return {name: _applied(fn, model) for name, fn in fns.items()}
 
 
 def pattern_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:

@@ -58,7 +58,8 @@ class Pretrain(Task):
         codes = self.plan.has_codes
         by_codes = ('patterns',) if codes else ()
         by_words = ('grounding',) if codes and self.plan.reads_words else ()
-        return ('losses', 'retrieval', *by_codes, *by_words, *(('probes',) * self.probes))
+        fitted = ('probes',) * self.probes
+        return ('losses', 'retrieval', *by_codes, *by_words, 'segmentation', *fitted)
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
