@@ -21,6 +21,8 @@ from semmim_jax.evaluators import clusterings
 class ConceptScores(NamedTuple):
     """How well codes find the patches of each concept, float [l - 1] each, NaN where not known.
 
+    See docs/method.md section 8.
+
     A code stands for the commonest label beneath it, background included. Codes are named by the
     images of even number and measured on the others. `chance` is the precision of a random guess:
     the concept's share of all patches that are measured.

@@ -10,6 +10,7 @@ import PIL.Image
 
 from semmim_jax.data.stored import StoredSource
 from semmim_jax.evaluators import (
+    compositions,
     grounding,
     losses,
     pattern_report,
@@ -25,6 +26,7 @@ from semmim_jax.viz.curves import draw_curves
 EVALUATORS = {
     'losses': losses.evaluate,
     'retrieval': retrieval.evaluate,
+    'compositions': compositions.evaluate,
     'patterns': pattern_report.evaluate,
     'grounding': grounding.evaluate,
     'segmentation': segmentation.evaluate,

@@ -25,6 +25,7 @@ ADDED = {
     'eval.pattern_set_images': 0,
     'eval.probe_source': '',
     'eval.probe_images': 500,
+    'eval.compositions': (),
     'data.match_views': False,
     'data.shards': {'index': 'memory'},
     'data.tfds': {'image': '', 'text': ''},
