@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 import PIL.Image
 
@@ -53,7 +54,7 @@ def write_patterns(
     Raises:
       ValueError: the run has no patterns, or the source cannot be read.
     """
-    overrides: dict[str, Any] = {'eval.probe_source': '', 'eval.pattern_sets': ()}
+    overrides: dict[str, Any] = {'eval.probe_source': '', 'eval.pattern_sets': [], 'eval.compositions': []}
     if data:
         overrides['data.eval'] = data
     evaluation, state = open_workdir(workdir, overrides=overrides)
@@ -102,7 +103,7 @@ def _chosen(data: EvalData, spec: str, images: int) -> EvalData:
 
 def _sample(data: EvalData, controls: int) -> EvalData:
     """The set as `pattern_report.evaluate` measures up to `controls` of its images."""
-    settings = data.settings.copy_and_resolve_references()
+    settings = ml_collections.ConfigDict(data.settings)
     settings.pattern_images = min(controls, data.num_images)
     return dataclasses.replace(data, settings=settings)
 
