@@ -3,6 +3,7 @@
 Paper:     none of its tables: they are not known to us. The rows ask what its parts are worth, in a
            small model.
 Command:   python -m semmim_jax.ablate --rows=all --seeds=0,1,2 --out=runs/ablation
+           python -m semmim_jax.ablate --config=configs/ablation.py:demo --out=runs/demo_seeds
 Hardware:  any number of cores or machines that share the folder; minutes a row and seed on a core.
 Expect:    docs/ablation.md
 
@@ -134,21 +135,31 @@ ROWS = {
 }
 
 
+# The shipped demo over seeds: some half an hour of processor time a row and seed.
+DEMO = {
+    'demo_literal': ('configs/pretrain.py:demo-literal', {}, '', 'the parts that the paper names'),
+    'demo': ('configs/pretrain.py:demo', {}, 'demo_literal', 'words and local agreement'),
+}
+
 # What is trained before a row, with its seed; task.mim.dvae of the row is its workdir.
 FIRST = {'dvae': 'configs/dvae.py:study'}
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The study; every field is here with its value."""
+def get_config(variant: str = 'study') -> ml_collections.ConfigDict:
+    """The study, or the demo over seeds; every field is here with its value."""
+    if variant not in ('study', 'demo'):
+        raise ValueError(f'configs/ablation.py:{variant}: must be study or demo')
+    chosen = ROWS if variant == 'study' else DEMO
     c = ml_collections.ConfigDict()
     # What all rows change. Sizes, rates and weights were chosen on val; nothing was on test. To
     # choose anew: --set=data.eval=emoji_scenes:val, into another folder.
     c.overrides = ('data.eval=emoji_scenes:test',)
-    c.fine_tune = 'configs/vqa.py:study'  # the second stage, with --fine_tune
+    second = 'study' if variant == 'study' else 'emoji'
+    c.fine_tune = f'configs/vqa.py:{second}'  # the second stage, with --fine_tune
     c.fine_tune_overrides = ('data.eval=emoji_questions:test',)
-    c.order = tuple(ROWS)  # fields of a section have none
+    c.order = tuple(chosen)  # fields of a section have none
     c.rows = ml_collections.ConfigDict()
-    for name, (config, changes, against, note) in ROWS.items():
+    for name, (config, changes, against, note) in chosen.items():
         overrides = tuple(f'{field}={value}' for field, value in changes.items())
         row = dict(config=config, overrides=overrides, against=against, note=note)
         c.rows[name] = row | {'first': FIRST.get(name, '')}

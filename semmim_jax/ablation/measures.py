@@ -100,7 +100,8 @@ class Measured:
       step: of the last evaluation.
       figures: figure -> value at that step.
       history: step -> figure -> value, of every evaluation of the first stage.
-      seconds: step -> seconds of training up to it, without compilation and evaluation.
+      seconds: step -> seconds of training up to it, without compilation and evaluation: processor
+        time where a CPU did it, which other work on the machine does not lengthen.
       minutes: whole time of the training, compilation and evaluation included.
     """
 
@@ -165,9 +166,11 @@ def _history(path: pathlib.Path) -> dict[int, dict[str, float]]:
 def _seconds(path: pathlib.Path, steps: Mapping[int, Any]) -> dict[int, float]:
     """Seconds of the steps up to each of some steps; what a restart did again counts once."""
     spent: dict[int, float] = {}
+    clock = 'seconds'
     for line in read_lines(path):
         if 'start' in line:
             spent = {step: x for step, x in spent.items() if step <= line['step']}
+            clock = 'processor' if line.get('platform') == 'cpu' else 'seconds'
         elif line['phase'] in STEP_PHASES:
-            spent[line['step']] = spent.get(line['step'], 0.0) + line['seconds']
+            spent[line['step']] = spent.get(line['step'], 0.0) + line[clock]
     return {step: math.fsum(x for s, x in spent.items() if s <= step) for step in sorted(steps)}

@@ -78,7 +78,7 @@ def train_and_evaluate(
         if first < train.steps:
             _say(main, 'compiling the training step (minutes for a large model)')
         if main:
-            clock.open(run.workdir / 'ledger.jsonl', step=first)
+            clock.open(run.workdir / 'ledger.jsonl', step=first, platform=jax.default_backend())
         loop = _Loop(
             run=run,
             step_fn=traced(

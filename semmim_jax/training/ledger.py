@@ -2,8 +2,11 @@
 
 A process is always in exactly one phase, so the phases add up to the time since it began:
 
-    {"start": 1760000000.0, "step": 30}              a process began; it resumes after this step
-    {"phase": "step", "step": 31, "seconds": 0.71}
+    {"start": 1760000000.0, "step": 30, "platform": "cpu"}     a process began, after this step
+    {"phase": "step", "step": 31, "seconds": 0.71, "processor": 1.35}
+
+`processor` is the processor time of all threads: on CPUs it says what a step costs, whatever else
+the machine does.
 
 Steps that a restart does again are `lost_work`: those of earlier starts after the step that it
 resumes from. The time between the last line of one start and the next start is `down`.
@@ -54,15 +57,16 @@ class Ledger:
     def __init__(self, *, started: float | None = None):
         self._started = time.time() if started is None else started
         self._entered = time.monotonic() - (time.time() - self._started)
+        self._processor = 0.0  # seconds up to the begin of the phase
         self._file = None
         self._wait = 0.0
         self.current = ('initialisation', 0, self._entered)
         self.step_seconds = collections.deque(maxlen=100)
 
-    def open(self, path: pathlib.Path, *, step: int) -> None:
-        """Writes to `path` from now on; `step` is the number of steps done."""
+    def open(self, path: pathlib.Path, *, step: int, platform: str = 'cpu') -> None:
+        """Writes to `path` from now on; after `step` steps, on `platform`."""
         self._file = LineFile(path)
-        self._file.write({'start': self._started, 'step': step})
+        self._file.write({'start': self._started, 'step': step, 'platform': platform})
 
     def enter(self, phase: str, step: int | None = None) -> float:
         """Begins a phase, of `step` or of the step before it; returns the last one's seconds."""
@@ -70,13 +74,16 @@ class Ledger:
         before, of_step, began = self.current
         step = of_step if step is None else step
         seconds, self._entered = now - self._entered, now
+        used = time.process_time()
+        processor, self._processor = used - self._processor, used
         if before == 'data_wait':
             self._wait = seconds
         elif before == 'step':
             self.step_seconds.append(self._wait + seconds)
         self.current = (phase, step, began if (before, phase) == STEP_PHASES else now)
         if self._file:
-            self._file.write({'phase': before, 'step': of_step, 'seconds': round(seconds, 6)})
+            line = {'phase': before, 'step': of_step, 'seconds': round(seconds, 6)}
+            self._file.write(line | {'processor': round(processor, 6)})
         return seconds
 
     def close(self) -> None:

@@ -19,13 +19,14 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def shipped():
-    study = ablation.get_config()
+def shipped(variant='study'):
+    study = ablation.get_config(variant)
     return study, read_rows(study)
 
 
-def test_the_shipped_rows_differ_from_each_other_and_read():
-    study, rows = shipped()
+@pytest.mark.parametrize('variant', ['study', 'demo'])
+def test_the_shipped_rows_differ_from_each_other_and_read(variant):
+    study, rows = shipped(variant)
     seen = {}
     for row in rows.values():
         config = training(row, 0, out=OUT).config()
@@ -39,7 +40,8 @@ def test_the_shipped_rows_differ_from_each_other_and_read():
 
 def test_the_page_of_the_study_names_every_row():
     page = (ROOT / 'docs' / 'ablation.md').read_text()
-    missing = [name for name in shipped()[1] if f'`{name}`' not in page]
+    rows = [*shipped()[1], *shipped('demo')[1]]
+    missing = [name for name in rows if f'`{name}`' not in page]
     assert not missing
 
 

@@ -84,6 +84,20 @@ def test_seconds_leave_out_compilation_and_count_what_was_done_again_once(study)
     assert measured.minutes == pytest.approx((60 + 1.5 + 7 + 4) / 60)  # `down` is no work
 
 
+def test_on_a_cpu_seconds_are_processor_time(study):
+    rows, out = study
+    of = training(rows['plain'], 0, out=out)
+    lines = [
+        {'start': 0.0, 'step': 0, 'platform': 'cpu'},
+        {'phase': 'step', 'step': 2, 'seconds': 9.0, 'processor': 1.0},
+        {'start': 100.0, 'step': 2, 'platform': 'gpu'},
+        {'phase': 'step', 'step': 4, 'seconds': 0.5, 'processor': 3.0},
+    ]
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    (of.folder / 'ledger.jsonl').write_text(text)
+    assert read_measured(of.folder).seconds == {2: 1.0, 4: 1.5}
+
+
 def test_never_evaluated_is_not_compared_at_equal_time():
     empty = Measured(step=1, figures={}, history={}, seconds={}, minutes=1.0)
     assert at_equal_time(empty, empty) is None

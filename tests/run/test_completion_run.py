@@ -11,6 +11,8 @@ from semmim_jax.run import loop
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
 
+pytestmark = pytest.mark.slow
+
 
 class Stop(Exception):
     """Stands for a kill."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semmim_jax.training import ledger
+from semmim_jax.training.line_files import read_lines
 
 OTHER = ('compilation', 'checkpoint', 'evaluation')
 seconds = st.integers(1, 10**6).map(lambda microseconds: microseconds / 1e6)
@@ -15,12 +16,15 @@ starts = st.lists(st.tuples(st.integers(0, 4), seconds, seconds, steps), min_siz
 
 
 class Clock:
-    now = 1e9
+    now = began = 1e9  # of all processes, of this one
 
     def time(self):
         return self.now
 
     monotonic = time
+
+    def process_time(self):
+        return 2 * (self.now - self.began)  # two threads, always
 
 
 @given(starts, st.booleans())
@@ -37,6 +41,7 @@ def test_phases_add_up_and_lost_work_is_what_was_redone(tmp_path_factory, starts
             if number:
                 clock.now += pause
                 down += pause
+            clock.began = clock.now
             process = ledger.Ledger()
             clock.now += start_up
             process.open(path, step=step)
@@ -61,3 +66,5 @@ def test_phases_add_up_and_lost_work_is_what_was_redone(tmp_path_factory, starts
     assert close(totals['lost_work'], lost)
     assert close(totals['step'] + totals['data_wait'], sum(stand.values()))
     assert f'{clock.now - began:.1f}' in ledger.table(totals)
+    phases = [line for line in read_lines(path) if 'phase' in line]
+    assert all(close(line['processor'], 2 * line['seconds']) for line in phases)

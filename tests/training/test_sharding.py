@@ -34,6 +34,7 @@ def trained():
     return figures('mesh_invariance', '--steps=4', '--runs', *RUNS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('run', RUNS[1:])
 def test_meshes_processes_slices_and_resuming_change_nothing(trained, run):
     """The whole task: the second is saved after two steps and goes on on another mesh."""
