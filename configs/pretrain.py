@@ -244,6 +244,10 @@ def base() -> ml_collections.ConfigDict:
     )
     train.compilation_cache = ''  # folder for compiled programs; '': JAX_COMPILATION_CACHE_DIR's
 
+    c.log = dict(
+        trackers=('tensorboard',),  # 'wandb', 'mlflow': what figures go to beside metrics.jsonl
+    )
+
     c.eval = evaluation = ml_collections.ConfigDict()
     evaluation.every = 0  # steps; 0: only at the end
     evaluation.params = 'ema'  # or 'online'

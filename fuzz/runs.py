@@ -40,7 +40,7 @@ def metrics(data: st.DataObject, folder: pathlib.Path) -> None:
         read_metrics(path)
     except ValueError as error:
         assert str(path) in str(error), error
-    writer = MetricsWriter(folder, first_step=3, active=True)
+    writer = MetricsWriter(folder, first_step=3, active=True, trackers=())
     writer.scalars(4, 'train', {'loss': 0.5})
     writer.close()
     steps = [json.loads(line)['step'] for line in path.read_text().splitlines()]

@@ -108,6 +108,21 @@ class Tokenizer:
         shown = [int(i) for i in ids if int(i) not in hidden]
         return self._backend.decode(shown, skip_special_tokens=False)
 
+    def words(self, text: str, max_tokens: int) -> list[tuple[str, list[int]]]:
+        """The words of `encode(text, max_tokens)`, each with the positions of its tokens there."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        words: dict[int, list[int]] = {}
+        for place, word in enumerate(encoding.word_ids[: max_tokens - 1 - len(self._end)]):
+            words.setdefault(word, []).append(place)
+        spans = [
+            (encoding.offsets[places[0]][0], encoding.offsets[places[-1]][1])
+            for places in words.values()
+        ]
+        return [
+            (text[start:end].strip(), [place + 1 for place in places])
+            for (start, end), places in zip(spans, words.values(), strict=True)
+        ]
+
     def length(self, text: str) -> int:
         """Tokens of a text, [CLS] and [SEP] included."""
         return len(self._backend.encode(text, add_special_tokens=False).ids) + 2

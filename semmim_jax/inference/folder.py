@@ -48,23 +48,28 @@ def predict_folder(
     run, suffix = ACTIONS[action], '.npy' if action == 'embed' else '.jsonl'
     if pathlib.Path(out).suffix != suffix:
         raise ValueError(f'--out={out}: {action} writes a {suffix} file')
-    folder, paths, others = _list_images(images)
+    folder, paths, others = list_images(images)
     if texts_file:
-        texts = [*texts, *_lines(texts_file)]
-    if not texts and action in ('answer', 'match'):
+        texts = [*texts, *lines_of(texts_file, flag='--texts')]
+    if not texts and action in ('answer', 'match', 'explain'):
         raise ValueError(f'{action} needs --text or --texts')
     from semmim_jax.inference.model import load
 
     model = load(workdir, params=params, batch_size=batch_size)
-    for path in others:
-        print(f'left out: {path}: not {", ".join(SUFFIXES)}', file=sys.stderr)
-    skipped = list(others)
-    run(model, _chunks(model, folder, paths, skipped), pathlib.Path(out), list(texts))
+    skipped = name_others(others)
+    run(model, image_chunks(model, folder, paths, skipped), pathlib.Path(out), list(texts))
     count = len(paths) + len(others) - len(skipped)
     print(f'wrote {out}; images: {count}, files left out: {len(skipped)}')
 
 
-def _list_images(images: str) -> tuple[pathlib.Path, list[pathlib.Path], list[pathlib.Path]]:
+def name_others(others: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Says which files of a folder are no images; gives them as a list to add to."""
+    for path in others:
+        print(f'left out: {path}: not {", ".join(SUFFIXES)}', file=sys.stderr)
+    return list(others)
+
+
+def list_images(images: str) -> tuple[pathlib.Path, list[pathlib.Path], list[pathlib.Path]]:
     """The folder, its images, and its other files; hidden ones do not count."""
     place = pathlib.Path(images)
     if place.is_file():
@@ -85,7 +90,7 @@ def _caption(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> Non
             for name, caption in zip(names, model.scored_captions(pixels, prompt), strict=True):
                 yield {'image': name, **inputs, 'caption': caption.text, **_score(caption)}
 
-    _write_lines(chunks, out, lines)
+    write_lines(chunks, out, lines)
 
 
 def _answer(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
@@ -96,7 +101,7 @@ def _answer(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None
                 inputs = {'image': name, 'question': question}
                 yield {**inputs, 'answer': answer.text, **_score(answer)}
 
-    _write_lines(chunks, out, lines)
+    write_lines(chunks, out, lines)
 
 
 def _score(written: 'Written') -> dict[str, float]:
@@ -109,7 +114,7 @@ def _match(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
             match = {text: round(float(p), 6) for text, p in zip(texts, odds, strict=True)}
             yield {'image': name, 'match': match}
 
-    _write_lines(chunks, out, lines)
+    write_lines(chunks, out, lines)
 
 
 def _embed(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
@@ -123,10 +128,35 @@ def _embed(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
     out.with_suffix('.jsonl').write_text(names_file)
 
 
-ACTIONS = {'caption': _caption, 'answer': _answer, 'match': _match, 'embed': _embed}
+def _explain(model: 'Model', chunks, out: pathlib.Path, texts: list[str]) -> None:
+    from semmim_jax.inference.explanation import write_maps
+
+    folder = out.with_suffix('')
+
+    def lines(names, pixels):
+        for number, text in enumerate(texts, start=1):
+            explanations = model.explain(pixels, [text] * len(pixels))
+            for name, image, explanation in zip(names, pixels, explanations, strict=True):
+                path = folder / f'{name}.{number}.npz'
+                write_maps(explanation, path, image=image, text=text)
+                files = {'maps': path, 'picture': path.with_suffix('.png')}
+                files = {key: str(file.relative_to(out.parent)) for key, file in files.items()}
+                yield {'image': name, 'text': text, 'match': round(explanation.match, 6), **files}
+
+    write_lines(chunks, out, lines)
 
 
-def _write_lines(chunks, out: pathlib.Path, lines: Callable[..., Iterator[dict]]) -> None:
+ACTIONS = {
+    'caption': _caption,
+    'answer': _answer,
+    'match': _match,
+    'embed': _embed,
+    'explain': _explain,
+}
+
+
+def write_lines(chunks, out: pathlib.Path, lines: Callable[..., Iterator[dict]]) -> None:
+    """Writes what `lines` makes of names and pixels, chunk by chunk, as JSON lines."""
     with _completed(out) as partial, partial.open('w', encoding='utf-8') as file:
         for names, pixels in chunks:
             for line in lines(names, pixels):
@@ -146,7 +176,7 @@ def _completed(out: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
 
 
-def _chunks(
+def image_chunks(
     model: 'Model', folder: pathlib.Path, paths: list[pathlib.Path], skipped: list[Any]
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Names and pixels of readable images, `model.batch_size` at a time, with progress.
@@ -172,9 +202,10 @@ def _chunks(
         raise ValueError(f'{folder}: no image could be read')
 
 
-def _lines(path: str) -> list[str]:
+def lines_of(path: str, *, flag: str) -> list[str]:
+    """The lines of a text file that are not empty."""
     try:
         text = pathlib.Path(path).read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f'--texts={path}: {getattr(error, "strerror", None) or error}') from None
+        raise ValueError(f'{flag}={path}: {getattr(error, "strerror", None) or error}') from None
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -9,13 +9,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from semmim_jax.data.run_files import labels_of_run, tokenizer_of_run
+from semmim_jax.data.lexicon import Lexicon
+from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.data.text import clean_caption
 from semmim_jax.data.tokenizer import Tokenizer
 from semmim_jax.data.transforms import eval_view
+from semmim_jax.inference.explanation import Explanation, word_maps
 from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
-from semmim_jax.inference.outputs import Written, writer
+from semmim_jax.inference.outputs import Fused, Patches, Written, writer
 from semmim_jax.inference.predictor import Predictor, to_host
+from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.sharding import make_mesh, replicated
@@ -41,7 +44,9 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     predict = Predictor(task.predict_fns(), _Variables(tree), mesh)
     labels = labels_of_run(saved, workdir=workdir) if task.needs_labels else ()
     filled = -(-batch_size // mesh.size) * mesh.size
-    return Model(config, tokenizer, tuple(labels), predict, images=task.images, batch_size=filled)
+    options = dict(images=task.images, batch_size=filled)
+    lexicon = lexicon_of_run(saved, workdir=workdir)
+    return Model(config, tokenizer, tuple(labels), predict, lexicon=lexicon, **options)
 
 
 class Model:
@@ -70,12 +75,13 @@ class Model:
         *,
         images: int,
         batch_size: int,
+        lexicon: Lexicon | None = None,
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.labels = labels
         self.batch_size = batch_size
-        self._predict, self._images = predict, images
+        self._predict, self._images, self._lexicon = predict, images, lexicon
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
@@ -85,17 +91,101 @@ class Model:
 
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Unit features [t, e] of texts that have words."""
-        return self._encoded(texts)['feature']
+        return self.encoded_texts(texts)['feature']
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
         """Probability that image i and text t belong together, by the ITM head: [i, t]."""
         self._need('match', tasks='pretrain, retrieval, completion')
         images = as_images(images)
-        text, starts = self._encoded(texts), range(0, len(images), self.batch_size)
+        text, starts = self.encoded_texts(texts), range(0, len(images), self.batch_size)
         if not len(images):
             raise ValueError(_NOTHING)
         chunks = (images[start : start + self.batch_size] for start in starts)
-        return np.concatenate([self._match(self._pixels(chunk), text) for chunk in chunks])
+        odds = []
+        for chunk in chunks:
+            shape = len(chunk), len(text['tokens'])
+            row, column = (x.ravel() for x in np.indices(shape))
+            odds.append(self.pair_log_odds(chunk, text, row, column).reshape(shape))
+        return 1 / (1 + np.exp(-np.concatenate(odds)))
+
+    def classify(
+        self,
+        images: Images,
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] = ('{}',),
+        rerank: int = 0,
+    ) -> np.ndarray:
+        """Probability of each label without training for it, [i, c]; see inference/zero_shot.py."""
+        from semmim_jax.inference.zero_shot import ZeroShot
+
+        images = as_images(images)
+        return ZeroShot(self, labels, templates=templates, rerank=rerank)(images)
+
+    @property
+    def temperature(self) -> float:
+        """Of ITC, as it was learned."""
+        return float(self._predict.variables.params['temperature'])
+
+    @property
+    def matches(self) -> bool:
+        """Whether the run has an ITM head, for `match`."""
+        return 'match' in self._predict
+
+    def encode_patches(self, images: Images, texts: str | Sequence[str] | None = None) -> Patches:
+        """Features, values and pattern codes of every patch; text i is read by image i."""
+        self._need('encode_patches', tasks='pretrain, retrieval')
+        images, ids = as_images(images), None
+        if texts is not None:
+            texts = self._paired(images, texts)
+            ids = self._ids(texts, self.config.data.max_tokens)
+
+        def inputs(part):
+            words = None
+            if ids is not None and self._lexicon:
+                fields = self._lexicon.words_of_batch(ids[part])
+                words = Words(*(fields[name] for name in WORD_FIELDS))
+            return self._pixels(images[part]), None if ids is None else ids[part], words
+
+        outputs = self._map('encode_patches', len(images), inputs)
+        return Patches(**dict.fromkeys(Patches._fields) | outputs)
+
+    def encode_fused(self, images: Images, texts: str | Sequence[str]) -> Fused:
+        """Tokens of text i after it has read image i, by the fusion encoder."""
+        self._need('fused', tasks='pretrain, retrieval')
+        images = as_images(images)
+        text = self.encoded_texts(self._paired(images, texts))
+
+        def inputs(part):
+            pixels = self._pixels(images[part])
+            context = self._predict('context', self._filled(pixels))
+            return context, np.arange(len(pixels)), text['tokens'][part], text['mask'][part]
+
+        return Fused(self._map('fused', len(images), inputs), text['mask'])
+
+    def explain(
+        self, images: Images, texts: str | Sequence[str], *, layer: int | None = None
+    ) -> list[Explanation]:
+        """Word maps of image i and text i (docs/method.md section 8.7).
+
+        Args:
+          images, texts: one or a list; a text needs words.
+          layer: of the fusion encoder; None is the upper one of its lower half, ALBEF's choice.
+        """
+        self._need('explain', tasks='pretrain, retrieval')
+        images, depth = as_images(images), self.config.model.fusion_depth
+        texts = self._paired(images, texts)
+        layer = (depth - 1) // 2 if layer is None else layer
+        if layer not in range(depth):
+            raise ValueError(
+                f'layer={layer!r}: this fusion encoder has the layers 0 to {depth - 1}'
+            )
+        ids, length = self._worded_ids(texts), self.config.data.max_tokens
+        words = [self.tokenizer.words(text, length) for text in self._cleaned(texts)]
+        inputs = lambda part: (self._pixels(images[part]), ids[part])
+        outputs = self._map('explain', len(images), inputs)
+        pairs = ({name: x[i] for name, x in outputs.items()} for i in range(len(words)))
+        return [word_maps(*pair, layer=layer) for pair in zip(words, pairs, strict=True)]
 
     def caption(self, images: Images, prompt: str = '') -> list[str]:
         """A text about each image; of a task that reads prompts, the one that `prompt` asks for.
@@ -157,35 +247,58 @@ class Model:
             outputs += write(jax.tree.map(self._filled, inputs(part)))[: len(images[part])]
         return outputs
 
-    def _match(self, pixels: np.ndarray, text: dict[str, np.ndarray]) -> np.ndarray:
-        """[i, t] of images that fill at most one batch: their keys and values are computed once."""
-        context = self._predict('context', self._filled(pixels))
-        shape = len(pixels), len(text['tokens'])
-        row, column = (x.ravel() for x in np.indices(shape))
+    def pair_log_odds(
+        self, images: Images, text: dict[str, np.ndarray], row: np.ndarray, column: np.ndarray
+    ) -> np.ndarray:
+        """Log-odds of a match, [p], of image row[p] and text column[p].
+
+        Args:
+          images: at most `batch_size` of them; their keys and values are computed once.
+          text: of `encoded_texts`.
+          row, column: int [p].
+        """
+        context = self._predict('context', self._filled(self._pixels(as_images(images))))
 
         def pairs(part):
             at = column[part]
             return context, row[part], text['tokens'][at], text['mask'][at]
 
-        logits = self._map('match', row.size, pairs)  # [i * t, 2]
-        odds = (logits[:, 1] - logits[:, 0]).reshape(shape)
-        return 1 / (1 + np.exp(-odds))
+        logits = self._map('match', row.size, pairs)  # [p, 2]
+        return logits[:, 1] - logits[:, 0]
 
-    def _encoded(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
+    def encoded_texts(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
+        """'feature' [t, e], 'tokens' [t, n, d] and 'mask' [t, n] of texts that have words."""
         self._need('text', tasks='pretrain, retrieval, completion')
         texts = as_texts(texts)
+        ids = self._worded_ids(texts)
+        return self._map('text', len(texts), lambda part: (ids[part],))
+
+    def _paired(self, images: Sequence[Any], texts: str | Sequence[str]) -> list[str]:
+        """The texts, one an image."""
+        texts = as_texts(texts)
+        if len(images) != len(texts):
+            raise ValueError(f'{len(images)} images, but {len(texts)} texts')
+        return texts
+
+    def _worded_ids(self, texts: Sequence[str]) -> np.ndarray:
+        """`_ids` of texts that have words."""
         ids = self._ids(texts, self.config.data.max_tokens)
         marks = (self.tokenizer.pad_id, self.tokenizer.cls_id, self.tokenizer.sep_id)
         for number in np.flatnonzero(np.isin(ids, marks).all(axis=1)):
             raise ValueError(f'text {number} is {texts[number]!r:.60}, which has no words')
-        return self._map('text', len(texts), lambda part: (ids[part],))
+        return ids
 
     def _ids(self, texts: Sequence[str], length: int, **options) -> np.ndarray:
         if not texts:
             raise ValueError(_NOTHING)
-        if self.config.data.clean_text:
-            texts = [clean_caption(text, max_words=None) for text in texts]
+        texts = self._cleaned(texts)
         return np.stack([self.tokenizer.encode(text, length, **options) for text in texts])
+
+    def _cleaned(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts as the run reads them, by `data.clean_text`."""
+        if not self.config.data.clean_text:
+            return texts
+        return [clean_caption(text, max_words=None) for text in texts]
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
         """uint8 [i, s, s, 3], or [i, 2, s, s, 3] for a task of pairs."""

@@ -22,6 +22,34 @@ class Written(NamedTuple):
     score: float
 
 
+class Patches(NamedTuple):
+    """Patches of images, row by row. Codes are None where the run's targets are none.
+
+    Attributes:
+      features: float32 [i, n, d] of the image tower.
+      values: float32 [i, n, d], what the heads of its last block read at each patch.
+      codes: int32 [i, n], the patch's pattern without text (docs/method.md section 8).
+      codes_with_text: int32 [i, n], with the text that it has read; None without texts.
+    """
+
+    features: np.ndarray
+    values: np.ndarray
+    codes: np.ndarray | None
+    codes_with_text: np.ndarray | None
+
+
+class Fused(NamedTuple):
+    """Tokens of texts that have read their images.
+
+    Attributes:
+      tokens: float32 [i, t, d] of the fusion encoder, [CLS] first.
+      mask: bool [i, t], False at padding.
+    """
+
+    tokens: np.ndarray
+    mask: np.ndarray
+
+
 def writer(
     predict: Any, tokenizer: Tokenizer, labels: Sequence[str], *, max_target_tokens: int
 ) -> Callable[[Mapping[str, np.ndarray]], list[Written]]:

@@ -22,17 +22,19 @@ class Predictor:
       fns: name -> (variables, *inputs) -> pytree of arrays.
       variables: first argument of each.
       mesh: of `sharding.make_mesh`.
+
+    Attributes: variables.
     """
 
     def __init__(self, fns: dict[str, Callable[..., Any]], variables: Any, mesh: Mesh):
         self._jitted = {name: jax.jit(fn) for name, fn in fns.items()}
-        self._variables = variables
+        self.variables = variables
         self._sharding = NamedSharding(mesh, BATCH)
 
     def bind(self, variables: Any) -> 'Predictor':
         """The same compiled functions on other variables of the same shapes."""
         other = object.__new__(Predictor)
-        other.__dict__ = {**self.__dict__, '_variables': variables}
+        other.__dict__ = {**self.__dict__, 'variables': variables}
         return other
 
     def __contains__(self, name: str) -> bool:
@@ -40,7 +42,7 @@ class Predictor:
 
     def __call__(self, name: str, *inputs: Any) -> Any:
         """Runs function `name`; outputs stay on the devices (see `to_host`)."""
-        return self._jitted[name](self._variables, *jax.tree.map(self._place, inputs))
+        return self._jitted[name](self.variables, *jax.tree.map(self._place, inputs))
 
     def whole(self, tree: Any) -> Any:
         """Numpy inputs of which each process gives its examples, whole on every process."""

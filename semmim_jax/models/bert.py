@@ -94,6 +94,25 @@ class BertLayer(nn.Module):
         x = self.attn_norm(x + self.attn(x, self.attn.project(x), mask=mask))
         return self.cross_attn.weights(x, context[0], mask=context_mask)
 
+    def with_weights(
+        self, x: jax.Array, given: tuple[KeysValues, jax.Array], *, mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Runs the layer with something added to its cross-attention probabilities.
+
+        Args:
+          x: [b, t, d].
+          given: (context as in `__call__`, b rows of it; what is added [b, h, t, s]).
+          mask: [b, t] bool, False at padding.
+
+        Returns:
+          [b, t, d], and the probabilities before the sum, [b, h, t, s].
+        """
+        (keys, values), added = given
+        x = self.self_attend(x, mask=mask)
+        weights = self.cross_attn.weights(x, keys)
+        x = self.cross_norm(x + self.cross_attn.read(weights + added, values))
+        return self.mlp_norm(x + self.mlp(x)), weights
+
     def __call__(
         self,
         x: jax.Array,
@@ -417,6 +436,16 @@ class Bert(nn.Module):
         return self.blocks.scan_with(
             'extend', x, (context, cache), position=position, context_mask=context_mask
         )
+
+    def with_weights(
+        self, x: jax.Array, context: KeysValues, added: jax.Array, *, mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Runs all layers as `BertLayer.with_weights`: `added` [layers, b, h, t, s].
+
+        Returns:
+          [b, t, d], and the probabilities [layers, b, h, t, s].
+        """
+        return self.blocks.scan_with('with_weights', x, (context, added), mask=mask)
 
     def layer(
         self,

@@ -149,8 +149,7 @@ class Attention(nn.Module):
         if dropout_keys is not None:
             assert not causal, 'dropout of causal attention is not implemented'
             weights = self.weights(x, keys, mask=mask)  # [b, h, t, s]
-            weights = dropout(weights, dropout_keys, rate=self.dropout_rate).astype(self.dtype)
-            return self.out(jnp.einsum('bhts,bshd->bthd', weights, values))
+            return self.read(dropout(weights, dropout_keys, rate=self.dropout_rate), values)
         out = jax.nn.dot_product_attention(
             self.query(x),
             keys,
@@ -169,6 +168,10 @@ class Attention(nn.Module):
         if mask is not None:
             logits = jnp.where(mask[:, None, None, :], logits, -jnp.inf)
         return nn.softmax(logits, axis=-1)
+
+    def read(self, weights: jax.Array, values: jax.Array) -> jax.Array:
+        """What these probabilities [b, h, t, s] read of values [b, s, h, d / h]: [b, t, d]."""
+        return self.out(jnp.einsum('bhts,bshd->bthd', weights.astype(self.dtype), values))
 
 
 class MLP(nn.Module):

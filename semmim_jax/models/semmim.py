@@ -96,6 +96,10 @@ class SemMIM(nn.Module):
         """
         return self.image(self.normalise(images), mask=mask, mask_token=self.mask_token)
 
+    def image_values(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """As `encode_image`, and the values of the last block's attention, [b, n, d]."""
+        return self.image.with_values(self.normalise(images))
+
     def encode_text(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """Token ids [b, t] and their validity [b, t] -> tokens [b, t, d], CLS first."""
         return self.text(self.text.embed(ids), mask=mask)
@@ -289,6 +293,21 @@ class SemMIM(nn.Module):
         ).mean(axis=1)  # [b, t, n + 1]
         valid = text_mask[..., None].astype(jnp.float32)
         return ((weights * valid).sum(axis=1) / valid.sum(axis=1))[:, 1:]
+
+    def fuse_with_weights(
+        self, text: jax.Array, text_mask: jax.Array, context: KeysValues, added: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `fuse`, with the cross-attention of every layer (docs/method.md section 8.7).
+
+        Args:
+          text, text_mask, context: as in `fuse`; b texts and images.
+          added: [layers, b, h, t, n + 1], to the probabilities. With zeros, the gradient with
+            respect to it is that with respect to the probabilities.
+
+        Returns:
+          [b, t, d], and the probabilities [layers, b, h, t, n + 1], float32.
+        """
+        return self.fusion.with_weights(text, context, added, mask=text_mask)
 
     def match(self, fused_cls: jax.Array) -> jax.Array:
         """Fused text CLS [..., d] -> ITM logits [..., 2], float32; class 1 is a match."""

@@ -85,6 +85,10 @@ class ViTBlock(nn.Module):
         x = x + (self.attn(y, context) if x.ndim == 3 else self._attend_in_frames(y, context))
         return x + self.mlp(self.norm2(x))
 
+    def values(self, x: jax.Array) -> jax.Array:
+        """What the attention's heads read at each token, side by side: [b, n, d] -> [b, n, d]."""
+        return self.attn.project(self.norm1(x))[1].reshape(x.shape)
+
     def _attend_in_frames(self, y: jax.Array, context: KeysValues) -> jax.Array:
         (b, f, tokens, d), (keys, values) = y.shape, context
         own_frame, all_frames = (
@@ -229,6 +233,35 @@ class ViT(nn.Module):
           [depth + 1, b, n + 1, d] (n + 2 if `distilled`; registers stand at the end; of videos
           [depth + 1, b, f, n + 1, d]).
         """
+        x = self._first_input(images, keep, mask, mask_token)
+        if not collect:
+            return self._finish(self.blocks(x))
+        last, hidden = self.blocks(x, collect=True)
+        return self._finish(last), jnp.concatenate([x[None], hidden])
+
+    def with_values(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What a call gives, and the values that the last block's attention reads.
+
+        Args:
+          images: [b, s, s, 3] float.
+
+        Returns:
+          [b, n + 1, d], and the heads side by side [b, n, d] of the patches.
+        """
+        x = self.blocks(self._first_input(images, None, None, None), stop=-1)
+        values = self.blocks.layer(-1, x, method='values')
+        ahead = len(self.position) - self.patches
+        patches = values[:, ahead : ahead + self.patches]
+        return self._finish(self.blocks.layer(-1, x)), patches
+
+    def _first_input(
+        self,
+        images: jax.Array,
+        keep: jax.Array | None,
+        mask: jax.Array | None,
+        mask_token: jax.Array | None,
+    ) -> jax.Array:
+        """What the first block gets; arguments as in `__call__`."""
         if images.ndim == 5 and images.shape[1] == 1:
             images = images[:, 0]
         video = images.ndim == 5
@@ -239,12 +272,7 @@ class ViT(nn.Module):
             last = self.register_tokens.astype(self.dtype)
             last = jnp.broadcast_to(last, (x.shape[0], *last.shape))
             x = jnp.concatenate([x, last], axis=1)
-        if self.variant == 'clip':
-            x = self.norm_pre(x)
-        if not collect:
-            return self._finish(self.blocks(x))
-        last, hidden = self.blocks(x, collect=True)
-        return self._finish(last), jnp.concatenate([x[None], hidden])
+        return self.norm_pre(x) if self.variant == 'clip' else x
 
     def _tokens(
         self,

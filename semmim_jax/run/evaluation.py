@@ -26,9 +26,10 @@ from semmim_jax.training.metrics import MetricsWriter
 from semmim_jax.training.sharding import check_eval_batch_size, local_examples, make_mesh
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
+from semmim_jax.training.trackers import check_trackers, open_trackers
 
 # What `evaluate_workdir` takes from a config that is given to it; all else is the checkpoint's.
-_TAKEN = ('eval', 'mesh', 'sharding')
+_TAKEN = ('eval', 'log', 'mesh', 'sharding')
 _TAKEN_OF_DATA = ('eval', 'captions', 'decoder', 'max_pixels', 'workers', 'prefetch')
 
 
@@ -116,6 +117,14 @@ class Evaluation:
         return self._predictor.bind(state.replace(params=params, opt_state=None))
 
 
+def open_writer(workdir: str | pathlib.Path, config: Any, *, first_step: int) -> MetricsWriter:
+    """The writer of a run's figures, with the trackers of `config.log`, on process 0."""
+    active = jax.process_index() == 0
+    options = dict(first_step=first_step, active=active)
+    trackers = open_trackers(config.log.trackers, workdir, config=config.to_dict(), **options)
+    return MetricsWriter(workdir, trackers=trackers, **options)
+
+
 def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[str, float]:
     """Evaluates the newest checkpoint of a workdir, from what the checkpoint itself holds.
 
@@ -133,14 +142,13 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
       ValueError: if there is no checkpoint or no evaluation set, or `config` is of another model.
     """
     evaluate, state = open_workdir(workdir, config)
-    writer = MetricsWriter(
-        pathlib.Path(workdir), first_step=int(state.step), active=jax.process_index() == 0
-    )
+    workdir = pathlib.Path(workdir)
+    writer = open_writer(workdir, evaluate.config, first_step=int(state.step))
     figures = evaluate(state, writer)
     writer.close()
     if jax.process_index() == 0:
         facts = dict(config=evaluate.config, step=int(state.step), parameters=_count(state.params))
-        print(write_run_report(pathlib.Path(workdir), **facts))
+        print(write_run_report(workdir, **facts))
     return figures
 
 
@@ -169,6 +177,7 @@ def open_workdir(
     if not config.data.eval:
         raise ValueError("data.eval is '': name an evaluation set, e.g. captions:LIST.json")
     check_ranges(config)
+    check_trackers(config.log.trackers)
     mesh = make_mesh(config.mesh)
     check_eval_batch_size(config, mesh)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)

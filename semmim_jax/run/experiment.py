@@ -32,6 +32,7 @@ from semmim_jax.training.copies import CONFIG, config_text, write_copies
 from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.state import TrainState, create_state
 from semmim_jax.training.task import Task
+from semmim_jax.training.trackers import check_trackers
 
 
 @dataclasses.dataclass
@@ -173,6 +174,7 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
         jax.config.update('jax_compilation_cache_dir', train.compilation_cache)
     mesh = make_mesh(config.mesh)
     check_config(config, mesh)
+    check_trackers(config.log.trackers)
     source = sources.make_source(config.data.train, config.data)
     tokenizer = run_tokenizer(config, source, saved, workdir=folder)
     config = _with_min_length(config, source, tokenizer)

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from semmim_jax.run.evaluation import Evaluation
+from semmim_jax.run.evaluation import Evaluation, open_writer
 from semmim_jax.run.experiment import Experiment, open_experiment
 from semmim_jax.run.run_report import write_run_report
 from semmim_jax.run.summary import describe_data
@@ -89,7 +89,7 @@ def train_and_evaluate(
                 last_step=train.steps,
             ),
             clock=clock,
-            writer=MetricsWriter(run.workdir, first_step=first, active=main),
+            writer=open_writer(run.workdir, run.config, first_step=first),
             progress=Progress(
                 first_step=first, last_step=train.steps, batch_size=train.batch_size, active=main
             ),

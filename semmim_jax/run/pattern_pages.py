@@ -54,7 +54,11 @@ def write_patterns(
     Raises:
       ValueError: the run has no patterns, or the source cannot be read.
     """
-    overrides: dict[str, Any] = {'eval.probe_source': '', 'eval.pattern_sets': [], 'eval.compositions': []}
+    overrides: dict[str, Any] = {
+        'eval.probe_source': '',
+        'eval.pattern_sets': [],
+        'eval.compositions': [],
+    }
     if data:
         overrides['data.eval'] = data
     evaluation, state = open_workdir(workdir, overrides=overrides)

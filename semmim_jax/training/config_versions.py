@@ -61,6 +61,7 @@ ADDED = {
     'task.mim.start_share': 0.0,
     'task.mim.sample_share': 1.0,
     'task.mim.text_share': 1.0,
+    'log': {'trackers': ('tensorboard',)},
 }
 _ONLY_OF = {
     **dict.fromkeys(  # SemMIM's losses: SCL's weights are others

@@ -1,23 +1,16 @@
-"""Where figures go: metrics.jsonl, TensorBoard, and lines for people."""
+"""Where figures go: metrics.jsonl, trackers, and lines for people."""
 
-import logging
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from semmim_jax.training.line_files import LineFile, keep_lines
-
-# Of a step that was skipped: a line for every figure that is NaN, and the guard tells of it anyway.
-logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
-
+from semmim_jax.training.trackers import Tracker
 
 LINE = 120  # columns of a line of the log
 
@@ -26,66 +19,53 @@ class MetricsWriter:
     """Writes scalars and pictures of one run, so that a resumed run's file reads like any other.
 
     A full disk does not stop the run: the first failure is said, lines of metrics.jsonl wait in
-    memory until there is room, and TensorBoard's events end.
+    memory until there is room, and trackers that fail end.
 
     Args:
-      workdir: the run's folder; gets `metrics.jsonl` and `tensorboard/`.
+      workdir: the run's folder; gets `metrics.jsonl`.
       first_step: steps done so far. Later lines of an earlier try go, and so do evaluations of
         this step: they come after its checkpoint, so a resumed run makes them again.
       active: False on processes that do not write.
+      trackers: of `trackers.open_trackers`: they get every line too.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, *, first_step: int, active: bool):
-        self._active = active
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        first_step: int,
+        active: bool,
+        trackers: Sequence[Tracker],
+    ):
+        self._active, self._trackers = active, trackers
         if not active:
             return
-        folder = pathlib.Path(workdir)
-        path = folder / 'metrics.jsonl'
+        path = pathlib.Path(workdir) / 'metrics.jsonl'
         keep_lines(path, lambda line: _is_before(line, first_step))
         self._file = LineFile(path)
-        # Not tensorboardX.SummaryWriter: its thread dies of a full disk, and then its queue blocks.
-        (folder / 'tensorboard').mkdir(exist_ok=True)
-        self._board = EventsWriter(str(folder / 'tensorboard' / 'events'))
-        start = SessionLog(status=SessionLog.START)
-        # Hides the points of an earlier try from here on.
-        self._board.write_event(
-            Event(step=first_step + 1, wall_time=time.time(), session_log=start)
-        )
 
     def scalars(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
-        """One line {"step": ..., "prefix/name": value}, and a TensorBoard point for each value."""
+        """One line {"step": ..., "prefix/name": value}, to every tracker as well."""
         if not self._active or not values:
             return
         named = {f'{prefix}/{name}': float(value) for name, value in values.items()}
         self._file.write({'step': step, **named})
-        self._show(step, [summary.scalar(name, value) for name, value in named.items()])
+        for tracker in self._trackers:
+            tracker.scalars(step, named)
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """uint8 pictures [h, w, 3] for TensorBoard."""
+        """uint8 pictures [h, w, 3] for trackers."""
         if not self._active:
             return
-        self._show(
-            step, [summary.image(name, p, dataformats='HWC') for name, p in pictures.items()]
-        )
+        for tracker in self._trackers:
+            tracker.pictures(step, pictures)
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Closes the file and the trackers."""
         if self._active:
             self._file.close()
-            self._show(0, [], last=True)
-
-    def _show(self, step: int, summaries: list[Any], *, last: bool = False) -> None:
-        """Writes TensorBoard events, as long as that works."""
-        if self._board is None:
-            return
-        try:
-            for summary in summaries:
-                self._board.write_event(Event(step=step, wall_time=time.time(), summary=summary))
-            if last:
-                self._board.close()
-        except OSError as error:
-            print(f'TensorBoard events end at step {step}: {error}', file=sys.stderr, flush=True)
-            self._board = None
+            for tracker in self._trackers:
+                tracker.close()
 
 
 def _is_before(line: Mapping[str, Any], step: int) -> bool:

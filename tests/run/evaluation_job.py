@@ -42,7 +42,8 @@ def evaluate(config, folder: pathlib.Path) -> dict:
     run = open_experiment(config, str(folder), find_task(config))
     state = run.restore_or_create()
     run.eval_source = counted = Counted(run.eval_source)
-    writer = MetricsWriter(folder, first_step=0, active=jax.process_index() == 0)
+    active = jax.process_index() == 0
+    writer = MetricsWriter(folder, first_step=0, active=active, trackers=())
     figures = run.evaluation()(state, writer)
     writer.close()
     run.checkpoints.close()

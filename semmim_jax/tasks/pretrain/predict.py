@@ -29,6 +29,7 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
       text: ids [b, t] -> {'feature' [b, e], 'tokens' [b, t, d], 'mask' [b, t]}.
       match: context, rows [p] into it, tokens [p, t, d], mask [p, t] -> ITM logits [p, 2], class 1
         is a match.
+      fused: inputs of match -> tokens of the fusion encoder [p, t, d].
     """
 
     def encode_image(model, images):
@@ -47,27 +48,85 @@ def retrieval_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
         fused = model.fuse(tokens, mask, context, context_index=rows, queries=cls)
         return model.match(fused[:, 0])
 
+    def fuse(model, context, rows, tokens, mask):
+        return model.fuse(tokens, mask, context, context_index=rows).astype(jnp.float32)
+
     fns = {'image': encode_image, 'text': encode_text}
     if 'itm' in plan.active:
-        fns |= {'context': encode_context, 'match': match}
+        fns |= {'context': encode_context, 'match': match, 'fused': fuse}
     return {name: _applied(fn, model) for name, fn in fns.items()}
 
 
-def patch_fns(model: SemMIM) -> dict[str, Callable[..., Any]]:
-    """Functions for probes and zero-shot segmentation.
+def explain_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for word maps (docs/method.md section 8.7), with ITM among the active losses.
+
+    Returns:
+      explain: images uint8 [b, s, s, 3], ids [b, t] -> {'attention', 'gradcam' float32
+        [b, layers, t, n], 'match' logits [b, 2]}: which patches each token reads, and how much they
+        make of the match.
+    """
+
+    def explain(variables, images, ids):
+        sizes = model.config.fusion_depth, len(ids), model.config.text.heads, ids.shape[1]
+        mask = ids != plan.special.pad
+
+        def read(model, added):
+            context = model.image_context(model.encode_image(images))
+            fused, weights = model.fuse_with_weights(
+                model.encode_text(ids, mask), mask, context, added
+            )
+            return model.match(fused[:, 0]), weights
+
+        def match(added):
+            logits, weights = nn.apply(read, model)({'params': variables.params}, added)
+            return logits[:, 1].sum(), (logits, weights)
+
+        zeros = jnp.zeros((*sizes, plan.grid**2 + 1))
+        gradient, (logits, weights) = jax.grad(match, has_aux=True)(zeros)
+        gradcam = (weights * jnp.maximum(gradient, 0)).mean(axis=2)  # [layers, b, t, n + 1]
+        maps = {'attention': weights.mean(axis=2), 'gradcam': gradcam}
+        maps = {name: x[..., 1:].swapaxes(0, 1) for name, x in maps.items()}
+        return maps | {'match': logits}
+
+    return {'explain': explain} if 'itm' in plan.active else {}
+
+
+def patch_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
+    """Functions for whoever looks at patches.
 
     Returns:
       patches: images uint8 [b, s, s, 3] -> features of the image tower float32 [b, n, d].
       cls: images -> its feature of CLS float32 [b, d].
       patch_projections: images -> its patches as ITC projects images, float32 [b, n, e], unit.
+      encode_patches: images, ids [b, t] or None, the texts' `Words` or None where they are not
+        read -> {'features' as above, 'values' float32 [b, n, d] of the last block's attention};
+        with codes in the targets also 'codes' int32 [b, n] and, with ids, 'codes_with_text'.
     """
-    features = lambda model, images: model.encode_image(images).astype(jnp.float32)
+    encoded = lambda model, images: model.encode_image(images).astype(jnp.float32)
+
+    def encode_patches(model, images, ids, words):
+        tokens, values = model.image_values(images)
+        outputs = {'features': tokens[:, 1:], 'values': values}
+        outputs = {name: x.astype(jnp.float32) for name, x in outputs.items()}
+        if not plan.has_codes:
+            return outputs
+        code = lambda kind, caption: code_logits(
+            model, plan, kind, tokens, caption, all_patches(tokens)
+        )[1].argmax(axis=-1)
+        outputs['codes'] = code('none', Caption(None, None, None))
+        if ids is not None:
+            valid = ids != plan.special.pad
+            caption = Caption(model.encode_text(ids, valid), valid, words)
+            outputs['codes_with_text'] = code(plan.config.mim.inject_teacher, caption)
+        return outputs
+
     fns = {
-        'patches': lambda model, images: features(model, images)[:, 1:],
-        'cls': lambda model, images: features(model, images)[:, 0],
+        'patches': lambda model, images: encoded(model, images)[:, 1:],
+        'cls': lambda model, images: encoded(model, images)[:, 0],
         'patch_projections': lambda model, images: model.project_image(
             model.encode_image(images)[:, 1:]
         ),
+        'encode_patches': encode_patches,
     }
     return {name: _applied(fn, model) for name, fn in fns.items()}
 

@@ -151,8 +151,9 @@ class Pretrain(Task):
         """Pure functions (variables, *inputs) for the evaluators; see predict.py."""
         fns = {'losses': self._losses}
         fns |= predict.retrieval_fns(self.model, self.plan)
+        fns |= predict.explain_fns(self.model, self.plan)
         fns |= predict.caption_fns(self.model, self.plan)
-        fns |= predict.patch_fns(self.model)
+        fns |= predict.patch_fns(self.model, self.plan)
         if 'patterns' in self.evaluators:
             fns |= predict.pattern_fns(self.model, self.plan)
         return fns
