@@ -18,6 +18,7 @@ from absl import app, flags
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a run of pre-training')
 _IMAGES = flags.DEFINE_list('images', ['1000', '10000'], 'numbers of images')
 _DATA = flags.DEFINE_string('data', '', "images; '' for the run's evaluation set")
+ROOT = pathlib.Path(__file__).parent.parent
 ALLOWED = 1.1
 
 
@@ -26,8 +27,16 @@ def peak_memory(images: int, *, workdir: str, data: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / 'out'
         words = [f'--data={data}', f'--images={images}', f'--out={out}', '--controls=500']
-        command = [sys.executable, '-m', 'semmim_jax.patterns', workdir, *words]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        command = [
+            sys.executable,
+            '-m',
+            'semmim_jax.patterns',
+            str(pathlib.Path(workdir).absolute()),
+            *words,
+        ]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         said = process.stderr.read().decode(errors='replace')
         _, status, usage = os.wait4(process.pid, 0)
     if status:

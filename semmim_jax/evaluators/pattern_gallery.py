@@ -20,13 +20,16 @@ from semmim_jax.evaluators.pattern_report import collect
 from semmim_jax.evaluators.pattern_tally import PatternTally
 from semmim_jax.evaluators.pattern_words import WordOdds, pattern_words
 from semmim_jax.evaluators.report import EvalData, spread
+from semmim_jax.inference.explanation import word_maps
 from semmim_jax.inference.predictor import to_host
 from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.ops import masking
 from semmim_jax.viz import clusters, masks, panels, patches, patterns, usage
+from semmim_jax.viz.explanations import draw_explanation
 
 READINGS = {'with_text': 'with text', 'without_text': 'without text'}
 SHOWN = 8  # images in a picture of many images
+EXPLAINED = 3  # images with word maps
 NUM_PATTERNS, PER_SIDE, NUM_WORDS = 12, 6, 4
 TEMPERATURES = (0.25, 1.0, 4.0)  # times the run's own T_mask; a random choice stands beside them
 
@@ -119,7 +122,8 @@ def draw_patterns(
     mask_ratio: float,
     mask_temperature: float,
 ) -> dict[str, np.ndarray]:
-    """The pictures: 'clusters', 'usage', 'components', and 'temperatures'.
+    """The pictures: 'clusters', 'usage', 'components', 'temperatures', and of tasks that match
+    'words_0', 'words_1', ...: word maps of the first images.
 
     Args:
       predict, data: as in `stream_patterns`.
@@ -143,6 +147,36 @@ def draw_patterns(
     pictures['components'] = panels.draw_components(
         collected['image'], shown, attribution=data.attribution
     )
+    pictures |= _draw_word_maps(predict, data, collected['image'], captions)
+    return pictures
+
+
+def _draw_word_maps(
+    predict: Any, data: EvalData, images: np.ndarray, captions: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """What each word of the first captions reads; see `inference.explanation`."""
+    if 'explain' not in predict:
+        return {}
+    size = data.settings.batch_size
+    count = min(EXPLAINED, len(captions), size)
+    images, pictures = images[:count], {}
+    filled = np.concatenate([images, np.repeat(images[-1:], size - count, axis=0)])
+    (batch,) = data.text_batches(list(captions[:count]))
+    outputs = to_host(predict('explain', filled, batch['ids']))
+    layer = (outputs['attention'].shape[1] - 1) // 2  # as of `Model.explain`
+    for number, text in enumerate(captions[:count]):
+        of_one = {name: array[number] for name, array in outputs.items()}
+        words = data.tokenizer.words(text, data.data.max_tokens)
+        maps = word_maps(words, of_one, layer=layer)
+        pictures[f'words_{number}'] = draw_explanation(
+            images[number],
+            maps.words,
+            attention=np.vstack([maps.caption_attention, maps.attention]),
+            gradcam=np.vstack([maps.caption_gradcam, maps.gradcam]),
+            match=maps.match,
+            text=text,
+            attribution=data.attribution,
+        )
     return pictures
 
 

@@ -31,6 +31,7 @@ ABOUT = {
     'masks': 'Masks',
     'temperatures': 'Masks by temperature and caption',
 }
+WORD_MAPS = 'Word maps'
 
 
 def write_patterns(
@@ -83,7 +84,7 @@ def write_patterns(
     figures = _figures(found, table, chosen, words)
     written = [out / CODES, out / FIGURES]
     (out / FIGURES).write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
-    for name in ABOUT:
+    for name in pictures:
         written.append(out / f'{name}.png')
         PIL.Image.fromarray(pictures[name]).save(written[-1], optimize=True)
     page = ReportPage(f'Patterns of {pathlib.Path(workdir).name} on {config.data.eval}')
@@ -189,8 +190,8 @@ def _add_patterns(
         rows.append(('NMI', *(each.nmi() for each in tallies)))
         rows.append(('purity', *(each.purity() for each in tallies)))
     page.table(['figure', *READINGS.values()], rows)
-    for name in ('clusters',):
-        page.section(ABOUT[name]).picture(pictures[name], about=ABOUT[name])
+    page.section(ABOUT['clusters'])
+    page.picture(pictures['clusters'], about=ABOUT['clusters'])
     labels = lambda code: patterns.commonest_label(tally.labels[code], data.concepts)
     page.table(
         ['pattern', 'patches', 'images', 'label', 'words, log odds (z)'],
@@ -207,6 +208,10 @@ def _add_patterns(
     )
     for name in list(ABOUT)[1:]:
         page.section(ABOUT[name]).picture(pictures[name], about=ABOUT[name])
+    if word_maps := [name for name in pictures if name not in ABOUT]:
+        page.section(WORD_MAPS)
+        for name in word_maps:
+            page.picture(pictures[name], about=name)
     if tally.has_labels:
         page.section('Concepts').text(
             'A code stands for the commonest label beneath it in the images of even number; '

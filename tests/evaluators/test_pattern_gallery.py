@@ -98,3 +98,37 @@ def test_pictures_are_drawn_with_labels_and_without(labelled, tmp_path):
     )
     assert set(pictures) == {'clusters', 'usage', 'components', 'temperatures'}
     assert all(picture.dtype == np.uint8 and picture.std() > 0 for picture in pictures.values())
+
+
+class Explaining(Coding):
+    """With attention that tells one patch from the next; Grad-CAM is twice that."""
+
+    def __contains__(self, name):
+        return name == 'explain'
+
+    def __call__(self, name, images, *inputs):
+        if name != 'explain':
+            return super().__call__(name, images, *inputs)
+        (ids,) = inputs
+        assert len(images) == len(ids) == 8  # a whole batch: one shape, one program
+        maps = np.arange(2 * PATCHES, dtype=float).reshape(2, 1, PATCHES)  # [layers, 1, n]
+        maps = np.broadcast_to(maps, (8, 2, ids.shape[1], PATCHES))
+        return {'attention': maps, 'gradcam': 2 * maps, 'match': np.zeros((8, 2))}
+
+
+def test_word_maps_are_those_of_the_first_images(monkeypatch):
+    data, drawn = opened(images=9), []
+    keep = lambda image, words, **maps: drawn.append((image, words, maps)) or np.zeros((1, 1, 3))
+    monkeypatch.setattr(pattern_gallery, 'draw_explanation', keep)
+    pairs = [(i, t) for batch, texts in data.pair_batches() for i, t in zip(batch['image'], texts)]
+    images, captions = zip(*pairs[:3])
+    found = pattern_gallery._draw_word_maps(Explaining(), data, np.stack(images), captions)
+    assert list(found) == ['words_0', 'words_1', 'words_2']
+    for (image, words, maps), expected, text in zip(drawn, images, captions):
+        np.testing.assert_array_equal(image, expected)
+        assert ' '.join(words) == text == maps['text'] and maps['match'] == 0.5
+        # Layer 0 of 2, the upper one of the lower half; a row for the caption, then for each word.
+        rows = np.tile(np.arange(PATCHES), (1 + len(words), 1))
+        np.testing.assert_array_equal(maps['attention'], rows)
+        np.testing.assert_array_equal(maps['gradcam'], 2 * rows)
+    assert pattern_gallery._draw_word_maps(Coding(), data, np.stack(images), captions) == {}
