@@ -1,5 +1,7 @@
 """Patterns of a corpus, read batch by batch, against the same with all images at once."""
 
+import dataclasses
+import tracemalloc
 import types
 
 import numpy as np
@@ -132,3 +134,44 @@ def test_word_maps_are_those_of_the_first_images(monkeypatch):
         np.testing.assert_array_equal(maps['attention'], rows)
         np.testing.assert_array_equal(maps['gradcam'], 2 * rows)
     assert pattern_gallery._draw_word_maps(Coding(), data, np.stack(images), captions) == {}
+
+
+class Endless:
+    """A source of as many images as are asked for, of one object each, made when they are read."""
+
+    attribution = ''
+    patch_label_names = ('thing',)
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return self.images
+
+    def __getitem__(self, index):
+        image = np.full((32, 32, 3), index % 256, np.uint8)
+        labels = np.tile(np.arange(32) // 16, (32, 1)).astype(np.int16)
+        captions = self.captions(index)
+        return {'image': image, 'labels': labels, 'captions': captions, 'image_id': index}
+
+    def image_id(self, index):
+        return index
+
+    def captions(self, index):
+        return [f'thing number {index % 50} of many']
+
+
+def test_what_is_held_does_not_grow_with_the_images(tmp_path):
+    few = opened(images=8)
+    peaks = {}
+    for images in (400, 1400):
+        data = dataclasses.replace(few, source=Endless(images))
+        tracemalloc.start()
+        found = pattern_gallery.stream_patterns(Coding(), data, codes=tmp_path / f'{images}.npy')
+        words = pattern_gallery.words_of_patterns(found, data, found.most_on_objects(9))
+        pattern_gallery._draw_clusters(data, found, words)
+        peaks[images] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.main.images == images and len(np.load(found.codes)) == images
+    # An image has 3,072 bytes of pixels; its number in lists of the records takes some hundred.
+    assert (peaks[1400] - peaks[400]) / 1000 < 300
