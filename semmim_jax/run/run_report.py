@@ -34,8 +34,8 @@ def write_run_report(workdir: pathlib.Path, *, config: Any, step: int, parameter
       A line for people.
     """
     page = ReportPage(f'Run {workdir.name}: {config.task.name}, step {step:,}')
-    add_run(page, workdir, config=config, step=step, parameters=parameters)
     try:
+        add_run(page, workdir, config=config, step=step, parameters=parameters)
         return f'wrote {page.write(workdir / PAGE)}'
     except OSError as error:
         return f'{workdir / PAGE} was not written: {error.strerror}'
@@ -122,6 +122,10 @@ def _card(config: dict[str, Any], results: Any, step: int, parameters: int) -> s
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """The figures of the last evaluation; None where there are none or they cannot be read."""
     try:
-        return read_json(path)
-    except (OSError, ValueError):
+        results = read_json(path)
+        complete = all(
+            name == 'step' or {'figures', 'chance'} <= x.keys() for name, x in results.items()
+        )
+        return results if complete and 'step' in results else None
+    except (AttributeError, OSError, ValueError):
         return None

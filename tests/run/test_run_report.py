@@ -3,6 +3,7 @@
 import json
 
 import ml_collections
+import pytest
 
 from configs.completion import get_config as completion_config
 from configs.pretrain import get_config
@@ -30,8 +31,9 @@ def test_curves_are_drawn_where_no_evaluation_drew_them(tmp_path):
     assert not (tmp_path / 'curves.png').exists()
 
 
-def test_a_damaged_result_or_a_task_without_card_does_not_stop_the_report(tmp_path):
-    (tmp_path / 'results.json').write_text('{"step": 7, "losses"')
+@pytest.mark.parametrize('results', ['{"step": 7, "losses"', '[1]', '{"step": 7, "losses": {}}'])
+def test_a_damaged_result_or_a_task_without_card_does_not_stop_the_report(results, tmp_path):
+    (tmp_path / 'results.json').write_text(results)
     page = written(tmp_path, completion_config('tiny'))
     assert 'The run was not evaluated.' in page and 'None: a run of the task completion' in page
 
