@@ -7,6 +7,7 @@ greatest lies on the object. By chance that is the object's share of the patches
 objects; errors are standard errors of what is above chance, over images drawn with replacement.
 """
 
+import logging
 import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -31,6 +32,7 @@ DRAWS = 1000
 def main(argv: list[str]) -> None:
     """Prints a line a kind of map."""
     del argv
+    logging.getLogger().setLevel(logging.WARNING)
     model = semmim_jax.load(_WORKDIR.value, batch_size=25)
     source = make_source(_SOURCE.value, model.config.data)
     rows = pointings(model, source, min(_IMAGES.value, len(source)), layer=_LAYER.value)

@@ -13,7 +13,9 @@ import semmim_jax
 from configs import caption, retrieval, vqa
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.evaluators.report import EvalData
+from semmim_jax.inference.class_folders import classify_folder
 from semmim_jax.inference.folder import predict_folder
+from semmim_jax.inference.search_folder import index_folder, search_index
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
 from tests.golden_files import assert_close
@@ -128,9 +130,9 @@ def test_the_command_embeds_a_folder_and_names_what_it_leaves_out(matching, fold
 def predicted(matching, tmp_path, capsys):
     """(images, further arguments) -> lines of match, what stdout and stderr say."""
 
-    def predict(images, *, texts=('a dog', 'a cat'), out='match.jsonl', **others):
+    def predict(images, *, texts=('a dog', 'a cat'), out='match.jsonl', action='match', **others):
         predict_folder(
-            'match',
+            action,
             **dict(workdir=str(matching[0]), params='ema', batch_size=2, texts_file='') | others,
             **dict(images=str(images), out=str(tmp_path / out), texts=texts),
         )
@@ -163,6 +165,76 @@ def test_one_image_as_well_as_a_folder_and_every_file_is_accounted_for(predicted
     assert not list(tmp_path.glob('none*'))
 
 
+def test_explain_writes_maps_and_their_drawings(predicted, matching, folder, tmp_path):
+    texts = ('a dog', 'a cat and a bus')
+    lines, said, _ = predicted(folder / '0.png', texts=texts, action='explain', out='maps.jsonl')
+    assert [(line['image'], line['text']) for line in lines] == [('0.png', t) for t in texts]
+    assert said.endswith('maps.jsonl; images: 1, files left out: 0\n')
+    (expected,) = semmim_jax.load(matching[0]).explain(folder / '0.png', texts[1])
+    with np.load(tmp_path / lines[1]['maps']) as arrays:
+        assert tuple(arrays['words']) == expected.words == ('a', 'cat', 'and', 'a', 'bus')
+        assert_close(arrays['attention'], expected.attention)
+        assert_close(arrays['caption_gradcam'], expected.caption_gradcam)
+        assert lines[1]['match'] == pytest.approx(expected.match, abs=1e-6)
+    assert PIL.Image.open(tmp_path / lines[1]['picture']).width > 500
+
+
+def test_classify_tells_classes_apart_and_measures_where_folders_name_them(
+    matching, folder, tmp_path, capsys
+):
+    place = tmp_path / 'images'
+    for number, name in enumerate(('Dog', 'hot_dog', 'others')):
+        (place / name).mkdir(parents=True)
+        shutil.copy(folder / f'{number}.png', place / name)
+    (tmp_path / 'labels.txt').write_text('dog\nhot dog\ncat\n')
+    run = dict(workdir=str(matching[0]), params='ema', batch_size=2)
+    out, labels = tmp_path / 'a.jsonl', str(tmp_path / 'labels.txt')
+    options = dict(templates=['a {}', 'big {}'], rerank=2, top=2)
+    classify_folder(**run, images=str(place), out=str(out), labels=labels, **options)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line.get('label') for line in lines] == ['dog', 'hot dog', None]
+    names = ('dog', 'hot dog', 'cat')
+    paths = [place / 'Dog' / '0.png', place / 'hot_dog' / '1.png', place / 'others' / '2.png']
+    model = semmim_jax.load(matching[0])
+    shares = model.classify(paths, names, templates=('a {}', 'big {}'), rerank=2)
+    assert shares.sum(axis=1) == pytest.approx(1)
+    for line, of_image in zip(lines, shares, strict=True):
+        best = sorted(zip(of_image, names), reverse=True)[:2]
+        assert line['labels'] == {name: pytest.approx(x, abs=1e-5) for x, name in best}
+    right = [line['label'] == next(iter(line['labels'])) for line in lines[:2]]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f'accuracy on 2 images in folders that name a label: top-1 {sum(right) / 2:.1%} '
+        '(chance 33.3%)'
+    )
+
+
+def test_a_folder_is_indexed_searched_and_indexed_again(matching, folder, tmp_path, capsys):
+    place, index, out = (tmp_path / name for name in ('images', 'index', 'found.jsonl'))
+    shutil.copytree(folder, place)
+    run = dict(workdir=str(matching[0]), params='ema', batch_size=2)
+    options = dict(index=str(index), texts_file='', image='', out=str(out), top=3, rerank=5)
+    index_folder(**run, images=str(place), index=str(index))
+    assert f'{IMAGES}; added: {IMAGES}, changed: 0' in capsys.readouterr().out
+    search_index(**run, **options, texts=['a dog', 'a cat and a bus on blue'])
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    model, paths = semmim_jax.load(matching[0]), sorted(place.rglob('[0-9].png'))
+    names = [path.relative_to(place).as_posix() for path in paths]
+    for line in found:  # ITM looked at every image
+        odds = model.match(paths, line['text'])[:, 0]
+        cosines = (model.encode_image(paths) @ model.encode_text(line['text']).T)[:, 0]
+        order = np.argsort(-odds)[:3]
+        assert [image['path'] for image in line['images']] == [names[i] for i in order]
+        assert_close(np.array([x['match'] for x in line['images']]), odds[order])
+        assert_close(np.array([x['similarity'] for x in line['images']]), cosines[order])
+    shutil.copy(place / '0.png', place / '2.png')
+    index_folder(**run, images=str(place), index=str(index))
+    assert f'changed: 1, unchanged: {IMAGES - 1}, removed: 0' in capsys.readouterr().out
+    search_index(**run, **options | dict(image=str(place / '0.png'), top=2, rerank=0), texts=[])
+    (line,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [image['path'] for image in line['images']] == ['0.png', '2.png']
+    assert line['images'][1]['similarity'] == pytest.approx(1, abs=1e-5)
+
+
 def test_an_unfinished_file_does_not_take_the_place_of_a_whole_one(predicted, folder, tmp_path):
     (tmp_path / 'match.jsonl').write_text('{"of": "before"}\n')
     with pytest.raises(ValueError, match='has no words'):
@@ -188,6 +260,12 @@ def test_what_is_missing_is_said_and_nothing_is_made(tmp_path, folder):
         (['shout', '--images=.', '--out=a.jsonl'], 'caption, answer, match, embed'),
         (['answer', '--images=tests', '--out=a.jsonl'], 'no .jpg'),
         (['embed', '--images=.', '--out=a.jsonl'], '.npy'),
+        (['explain', '--images=.'], '--out=VALUE must be given'),
+        (['explain', '--images=.', '--out=tests.jsonl', '--text=a'], 'tests exists already'),
+        (['search', '--index=tests'], 'search needs --text, --texts or --image'),
+        (['search', '--index=tests', '--text=a dog'], 'tests: no index of images here'),
+        (['index', '--images=tests', '--index=a'], 'no .jpg'),
+        (['classify', '--images=.', '--out=a.npy'], 'classify writes a .jsonl file'),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, flags, said):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from semmim_jax.training.line_files import LineFile, keep_lines
+from semmim_jax.training.line_files import LineFile, keep_lines, read_lines
 from semmim_jax.training.trackers import Tracker
 
 LINE = 120  # columns of a line of the log
@@ -42,7 +42,10 @@ class MetricsWriter:
             return
         path = pathlib.Path(workdir) / 'metrics.jsonl'
         keep_lines(path, lambda line: _is_before(line, first_step))
+        earlier = read_lines(path) if path.exists() else []
         self._file = LineFile(path)
+        for tracker in trackers if earlier else ():
+            tracker.resumed(earlier)
 
     def scalars(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
         """One line {"step": ..., "prefix/name": value}, to every tracker as well."""

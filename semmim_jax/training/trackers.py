@@ -27,6 +27,9 @@ _RUNS = 'trackers.json'  # of a workdir: which run of a tracker is its own
 class Tracker(Protocol):
     """What a tracker does. Names are those of metrics.jsonl, 'train/loss'."""
 
+    def resumed(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """What metrics.jsonl holds at a later start, for one that may have lost some in a kill."""
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of one step."""
 
@@ -61,10 +64,14 @@ class TensorBoard:
         self._writer = EventsWriter(str(workdir / 'tensorboard' / 'events'))
         self._write(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
+    def resumed(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing: every point was flushed."""
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A point each."""
         for name, value in values.items():
             self._write(step, summary=self._summary.scalar(name, value))
+        self._writer.flush()
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """An image each."""
@@ -108,6 +115,11 @@ class Wandb:
         )
         self._run.define_metric('step', hidden=True)
         self._run.define_metric('*', step_metric='step')
+
+    def resumed(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Gives them again: wandb's process loses what it had not written when it was killed."""
+        for line in lines:
+            self._run.log(dict(line))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A row of the history."""
@@ -154,6 +166,9 @@ class MLflow:
         self._run = _own_run(workdir, 'mlflow', start)
         self._client.update_run(self._run, status='RUNNING')
 
+    def resumed(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing: a point is in its file when the call returns."""
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Points of metrics, a thousand at a time, as many as a call may have."""
         now = int(1000 * time.time())
@@ -192,6 +207,11 @@ class Safe:
         self._name = name
         self._tracker: Tracker | None = None
         self._tracker = self._try('from the start', open_tracker)
+
+    def resumed(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """See `Tracker`."""
+        if self._tracker:
+            self._try('from the start', self._tracker.resumed, lines)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""

@@ -174,7 +174,7 @@ class Raising:
     def scalars(self, *arguments):
         raise RuntimeError('no\nroom')
 
-    pictures = close = scalars
+    resumed = pictures = close = scalars
 
 
 class NotOpening:
@@ -240,7 +240,9 @@ train_and_evaluate(config, sys.argv[2], SmallTask)
 def test_after_kill_9_and_resume_trackers_hold_the_same_series(captions, tmp_path):
     names_of(('wandb', 'mlflow'))
     command = [sys.executable, '-c', JOB, str(captions), str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    # Not the service that wandb left running in this process: a run has its own.
+    options = dict(cwd=ROOT, env={k: v for k, v in os.environ.items() if k != 'WANDB_SERVICE'})
+    process = subprocess.Popen(command, **options, start_new_session=True)
     metrics, deadline = tmp_path / 'metrics.jsonl', time.monotonic() + 300
     while not (metrics.exists() and metrics.read_text().count('\n') >= 90):
         assert process.poll() is None and time.monotonic() < deadline
@@ -248,7 +250,7 @@ def test_after_kill_9_and_resume_trackers_hold_the_same_series(captions, tmp_pat
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert len(lines(tmp_path)) < 200
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    subprocess.run(command, **options, check=True, timeout=300)
     expected = figures(tmp_path)
     assert {('train/loss', 1), ('train/loss', 200), ('eval_losses/loss', 200)} <= set(expected)
     assert len(list(tmp_path.glob('wandb/offline-run-*'))) == 2
