@@ -2,6 +2,8 @@
 
     python -m benchmarks.downstream vqa --init_from=runs/demo --workdir=runs/downstream
     python -m benchmarks.downstream all ...
+    python -m benchmarks.downstream scl_vqa --init_from=runs/scl_demo    # of completion.py:demo
+    python -m benchmarks.downstream scl_all ...
 
 From the root of the project; minutes a task on two cores. Prints a line a figure: what was reached,
 the baseline (the majority answer of each question type, shuffled captions, or the model before
@@ -34,6 +36,20 @@ def retrieval_above_zero_shot(results: dict, before: dict) -> list[Line]:
     """R@1 both ways, re-ranked, against that of the model it started from."""
     now, then = results['retrieval']['figures'], before['retrieval']['figures']
     return [Line(f, now[f], then[f], then[f]) for f in ('tr@1_itm', 'ir@1_itm')]
+
+
+def retrieval_above_chance(results: dict, before: dict) -> list[Line]:
+    """R@1 both ways, re-ranked, against chance."""
+    report = results['retrieval']
+    figures, chance = report['figures'], report['chance']
+    return [Line(f, figures[f], chance[f], chance[f]) for f in ('tr@1_itm', 'ir@1_itm')]
+
+
+def true_or_false(bar: float) -> Callable[[dict, dict], list[Line]]:
+    """Accuracy of statements of which half are true, against a bar."""
+    return lambda results, before: [
+        Line('accuracy', results['labels']['figures']['accuracy'], 0.5, bar)
+    ]
 
 
 def cider_above_likelihood(results: dict, before: dict) -> list[Line]:
@@ -79,12 +95,7 @@ BENCHES = {
     'captions_by_reward': Bench(variant(caption, 'emoji_scst'), cider_above_likelihood),
     'vqa': Bench(variant(vqa, 'emoji'), above_majority('answers', 0.15, by_type=True)),
     'easy_vqa': Bench(variant(vqa, 'easy'), above_majority('answers', 0.0, by_type=True)),
-    'nlvr2': Bench(
-        variant(nlvr2, 'emoji'),
-        lambda results, before: [
-            Line('accuracy', results['labels']['figures']['accuracy'], 0.5, 0.6)
-        ],
-    ),
+    'nlvr2': Bench(variant(nlvr2, 'emoji'), true_or_false(0.6)),
     'german': Bench(variant(generate, 'german'), captions_times(10)),
     'french': Bench(variant(generate, 'french'), captions_times(10)),
     'dialog': Bench(variant(generate, 'dialog'), above_majority('answers', 0.0, by_type=True)),
@@ -92,6 +103,13 @@ BENCHES = {
     'sentiment': Bench(
         variant(classify, 'sentiment'), above_majority('labels', 0.0, by_type=False)
     ),
+    'scl_retrieval': Bench(variant(retrieval, 'scl_emoji'), retrieval_above_chance),
+    'scl_vqa': Bench(variant(vqa, 'scl_emoji'), above_majority('answers', 0.0, by_type=True)),
+    'scl_nlvr2': Bench(variant(nlvr2, 'scl_emoji'), true_or_false(0.5)),
+}
+SETS = {  # by the model that they start from
+    'all': [name for name in BENCHES if not name.startswith('scl_')],
+    'scl_all': [name for name in BENCHES if name.startswith('scl_')],
 }
 
 
@@ -125,11 +143,11 @@ def bench(name: str, *, init_from: str, workdir: pathlib.Path) -> list[Line]:
 def main() -> None:
     """Parses, runs, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('name', choices=[*BENCHES, 'all'])
+    parser.add_argument('name', choices=[*BENCHES, *SETS])
     parser.add_argument('--init_from', required=True, help="the demo's workdir")
     parser.add_argument('--workdir', default='runs/downstream', type=pathlib.Path)
     args = parser.parse_args()
-    names = list(BENCHES) if args.name == 'all' else [args.name]
+    names = SETS.get(args.name, [args.name])
     lines_of = {n: bench(n, init_from=args.init_from, workdir=args.workdir) for n in names}
     print(f'\n{"task":20} {"figure":24} {"value":>8} {"baseline":>9} {"bar":>8}')
     missed = 0

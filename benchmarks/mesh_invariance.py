@@ -89,7 +89,7 @@ def train(run: Run, *, steps: int) -> dict[str, np.ndarray]:
             # Gloo gives up on a first collective for which a peer, still compiling, is 30 s late.
             distributed.check_same({'compiles': shape})
             first = sharding.shard_batch(batch(config, seed=share[0]), mesh)
-            step_fn = step_fn.lower(abstract, first).compile()
+            step_fn = step_fn.compiled(abstract, first)
             distributed.check_same({'compiled': shape})
             for i in share:
                 now, metrics = step_fn(now, sharding.shard_batch(batch(config, seed=i), mesh))

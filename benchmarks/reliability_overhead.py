@@ -59,7 +59,7 @@ class Bench:
         run = self.run
         with mock.patch.object(guard, 'accept', accept), jax.set_mesh(run.mesh):
             step = jit_step(run.task, run.tx, run.config, run.abstract)
-            return step.lower(self.state, self.batch).compile()
+            return step.compiled(self.state, self.batch)
 
     def bare_step(self) -> None:
         self.state, metrics = self._bare(self.state, self.batch)

@@ -6,6 +6,7 @@ From the root of the project; some minutes on two cores. Writes tiny records in 
 folder. Prints a line a figure: the value, its bound. Exits with 1 if one is above.
 
     open        14 M records in 1,709 shards: megabytes and seconds to open the source
+    tars        as many samples in 1,400 tars, by their index
     index       bytes a record once every shard is open, by data.shards.index
     read        microseconds to read a record at random, by the same
     batches     growth of the resident memory of the run and two workers, over batches of 8
@@ -33,6 +34,8 @@ from semmim_jax.data import pipeline, shard_format
 from semmim_jax.data.examples import RetrievalExamples
 from semmim_jax.data.shard_format import Manifest, Shard, ShardRecord, pack_record
 from semmim_jax.data.shards import ShardSource
+from semmim_jax.data.tar_index import PLACES, Tar, index_path, save_index
+from semmim_jax.data.tars import TarSource
 from semmim_jax.data.tokenizer import make_tokenizer
 
 MANY, SHARDS, OF_SHARD = 14_000_000, 1_709, 8_192
@@ -126,6 +129,30 @@ def opening(folder: str) -> Iterator[Line]:
     yield Line('open 14 M records, s', seconds, 1.0)
 
 
+def opening_tars(folder: pathlib.Path) -> Iterator[Line]:
+    """Opening the index of MANY samples, and reading one of both ends."""
+    folder.mkdir()
+    tars, of_tar = [], MANY // 1400
+    for number in range(1400):
+        path = folder / f'{number:05d}.tar'
+        path.write_bytes(b'A caption.')
+        found = path.stat()
+        tars.append(Tar(path=str(path), bytes=10, mtime=found.st_mtime_ns, samples=of_tar))
+    places = np.zeros(of_tar * len(tars), PLACES)
+    places['text_bytes'] = 10
+    save_index(index_path([tar.path for tar in tars], cache=str(folder)), tars, places)
+    del places
+    before, start = resident(), time.perf_counter()
+    source = TarSource(
+        f'{folder}/*.tar', text='', cache=str(folder), decoder='opencv', max_pixels=10**6
+    )
+    seconds, grown = time.perf_counter() - start, resident() - before
+    assert len(source) == MANY
+    source.entry(0), source.entry(MANY - 1)
+    yield Line('open 14 M samples of tars, MB', grown / 1e6, 50.0)
+    yield Line('open 14 M samples of tars, s', seconds, 1.0)
+
+
 def indexing(folder: str, index: str, bound: float) -> Iterator[Line]:
     """Every shard open: what that takes for each record."""
     source, order = opened(folder, index), random.Random(0)
@@ -170,6 +197,7 @@ def picture() -> bytes:
 
 MEASURES = {
     'open': lambda folder, args: opening(write_many(folder)),
+    'tars': lambda folder, args: opening_tars(folder),
     'memory': lambda folder, args: indexing(args.set, 'memory', 17.0),
     'disk': lambda folder, args: indexing(args.set, 'disk', 1.0),
     'batches': lambda folder, args: batches(

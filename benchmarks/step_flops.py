@@ -30,6 +30,7 @@ OPTIONS = {  # variant of configs/pretrain.py, and weights that are other than i
 # Part of the model -> the named scopes that its matrix products run under.
 SCOPES = {
     'image tower': ('encode_image',),
+    'predictor': ('predict_patches',),
     'text tower': ('encode_text',),
     'fusion, image k/v': ('image_context',),
     'fusion': ('fuse', 'fuse_body', 'fuse_last'),
@@ -98,7 +99,7 @@ def keys_values(tower: Any, tokens: int, layers: int) -> float:
 
 
 def arithmetic(config: Any) -> list[Pass]:
-    """The table of docs/method.md section 6, for views `crossed`, of codes or tokens.
+    """The table of docs/method.md section 6, of codes or tokens, for all views but `same`.
 
     Args:
       config: the experiment; a weight of 0 leaves the passes of that loss out. The words of a batch
@@ -110,10 +111,19 @@ def arithmetic(config: Any) -> list[Pass]:
     n, t, m = patches + 1, config.data.max_tokens, config.task.max_masked
     p, batch = round(mim.ratio * patches), config.train.batch_size
 
-    vit = 2 * patches * 3 * image.patch_size**2 * image.width + image.depth * layer(image, n)
+    vit = image_tower(image, patches)
     bert = text.depth * layer(text, t)
-    body = (fusion - 1) * layer(text, t, cross=n)
-    last = lambda queries: layer(text, t, cross=n, queries=queries)
+    task = config.task
+    one_view = task.views in ('single', 'masked')
+    masked_view = on.mim or task.views == 'masked' or one_view and on.agreement
+    dropped = p if mim.drop_masked and masked_view else 0
+    # Tokens of the student's full view; shares of the rows that have a masked view, and its losses.
+    s = n - dropped if task.views == 'masked' else n
+    losses = mim.sample_share
+    views = 1.0 if task.views == 'masked' else losses
+    own = 0.0 if task.shared_towers else 1.0  # passes of the towers that are the teacher's own
+    body = lambda n: (fusion - 1) * layer(text, t, cross=n)
+    last = lambda n, queries: layer(text, t, cross=n, queries=queries)
     words = lambda tokens: 2 * tokens * text.width * (text.width + text.vocab_size)
     head = config.model.encoding
     encode = 2 * (
@@ -124,47 +134,54 @@ def arithmetic(config: Any) -> list[Pass]:
     )
     queue = 2 * 2 * config.task.queue_size * config.model.embed_dim
     # Where the widths differ, image tokens cross a bridge before fusion and decoder read them.
-    bridge = 2 * n * image.width * text.width if image.width != text.width else 0.0
-    context = bridge + keys_values(text, n, fusion)
+    bridge = lambda n: 2 * n * image.width * text.width if image.width != text.width else 0.0
+    context = lambda n: bridge(n) + keys_values(text, n, fusion)
 
     passes = [
-        Pass('ViT, full view', 'image tower', vit, vit),
-        Pass('text, clean', 'text tower', bert, bert),
+        Pass('ViT, full view', 'image tower', vit * (task.views != 'masked'), vit * own),
+        Pass('text, clean', 'text tower', bert, bert * own),
         Pass('queue', 'other', queue, queue),
     ]
     if on.itm or on.mlm or on.prefix:
-        needed = context if on.mlm else 0.0
-        passes.append(Pass('fusion image k/v, shared', 'fusion, image k/v', context, needed))
+        needed = context(n) if on.mlm else 0.0
+        passes.append(Pass('fusion image k/v, shared', 'fusion, image k/v', context(s), needed))
     if on.itm:
-        passes.append(Pass('ITM, 3 passes', 'fusion', 3 * (body + last(1))))
+        passes.append(Pass('ITM, 3 passes', 'fusion', 3 * (body(s) + last(s, 1))))
     if on.mlm:
         passes += [
-            Pass('text, masked', 'text tower', bert, bert),
-            Pass('MLM, fusion', 'fusion', body + last(m), body + last(m)),
+            Pass('text, masked', 'text tower', bert, bert * own),
+            Pass('MLM, fusion', 'fusion', body(s) + last(s, m), body(n) + last(n, m)),
             Pass('MLM, head on masked', 'vocabulary head', words(m), words(m)),
         ]
     if on.agreement:
-        passes.append(Pass('encoding head, CLS', 'encoding head', encode, encode))
+        share = losses if one_view else 1.0
+        passes.append(Pass('encoding head, CLS', 'encoding head', share * encode, encode))
     if on.words:
         different = batch_words(config)
-        compare = patches * image.width + different * text.width / batch + patches * different
+        looked = s - 1
+        compare = looked * image.width + different * text.width / batch + looked * different
         passes += [
             Pass('words loss, presence', 'words loss', 2 * compare * config.model.embed_dim),
             Pass('words loss, scores', 'other', 2 * batch * different),
         ]
+    if masked_view:
+        seen = patches - dropped
+        passes += [
+            Pass('ViT, masked view', 'image tower', views * image_tower(image, seen)),
+            Pass('predictor', 'predictor', losses * predictor(config.model, seen, dropped)),
+        ]
     if on.mim:
         injection = (mim.injection_layers - 1) * layer(text, n, cross=t)
         injection += layer(text, n, cross=t, queries=p)
-        injection += keys_values(text, t, mim.injection_layers) + bridge
+        injection += keys_values(text, t, mim.injection_layers) + bridge(n)
         grounded = word_injection(config, p)
         inject = lambda kind: {'cross_attention': injection, 'words': grounded}.get(kind, 0.0)
         look = read_words(config, patches) if mim.masking == 'words' else 0.0
         passes += [
-            Pass('ViT, masked view', 'image tower', vit),
             Pass(
                 'injection',
                 'injection',
-                inject(mim.inject_student),
+                losses * inject(mim.inject_student),
                 (0.0 if mim.target == 'dvae' else inject(mim.inject_teacher)) + look,
             ),
         ]
@@ -172,27 +189,40 @@ def arithmetic(config: Any) -> list[Pass]:
             tokens = 2 * p * text.width * config.model.dvae.codes
             passes += [
                 Pass('discrete VAE', 'discrete VAE', 0.0, discrete_vae(config.model)),
-                Pass('dVAE head, masked patches', 'dVAE head', tokens),
+                Pass('dVAE head, masked patches', 'dVAE head', losses * tokens),
             ]
         else:
-            passes.append(
-                Pass('encoding head, masked patches', 'encoding head', p * encode, p * encode)
-            )
+            heads = losses * p * encode, p * encode
+            passes.append(Pass('encoding head, masked patches', 'encoding head', *heads))
     if on.local:
         passes += [
-            Pass('encoding head, view 2', 'encoding head', patches * encode),
-            Pass('bridge of view 2', 'injection', bridge),
+            Pass('encoding head, view 2', 'encoding head', losses * patches * encode),
+            Pass('bridge of view 2', 'injection', losses * bridge(n)),
         ]
     if on.prefix:
         depth = config.model.decoder_depth
-        decoder = depth * layer(text, t, cross=n + t) + keys_values(text, n + t, depth)
+        decoder = depth * layer(text, t, cross=s + t) + keys_values(text, s + t, depth)
         passes += [
             Pass('PrefixLM, text', 'text tower', bert),
-            Pass('PrefixLM, fusion', 'fusion', body + last(t)),
+            Pass('PrefixLM, fusion', 'fusion', body(s) + last(s, t)),
             Pass('PrefixLM, decoder', 'decoder', decoder + words(t)),
-            Pass('PrefixLM, bridge', 'other', bridge),
+            Pass('PrefixLM, bridge', 'other', bridge(s)),
         ]
     return [row for row in passes if row.student or row.teacher]
+
+
+def image_tower(image: Any, patches: int) -> float:
+    """FLOPs of the image tower on so many patches and CLS."""
+    embedded = 2 * patches * 3 * image.patch_size**2 * image.width
+    return embedded + image.depth * layer(image, patches + 1)
+
+
+def predictor(model: Any, seen: int, dropped: int) -> float:
+    """FLOPs of predicting so many patches from those seen and CLS."""
+    d, context = model.image.width, seen + 1
+    products = 2 * context * d**2 + 2 * dropped * d**2 + 2 * dropped * context * d
+    products += 2 * dropped * d * model.image.mlp_width
+    return model.predictor_depth * 2 * products * (dropped > 0)
 
 
 def discrete_vae(model: Any) -> float:

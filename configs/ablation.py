@@ -17,6 +17,7 @@ import ml_collections
 STUDY = 'configs/pretrain.py:study'
 LITERAL = 'configs/pretrain.py:study-literal'
 LEXICON = {'data.lexicon.captions': 5000}  # what the literal form lacks for words ...
+NO_LOCAL = {'data.match_views': False, 'task.weights.local': 0.0}
 LOCAL = {'data.match_views': True, 'task.weights.local': 1.0}  # ... and for local agreement
 
 
@@ -129,6 +130,32 @@ ROWS = {
     'null_word': (STUDY, {'task.mim.null_word': True}, 'words', 'a patch may read no word'),
     'late': (STUDY, {'task.mim.start_share': 0.3}, 'words', 'MIM from 30% of the steps on'),
     'half': (STUDY, {'task.mim.sample_share': 0.5}, 'words', 'MIM of half of the samples'),
+    # Cheaper steps (docs/method.md section 6.4); `half` is one of them.
+    'dropped': (
+        STUDY,
+        {'task.mim.drop_masked': True},
+        'words',
+        'masked patches dropped, as in MAE',
+    ),
+    'single_view': (
+        STUDY,
+        {**NO_LOCAL, 'task.views': 'single'},
+        'no_local',
+        'student and teacher see one view; agreement with it masked',
+    ),
+    'masked_view': (
+        STUDY,
+        {**NO_LOCAL, 'task.views': 'masked'},
+        'single_view',
+        'the student sees one view masked and no other',
+    ),
+    'shared_towers': (
+        STUDY,
+        {**NO_LOCAL, 'task.views': 'single', 'task.shared_towers': True},
+        'single_view',
+        "the teacher's towers are the student's, its heads EMA",
+    ),
+    'fast': ('configs/pretrain.py:study-fast', {}, 'words', 'dropped, half, shared towers'),
     'text_half': (STUDY, {'task.mim.text_share': 0.5}, 'words', 'half of the students read text'),
     'registers': (STUDY, {'model.image.registers': 4}, 'words', 'four register tokens'),
     'koleo': (STUDY, {'task.weights.koleo': 0.1}, 'words', 'KoLeo on CLS features'),
@@ -139,6 +166,12 @@ ROWS = {
 DEMO = {
     'demo_literal': ('configs/pretrain.py:demo-literal', {}, '', 'the parts that the paper names'),
     'demo': ('configs/pretrain.py:demo', {}, 'demo_literal', 'words and local agreement'),
+    'demo_fast': ('configs/pretrain.py:demo-fast', {}, 'demo', 'the cheaper step'),
+}
+# Its parts, as in the study.
+DEMO |= {
+    f'demo_{name}': ('configs/pretrain.py:demo', ROWS[name][1], 'demo', ROWS[name][3])
+    for name in ('dropped', 'half', 'single_view', 'masked_view', 'shared_towers')
 }
 
 # What is trained before a row, with its seed; task.mim.dvae of the row is its workdir.

@@ -88,7 +88,7 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.lexicon.captions = 0
 
     model = c.model
-    for name in ('encoding', 'decoder_depth', 'dvae'):
+    for name in ('encoding', 'decoder_depth', 'predictor_depth', 'dvae'):
         del model[name]
     model.image.frames = 8  # places in time, the first of which an image has; 0: none
     model.image.temporal_init = 'normal'  # or 'zeros': an image then starts as CLIP has it

@@ -6,7 +6,7 @@ classify.py start from here. docs/downstream.md says which value is whose.
 
 import ml_collections
 
-from configs import pretrain
+from configs import completion, pretrain
 
 
 def full_size(*, lr: float, image_lr: float, steps: int) -> ml_collections.ConfigDict:
@@ -33,6 +33,32 @@ def emoji(variant: str, *, lr: float = 1e-3, encoder_lr: float = 1e-3) -> ml_col
     c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
     c.optim.update(lr=lr, text_lr=encoder_lr, image_lr=encoder_lr, warmup_steps=20)
     c.train.update(images_every=0)
+    return _for_all_tasks(c)
+
+
+def scl(
+    *, image_size: int, batch_size: int, lr: float, heads: float, fusion: float, steps: int
+) -> ml_collections.ConfigDict:
+    """configs/completion.py:base, from --config.init_from; `heads`, `fusion`: rates in `lr`."""
+    c = completion.get_config('base')
+    c.data.image_size = image_size
+    c.data.augment.update(crop_scale=(0.9, 1.0), flip=False, ops=2, level=3, prob=1.0)
+    c.optim.update(lr=heads * lr, fusion_lr=fusion * lr, text_lr=lr, image_lr=lr)
+    c.optim.update(temperature_lr=lr, warmup_steps=steps // 10)
+    c.train.update(batch_size=batch_size, steps=steps)
+    c.eval.update(batch_size=64)
+    return _for_all_tasks(c)
+
+
+def scl_emoji(
+    variant: str, *, lr: float = 1e-3, encoder_lr: float = 1e-3
+) -> ml_collections.ConfigDict:
+    """configs/completion.py:demo, or tiny, likewise; `encoder_lr` is that of towers and fusion."""
+    c = completion.get_config(variant)
+    c.data.extend_vocab = True
+    c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
+    c.optim.update(lr=lr, text_lr=encoder_lr, image_lr=encoder_lr, fusion_lr=encoder_lr)
+    c.optim.update(warmup_steps=20)
     return _for_all_tasks(c)
 
 
@@ -94,6 +120,15 @@ def classify(
     task.name = 'classify'
     task.classes = classes  # 0: the labels of the training source
     task.images = images  # of a record
+    task.model = 'semmim'  # or 'scl', where config.model is that of configs/completion.py
     task.hidden = 2 * c.model.text.width  # of the classifier's MLP
     task.loss = 'softmax'  # or 'sigmoid', for answers that are right in part
     task.evaluators = evaluators  # labels, answers
+
+
+def rank(c: ml_collections.ConfigDict) -> None:
+    """Makes `c.task` that of ranking texts with SCL (semmim_jax/tasks/rank.py)."""
+    c.task = task = ml_collections.ConfigDict()
+    task.name = 'rank'
+    task.false_texts = 15  # texts of other images of the batch, beside the right one
+    task.weights = dict(ranking=1.0, contrast=0.5)

@@ -13,7 +13,8 @@ Expect:    demo: the table in the README. base, large: not run.
 Variants (`configs/pretrain.py:NAME`): base, large (ViT-L/16), demo, own (your own pictures, small),
 tiny (for tests: seconds). NAME-literal has the parts that the paper names and no further ones: no
 losses of words and of local agreement. The caption reaches the patches by cross-attention, a form
-of ours (D): the paper's is not known.
+of ours (D): the paper's is not known. NAME-fast has a cheaper step with other losses
+(docs/method.md section 6.4); fast is base-fast.
 """
 
 import ml_collections
@@ -21,14 +22,16 @@ import ml_collections
 
 def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
     """The experiment; every field is here with its value."""
-    name, _, form = variant.partition('-')
-    if name not in VARIANTS or form not in ('', 'literal'):
+    name, _, form = ('base-fast' if variant == 'fast' else variant).partition('-')
+    if name not in VARIANTS or form not in ('', 'literal', 'fast'):
         raise ValueError(
             f'no variant {variant!r} of configs/pretrain.py: use {", ".join(VARIANTS)}, '
-            'each with -literal behind it or without'
+            'each with -literal or -fast behind it or without; or fast'
         )
     config = VARIANTS[name](base())
-    if form:
+    if form == 'fast':
+        fast(config)
+    if form == 'literal':
         small = name in ('demo', 'study', 'own')  # where masks by similarity find no objects
         literal(config, masking='cross_attention' if small else 'similarity')
     return config
@@ -74,6 +77,10 @@ def base() -> ml_collections.ConfigDict:
     data.captions = ml_collections.ConfigDict()
     data.captions.image_root = ''  # '': relative to the list's folder
     data.tfds = dict(image='', text='')  # features to read; '': the one that fits
+    data.tars = dict(
+        text='caption',  # key of KEY.json, where there is no KEY.txt
+        cache='',  # folder of the indices of tars; '': semmim_jax/tars in the user's cache
+    )
     data.shards = dict(index='memory')  # of open shards, 17 bytes a record; 'disk': 0, but slower
     data.emoji_scenes = dict(
         concepts=150,
@@ -130,10 +137,13 @@ def base() -> ml_collections.ConfigDict:
     model.temperature = 0.07  # initial value, learned
     model.encoding = dict(hidden=2048, bottleneck=256, codes=8192)
     model.dvae = dict(width=64, codes=8192)  # of configs/dvae.py: of the first stage; tokens
+    model.predictor_depth = 1  # layers that predict dropped patches (task.mim.drop_masked)
     model.pixel_mean = (0.48145466, 0.4578275, 0.40821073)
     model.pixel_std = (0.26862954, 0.26130258, 0.27577711)
     model.dtype = 'bfloat16'  # of the computation; parameters are float32
-    model.attention = 'xla'  # or 'cudnn'
+    # Forms of the same computation (semmim_jax/models/platform.py): 'auto' takes the platform's.
+    model.dense = 'auto'  # or 'xla', 'cpu'
+    model.attention = 'auto'  # or 'xla', 'cpu', 'cudnn', 'tpu'
     model.remat = 'dots'  # 'none', 'dots' or 'full'
     model.scan = True  # False unrolls the layers
 
@@ -161,7 +171,8 @@ def base() -> ml_collections.ConfigDict:
     task.alpha_ramp_share = 0.0  # of train.steps; 0: the steps above
     task.mlm_probability = 0.15
     task.max_masked = 8  # tokens
-    task.views = 'crossed'  # or 'same'
+    task.views = 'crossed'  # same, single, masked (docs/method.md section 2)
+    task.shared_towers = False  # True: one pass of the towers serves student and teacher
     task.symmetric = False  # agreement in both directions
     task.tau_student = 0.1
     task.tau_teacher_start = 0.04
@@ -179,6 +190,7 @@ def base() -> ml_collections.ConfigDict:
     mim.dvae = ''  # workdir of a run of configs/dvae.py, read when a run with target dvae starts
     mim.masking = 'words'  # similarity, similarity_inverse, cross_attention, random, block
     mim.ratio = 0.4
+    mim.drop_masked = False  # True: masked patches do not go through the tower, as in MAE
     mim.mask_temperature = 1.25  # of words, whose relevance is up to -log(share of captions)
     mim.block_min_patches = 16
     mim.attention_layer = 2  # of the fusion encoder, for cross_attention masking
@@ -201,7 +213,7 @@ def base() -> ml_collections.ConfigDict:
     mim.centre_injection = False  # True: what a caption changes has no mean over the patches
     mim.null_word = False  # True: a patch may read a learned word that means nothing
     mim.start_share = 0.0  # of train.steps, before the losses against patches' targets count
-    mim.sample_share = 1.0  # of the samples that have them
+    mim.sample_share = 1.0  # of the samples that have them; the masked view of others is not run
     mim.text_share = 1.0  # of these, where the student reads the caption; the rest read none
     mim.visible_weight = 0.0  # of the loss on visible patches, beside that on masked ones
     mim.marginal_power = 0.0  # Sinkhorn's share of a code: its mean softmax to this power
@@ -363,6 +375,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.image.update(width=32, depth=2, heads=2, mlp_width=64)
     c.model.text.update(width=32, depth=1, heads=2, mlp_width=64)
     c.model.update(embed_dim=16)
+    c.model.update(dense='xla', attention='xla')  # the same on every platform
     c.model.encoding.update(hidden=32, bottleneck=16, codes=32)
     c.model.dvae.update(width=4, codes=24)
     c.task.update(queue_size=32)
@@ -382,6 +395,15 @@ def literal(c: ml_collections.ConfigDict, *, masking: str) -> ml_collections.Con
     kind = 'cross_attention'
     c.task.mim.update(masking=masking, mask_temperature=0.05)
     c.task.mim.update(inject_student=kind, inject_teacher=kind)
+    return c
+
+
+def fast(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Two thirds of the FLOPs of a step (docs/method.md section 6.4): other losses, not a trim."""
+    c.data.match_views = False
+    c.task.weights.local = 0.0  # which reads a second view
+    c.task.update(views='single', shared_towers=True)
+    c.task.mim.update(drop_masked=True, sample_share=0.5)
     return c
 
 

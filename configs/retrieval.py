@@ -3,10 +3,13 @@
 Paper:     ALBEF's form (arXiv 2107.07651), which SemMIM's evaluation follows.
 Command:   python -m semmim_jax.main --config=configs/retrieval.py:coco --workdir=RUN
            --config.init_from=PRETRAINED
-Hardware:  coco, flickr30k: a TPU or GPU node; emoji, own: a laptop.
-Expect:    docs/downstream.md. coco, flickr30k: not run.
+           scl, scl_flickr30k, scl_emoji: SCL's form (arXiv 2211.13437): the right text among 16.
+           --config=configs/retrieval.py:scl --config.init_from=RUN_OF_CONFIGS_COMPLETION
+Hardware:  coco, flickr30k, scl, scl_flickr30k: a TPU or GPU node; emoji, scl_emoji, own: a laptop.
+Expect:    docs/downstream.md. coco, flickr30k, scl, scl_flickr30k: not run.
 
-Variants (`configs/retrieval.py:NAME`): coco, flickr30k, emoji, own, tiny.
+Variants (`configs/retrieval.py:NAME`): coco, flickr30k, emoji, own, tiny; of SCL scl (COCO),
+scl_flickr30k, scl_emoji, scl_tiny.
 """
 
 import ml_collections
@@ -32,9 +35,36 @@ def get_config(variant: str = 'coco') -> ml_collections.ConfigDict:
         c = _retrieval(finetune.emoji('tiny'))
         c.task.update(queue_size=32)
         return c
+    if variant == 'scl':
+        return _scl('dataset_coco', pairs=566_747, fusion=5, k_test=256)
+    if variant == 'scl_flickr30k':
+        return _scl('dataset_flickr30k', pairs=150_070, fusion=10, k_test=128)
+    if variant == 'scl_emoji':
+        c = finetune.scl_emoji('demo', lr=5e-4, encoder_lr=5e-4)
+        finetune.rank(c)
+        c.train.update(steps=300)
+        return c
+    if variant == 'scl_tiny':
+        c = finetune.scl_emoji('tiny')
+        finetune.rank(c)
+        c.task.false_texts = 3
+        return c
     raise ValueError(
-        f'no variant {variant!r} of configs/retrieval.py: use coco, flickr30k, emoji, own or tiny'
+        f'no variant {variant!r} of configs/retrieval.py: use coco, flickr30k, emoji, own, tiny, '
+        'scl, scl_flickr30k, scl_emoji or scl_tiny'
     )
+
+
+def _scl(name: str, *, pairs: int, fusion: float, k_test: int) -> ml_collections.ConfigDict:
+    # 10 epochs of the captions of train and restval, or of train and val.
+    steps = 10 * pairs // 512
+    sizes = dict(image_size=384, batch_size=512)
+    c = finetune.scl(**sizes, lr=5e-6, heads=fusion, fusion=fusion, steps=steps)
+    finetune.rank(c)
+    c.data.train = f'karpathy:data/{name}.json:train'
+    c.data.eval = f'karpathy:data/{name}.json:test'
+    c.eval.k_test = k_test
+    return c
 
 
 def _karpathy(name: str, *, epochs: int, pairs: int, k_test: int) -> ml_collections.ConfigDict:

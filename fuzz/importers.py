@@ -1,10 +1,13 @@
 """Fuzzing of what prepares data: tars, parquet files, lists, each to records of a shard."""
 
+import dataclasses
 import functools
 import io
 import json
+import logging
 import pathlib
 import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,12 +18,17 @@ from hypothesis import strategies as st
 from fuzz.files import LISTS, changed, pictures
 from fuzz.mutations import mutated
 from semmim_jax.data.shard_format import pack_record, unpack_record
+from semmim_jax.data.tars import TarSource
+from semmim_jax.data.unreadable import UnreadableRecord
+from semmim_jax.importers.arrows import read_arrow
 from semmim_jax.importers.candidates import Candidate, Dropped, DropReason
+from semmim_jax.importers.huggingface import plan_hf
 from semmim_jax.importers.lists import READERS, read_list
 from semmim_jax.importers.parquets import plan_parquets, read_parquet
 from semmim_jax.importers.plan import Options, read_part, write_part
 from semmim_jax.importers.shard import checked
 from semmim_jax.importers.tars import plan_tars, read_tar
+from tests.importers import hf_sets
 
 OPTIONS = Options(size=16, max_pixels=10_000, max_bytes=100_000, meta=('url',))
 MORE_LISTS = {
@@ -84,6 +92,55 @@ def tar(data: st.DataObject, folder: pathlib.Path) -> None:
     (folder / 'a.tar').write_bytes(mutated(data, tar_file()))
     for piece in plan_tars([str(folder / 'a.tar')], OPTIONS):
         _records(read_tar(piece, OPTIONS))
+
+
+def tar_source(data: st.DataObject, folder: pathlib.Path) -> None:
+    """Tars that are read where they are: the tar or its index is damaged."""
+    logging.getLogger('semmim_jax.data.tar_index').setLevel(logging.ERROR)  # not a line each
+    path, content = folder / 'a.tar', tar_file()
+    damages_index = data.draw(st.booleans())
+    path.write_bytes(content if damages_index else mutated(data, content))
+    options = dict(text='caption', decoder='opencv', max_pixels=10_000, cache=str(folder / 'cache'))
+    source = TarSource(str(folder / '*.tar'), **options)
+    if damages_index:
+        (index,) = (folder / 'cache').iterdir()
+        index.write_bytes(mutated(data, index.read_bytes()))
+        source = TarSource(str(folder / '*.tar'), **options)
+    for i in range(len(source)):
+        try:
+            entry, record = source.entry(i), source[i]
+        except UnreadableRecord as error:
+            assert '\n' not in str(error)
+        else:
+            assert record['image'].ndim == 3 and all(record['captions'])
+            assert entry == {'image_id': i, 'captions': record['captions']}
+
+
+@functools.cache
+def hf_folder() -> dict[str, bytes]:
+    """What save_to_disk and the cache write, by path."""
+    with tempfile.TemporaryDirectory() as root:
+        hf_sets.write_hf(pathlib.Path(root))
+        files = [path for path in pathlib.Path(root).rglob('*') if path.is_file()]
+        return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def huggingface(data: st.DataObject, folder: pathlib.Path) -> None:
+    """A folder of the package datasets, one file of which is damaged."""
+    damaged = data.draw(st.sampled_from(sorted(hf_folder())))
+    for name, content in hf_folder().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        if name == damaged and name.endswith('.json') and data.draw(st.booleans()):
+            path.write_text(json.dumps(changed(data, json.loads(content))))
+        elif name == damaged:
+            path.write_bytes(mutated(data, content))
+    argument = [str(folder / damaged.partition('/')[0])]
+    options = dataclasses.replace(OPTIONS, meta=('year',))
+    for piece in plan_hf(argument, options):
+        read = {'arrow': read_arrow, 'parquet': read_parquet}[piece.kind]
+        _records(read(piece, options))
 
 
 @functools.cache

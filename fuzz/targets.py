@@ -2,7 +2,7 @@
 
 from fuzz.engine import Target
 from fuzz.files import caption_list, dataset, image, record, vocabulary
-from fuzz.importers import import_list, parquet, tar
+from fuzz.importers import hf_folder, huggingface, import_list, parquet, tar, tar_source
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
 from fuzz.shards import shards, whole
 from semmim_jax.conversion.table import ConversionError
@@ -16,6 +16,8 @@ TARGETS = {
     'shards': Target(shards, (ValueError,), 0.05, whole),
     'dataset': Target(dataset, (ValueError, OSError), 0.1),
     'tar': Target(tar, (ValueError,), 0.1),
+    'tar_source': Target(tar_source, (ValueError,), 0.05),
+    'huggingface': Target(huggingface, (ValueError,), 0.05, hf_folder),
     'parquet': Target(parquet, (ValueError,), 0.1),
     'import_list': Target(import_list, (ValueError,), 0.1),
     'record': Target(record, (TooManyUnreadable,), 0.07),

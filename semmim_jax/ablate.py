@@ -17,6 +17,7 @@ import sys
 from absl import app, flags
 
 from semmim_jax.cli.parser import define_config, parse
+from semmim_jax.data.cloud import on_disk
 
 _CONFIG = define_config('configs/ablation.py', 'the study: its rows')
 _OUT = flags.DEFINE_string('out', None, 'folder of the study')
@@ -33,7 +34,7 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 def main(argv: list[str]) -> None:
     """Runs what the flags say; a user's mistake ends in one line, not in a traceback."""
     try:
-        failed = _run(pathlib.Path(_OUT.value))
+        failed = _run(on_disk(_OUT.value))
     except KeyboardInterrupt:
         sys.exit('interrupted: the training is saved, and this command resumes it')
     except (ValueError, OSError) as error:

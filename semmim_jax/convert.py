@@ -4,7 +4,8 @@ from-hf DIR OUT --config=FILE[:VARIANT]   a Hugging Face folder (CLIP, ViT, DeiT
                                           --config.init_from=OUT
 to-hf WORKDIR OUT [--params=online]       the towers of a run as OUT/image and OUT/text, and a
                                           processor of images and texts as OUT
-from-torch FILE OUT --config=...          an ALBEF checkpoint, or a folder of to-torch, likewise
+from-torch FILE OUT --config=...          a checkpoint of ALBEF or, with a config of SCL, of SCL, or
+                                          a folder of to-torch, likewise
 to-torch WORKDIR OUT [--params=online]    a run as a folder that PyTorch reads without this project
 
 OUT is a new folder; after an error there is none. docs/weights.md says more.
@@ -40,7 +41,7 @@ def convert_from_hf(source: str, out: str) -> None:
     from semmim_jax.conversion import from_hf
     from semmim_jax.conversion.weights import write_converted
 
-    config, shapes = _wanted()
+    config, shapes, _ = _wanted()
     loaded = from_hf.from_hf(
         source,
         model=config.model,
@@ -53,18 +54,20 @@ def convert_from_hf(source: str, out: str) -> None:
 
 
 def convert_from_torch(source: str, out: str) -> None:
-    """Our weights from an ALBEF checkpoint or a folder of to-torch; prints the report."""
+    """Our weights from a checkpoint of ALBEF or SCL, or a folder of to-torch; prints the report."""
     from semmim_jax.conversion import from_torch
     from semmim_jax.conversion.weights import write_converted
 
-    config, shapes = _wanted()
-    loaded = from_torch.from_torch(source, model=config.model, shapes=shapes)
-    config.data.end_token = from_torch.end_token(source)
+    config, shapes, task = _wanted()
+    loaded = from_torch.from_torch(
+        source, model=config.model, shapes=shapes, family=task.family, images=task.images
+    )
+    config.data.end_token = from_torch.end_token(source, family=task.family)
     print(write_converted(out, loaded, config=config, shapes=shapes, source=source))
 
 
-def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """The experiment of --config, resolved, and the shapes of its model's parameters."""
+def _wanted() -> tuple[Any, dict[str, tuple[int, ...]], Any]:
+    """The experiment of --config, resolved; the shapes of its model's parameters; its task."""
     import flax
     import jax
     import ml_collections
@@ -76,21 +79,23 @@ def _wanted() -> tuple[Any, dict[str, tuple[int, ...]]]:
 
     config = ml_collections.ConfigDict(resolve(_CONFIG.value, None).to_dict())
     special = SpecialTokens(0, 0, 0, 0, config.model.text.vocab_size)  # ids shape nothing
-    task = find_task(config)(config, special)
+    task = find_task(config)(ml_collections.FrozenConfigDict(config), special)
     params = meta.unbox(jax.eval_shape(task.init, jax.random.key(0)))
     flat = flax.traverse_util.flatten_dict(params, sep='/')
-    return config, {path: x.shape for path, x in flat.items()}
+    return config, {path: x.shape for path, x in flat.items()}, task
 
 
 def convert_to_hf(workdir: str, out: str) -> None:
     """A run's towers as Hugging Face folders."""
     from semmim_jax.conversion import files, to_hf
     from semmim_jax.data.run_files import tokenizer_of_run
+    from semmim_jax.tasks.registry import task_of_run
     from semmim_jax.training.checkpoint import load_params
 
     params, saved = load_params(workdir, params=_PARAMS.value)
-    files.check_exportable(saved.config['task'], to='Hugging Face')
     tokenizer, model = tokenizer_of_run(saved, workdir=workdir), saved.config['model']
+    task, name = task_of_run(saved.config, tokenizer.special), saved.config['task']['name']
+    files.check_exportable(task, name=name, families=('semmim',), to='Hugging Face')
     with files.new_folder(out) as folder:
         for part in ('image', 'text'):
             (folder / part).mkdir()

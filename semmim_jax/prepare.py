@@ -1,14 +1,20 @@
 """Any source as verified shards: python -m semmim_jax.prepare SOURCE ARGUMENT... --out=DIR [flags]
 
+--out=gs://BUCKET/DIR --local=DIR writes to a disk, then uploads.
+
 json FILE, jsonl FILE           ALBEF's lists of captions, VQA or NLVR2; the project's own list
 coco FILE, karpathy FILE:SPLIT  captions_*.json of COCO; dataset_coco.json, dataset_flickr30k.json
 vqa QUESTIONS[,ANNOTATIONS]     VQA v2, in COCO's image folders
 vg FILE, vgqa FILE              Visual Genome: region_descriptions.json, question_answers.json
 nlvr2 FILE                      train.json, dev.json, test1.json
 folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt beside them
+stamps DIR                      Tux Paint's: NAME.png or NAME.svg with NAME.txt in many languages
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
+hf DIR                          a folder of the package datasets; or a name, with that package
+tfds DIR                        .../NAME/VERSION of tensorflow-datasets, as ArrayRecord
 CORPUS SPLIT                    an installed corpus
 
+fetch URL DIR [--sha256=HEX]    copies a file, or a folder of s3:// or gs://; goes on where it ended
 verify DIR [--decode=1000]      compares the shards with their manifest; a line a mismatch
 show DIR [--n=8] [--out=PNG]    counts, what was dropped and why, a contact sheet
 
@@ -34,8 +40,11 @@ from semmim_jax.cli.parser import define_config, nearest, parse, read_config
 
 _CONFIG = define_config(None, 'options of an installed corpus: its data (configs/pretrain.py:demo)')
 _OUT = flags.DEFINE_string('out', None, 'folder of the shards; of show, the picture to write')
+_LOCAL = flags.DEFINE_string(
+    'local', '', 'folder that the shards are written to first, where --out is in gs://'
+)
 _IMAGES = flags.DEFINE_string('images', '', "lists: folder of their paths; '' for the list's own")
-_SPLIT = flags.DEFINE_string('split', 'train', 'name of the split, for the manifest')
+_SPLIT = flags.DEFINE_string('split', 'train', 'name of the split; hf and tfds: which is read')
 _SIZE = flags.DEFINE_integer('size', 384, 'pixels of the short side, at most', lower_bound=8)
 _WORKERS = flags.DEFINE_integer('workers', 2, 'processes, at most one a shard', lower_bound=1)
 _RUNNER = flags.DEFINE_string('runner', 'FnApiRunner', 'of Apache Beam')
@@ -54,14 +63,17 @@ _LIMIT = flags.DEFINE_integer('limit', 0, 'images to prepare, 0 for all', lower_
 _CAPTIONS = flags.DEFINE_integer(
     'max_captions', 0, 'of an image, without repeats; 0 for all', lower_bound=0
 )
-_IMAGE = flags.DEFINE_string('image', 'image', 'parquet: column of images')
-_TEXT = flags.DEFINE_string('text', 'caption', 'parquet, tar: column or key of texts')
-_META = flags.DEFINE_list('meta', [], 'parquet, tar: further columns or keys to keep')
+_DEDUP = flags.DEFINE_enum('dedup', '', ('', 'sha256'), 'of images with the same bytes keep one')
+_IMAGE = flags.DEFINE_string('image', 'image', 'parquet, hf, tfds: column of images')
+_TEXT = flags.DEFINE_string('text', 'caption', 'parquet, hf, tfds, tar: column or key of texts')
+_META = flags.DEFINE_list('meta', [], 'parquet, hf, tar: further columns or keys to keep')
+_LANGUAGES = flags.DEFINE_list('languages', [], 'stamps: those to keep, en,de; all')
 _IMAGE_DATA = flags.DEFINE_string('image_data', '', 'vg, vgqa: image_data.json')
 _COCO = flags.DEFINE_string('exclude_coco', '', 'vg, vgqa: dataset_coco.json:test,val')
 _FLICKR = flags.DEFINE_string('exclude_flickr', '', 'vg, vgqa: dataset_flickr30k.json:test,val')
 _DECODE = flags.DEFINE_string('decode', '1000', 'verify: images to decode, or all')
 _N = flags.DEFINE_integer('n', 8, 'show: records to draw', lower_bound=1, upper_bound=100)
+_SHA256 = flags.DEFINE_string('sha256', '', 'fetch: of the file, in hexadecimal')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 
 _WORDS = {'SOURCE': (), 'ARGUMENT...': ()}
@@ -73,6 +85,8 @@ def run(argv: Sequence[str]) -> int:
 
     _, command, *arguments = argv
     try:
+        if command == 'fetch':
+            return _fetch(arguments)
         if command == 'verify':
             return _verify(_one(arguments))
         if command == 'show':
@@ -91,17 +105,23 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _prepare(kind: str, arguments: Sequence[str]) -> None:
+    from semmim_jax.data.cloud import on_disk
     from semmim_jax.importers import sources
     from semmim_jax.importers.plan import Options
     from semmim_jax.importers.preparation import Running, prepare
+    from semmim_jax.importers.upload import destination
 
     if not sources.is_source(kind):
-        known = (*sources.KINDS, 'verify', 'show')
+        known = (*sources.KINDS, 'fetch', 'verify', 'show')
         raise ValueError(f'{kind!r} is none of {", ".join(known)}{nearest(kind, known)}')
     if _OUT.value is None:
         raise ValueError('--out=VALUE must be given; -h lists the flags')
-    if _META.value and kind not in ('tar', 'parquet'):
-        raise ValueError(f'--meta={_META.value[0]}: only tar and parquet have it')
+    if _META.value and kind not in ('tar', 'parquet', 'hf'):
+        raise ValueError(f'--meta={_META.value[0]}: only tar, parquet and hf have it')
+    if _LANGUAGES.value and kind != 'stamps':
+        raise ValueError(f'--languages={_LANGUAGES.value[0]}: only stamps have them')
+    for argument in arguments:
+        on_disk(argument)
     options = Options(
         split=_SPLIT.value,
         size=_SIZE.value,
@@ -117,6 +137,8 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         image_data=_IMAGE_DATA.value,
         exclude_coco=_COCO.value,
         exclude_flickr=_FLICKR.value,
+        dedup=_DEDUP.value,
+        languages=tuple(_LANGUAGES.value),
         corpus={} if kind in sources.KINDS else _config().data.to_dict(),
     )
     running = Running(
@@ -128,7 +150,22 @@ def _prepare(kind: str, arguments: Sequence[str]) -> None:
         fresh=_FRESH.value,
         command=shlex.join(['prepare', *sys.argv[1:]]),
     )
-    prepare(kind, arguments, directory=_OUT.value, options=options, running=running)
+    with destination(_OUT.value, local=_LOCAL.value) as folder:
+        prepare(kind, arguments, directory=folder, options=options, running=running)
+
+
+def _fetch(arguments: Sequence[str]) -> int:
+    from semmim_jax.importers.fetch import fetch
+
+    if len(arguments) != 2:
+        raise ValueError('fetch takes an address and a folder: prepare fetch URL DIR')
+    try:
+        paths = fetch(*arguments, sha256=_SHA256.value)
+    except OSError as error:  # it has begun
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'{arguments[1]}: {len(paths)} files, {sum(p.stat().st_size for p in paths):,} bytes')
+    return 0
 
 
 def _config() -> Any:

@@ -1,5 +1,6 @@
 """Shared set-up: absl flags for Grain, compiled programs kept between runs, the shrunk config."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -79,3 +80,17 @@ def make_match(config, rows: int, rng: np.random.Generator) -> dict[str, np.ndar
     """Random matches of the views' patches, some with none."""
     patches = (config.data.image_size // config.data.patch_size) ** 2
     return {'match': rng.integers(-4, patches, (rows, patches), np.int32).clip(-1)}
+
+
+@pytest.fixture(scope='session')
+def cloud_storage():
+    """A Cloud Storage server, which this process and those that it starts take for the true one."""
+    from tests.cloud_storage import CloudStorage
+
+    if importlib.util.find_spec('gcsfs') is None:  # importing it would come before its settings
+        pytest.skip('needs gcsfs')
+
+    with CloudStorage() as storage, pytest.MonkeyPatch.context() as patch:
+        for name, value in storage.env.items():
+            patch.setenv(name, value)
+        yield storage

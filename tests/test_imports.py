@@ -47,7 +47,14 @@ NEVER_PASSED = {
     'shell': True,
 }
 # Files of conversion/ that are copied out and run without this project.
-PLAIN_TORCH = ('torch_model', 'torch_towers', 'torch_inputs', 'torch_words')
+PLAIN_TORCH = (
+    'torch_model',
+    'torch_scl',
+    'torch_towers',
+    'torch_inputs',
+    'torch_words',
+    'torch_bytes',
+)
 
 
 def imports(path: pathlib.Path, *, functions: bool = True) -> set[str]:

@@ -6,7 +6,8 @@ import pathlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -14,24 +15,32 @@ import numpy as np
 import safetensors.numpy
 
 from semmim_jax.conversion.table import ConversionError
+from semmim_jax.data.cloud import on_disk
+from semmim_jax.training.task import Task
 
-TORCH_SUFFIXES = ('.bin', '.pt', '.pth')
+TORCH_SUFFIXES = ('.bin', '.ckpt', '.pt', '.pth')
+# Runs what the file holds: hence by whoever trusts it, and not by us.
+_RESAVE = (
+    "python -c \"import torch; x = torch.load({source!r}, map_location='cpu', "
+    "weights_only=False); torch.save(x.get('state_dict', x.get('model', x)), {target!r})\""
+)
 
 
-def check_exportable(task: Mapping[str, Any], *, to: str) -> None:
-    """Refuses a run whose model has parts that no export knows.
+def check_exportable(task: Task, *, name: str, families: Collection[str], to: str) -> None:
+    """Refuses a run whose model has parts that an export does not know.
 
     Args:
-      task: `config.task` of the run.
+      task: of the run.
+      name: `config.task.name`.
+      families: values of `Task.family` that have this form.
       to: the form, for the message.
 
     Raises:
-      ConversionError: naming the task.
+      ConversionError: naming the task and its family.
     """
-    models = {'completion': 'SCL', 'dvae': 'a discrete VAE'}
-    if model := models.get(task['name']):
+    if task.family not in families:
         raise ConversionError(
-            f'a run of the task {task["name"]} ({model}) has no form for {to} yet'
+            f'a run of the task {name} (a model of the kind {task.family}) has no form for {to} yet'
         )
 
 
@@ -39,8 +48,8 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """All tensors of a weight file, or of a folder as `save_pretrained` leaves it.
 
     Looks in a folder for model.safetensors, model.safetensors.index.json (shards) and
-    pytorch_model.bin, in this order. A .bin, .pt or .pth file is read by torch's restricted loader,
-    which runs no code; of a training checkpoint the entry 'model' or 'state_dict' is taken.
+    pytorch_model.bin, in this order. A .bin, .ckpt, .pt or .pth file is read by torch's restricted
+    loader, which runs no code; of a training checkpoint the entry 'model' or 'state_dict' is taken.
 
     Returns:
       Name -> array; floating point becomes float32 (float16 and bfloat16 exactly).
@@ -87,8 +96,9 @@ def new_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
     Raises:
       ConversionError: if there is something at `path` already.
+      ValueError: if `path` is not on a disk.
     """
-    path = pathlib.Path(path).absolute()
+    path = on_disk(path).absolute()
     if path.exists():
         raise ConversionError(f'{path} exists already: name a new folder')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +172,13 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         with warnings.catch_warnings(action='ignore'):
             tensors = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged or unsafe file raises any of a dozen types
-        raise ConversionError(f'{path}: refused by torch.load: {_line(error)}') from None
+        said = f'{path}: refused by torch.load: {_line(error)}'
+        if type(error).__name__ == 'UnpicklingError' and zipfile.is_zipfile(path):
+            # A whole file with objects beside its tensors, as Lightning saves hyper-parameters.
+            target = str(path.with_suffix('.tensors.pt'))
+            resave = _RESAVE.format(source=str(path), target=target)
+            said += f'. If you trust the file, save its tensors alone: {resave}'
+        raise ConversionError(said) from None
     for key in ('model', 'state_dict'):
         if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
             tensors = tensors[key]

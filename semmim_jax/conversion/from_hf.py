@@ -2,7 +2,7 @@
 
 CLIP's vision tower, ViT and DeiT go to the image tower; BERT and RoBERTa to the text tower, with
 the layers that follow to the fusion encoder, and all of it once more to the decoder. Weights of
-cross-attention stay fresh.
+cross-attention stay fresh. Of SCL the two towers are filled.
 """
 
 import pathlib
@@ -52,9 +52,14 @@ def from_hf(
     notes = []
     if family.part == 'image':
         notes += check_pixels(folder, model=model)
-        table, ignore = placed(family.table, ours='image/', theirs=prefix), family.ignore
+        table = placed(family.table, ours='image/', theirs=prefix)
+        layers, depth = settings.get('num_hidden_layers', 12), model['image']['depth']
+        ignore = (*family.ignore, *(f'{prefix}encoder.layers.{i}.*' for i in range(depth, layers)))
+        notes += [f'image: first {depth} of {layers} layers'] if depth < layers else []
     else:
         parts = {path.split('/')[0] for path in shapes}
+        if any(path.startswith('fusion/blocks/layers/text/') for path in shapes):
+            parts -= {'fusion', 'mlm_head'}  # SCL's two streams, and its words to predict
         parts -= {'fusion'} if not fusion else set()
         parts -= {'decoder', 'decoder_head'} if not decoder else set()
         layers = settings.get('num_hidden_layers', 12)
@@ -82,7 +87,8 @@ def _stacks(
     folder: pathlib.Path, *, layers: int, model: Mapping[str, Any], parts: set[str]
 ) -> dict[str, tuple[int, int]]:
     """First layer and number of layers of a text checkpoint that go to each part."""
-    text, fusion, decoder = model['text']['depth'], model['fusion_depth'], model['decoder_depth']
+    text, fusion = model['text']['depth'], model['fusion_depth']
+    decoder = model['decoder_depth'] if 'decoder' in parts else 0
     wrong = []
     if text > layers:
         wrong.append(f'model.text.depth={text} is more: --config.model.text.depth={layers}')

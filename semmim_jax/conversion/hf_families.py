@@ -23,6 +23,8 @@ class Family(NamedTuple):
       fixed: key of config.json -> the only value supported.
       ignore: patterns of tensors that we have no use for.
       tied: tensors that some files hold, and those that they must repeat.
+      deeper: whether the folder may have more layers than `model.image.depth`; SCL leaves out
+        CLIP's last.
     """
 
     part: str
@@ -33,6 +35,7 @@ class Family(NamedTuple):
     fixed: dict[str, Any]
     ignore: tuple[str, ...]
     tied: dict[str, str]
+    deeper: bool = False
 
 
 def _sizes(epsilon: float, **more: tuple[str, Any]) -> dict[str, tuple[str, Any]]:
@@ -60,6 +63,7 @@ _CLIP = Family(
         '*embeddings.position_ids',
     ),
     tied={},
+    deeper=True,
 )
 _VIT = Family(
     part='image',
@@ -129,6 +133,8 @@ def check_settings(
     wrong = []
     for key, (field, default) in family.sizes.items():
         value = settings.get(key, default)
+        if field == 'depth' and family.deeper and value > ours[field]:
+            continue
         if value != ours[field]:
             wrong.append(f'{key}={value}, model.{family.part}.{field}={ours[field]}')
     wrong += [

@@ -13,9 +13,9 @@ library_name: pytorch
 tags: [vision-language]
 ---
 
-# SemMIM
+# {model}
 
-SemMIM (arXiv 2403.00249), trained with semmim_jax on the task `{task}`.
+{model} (arXiv {arxiv}), trained with semmim_jax on the task `{task}`.
 
 | | |
 |---|---|
@@ -29,15 +29,15 @@ SemMIM (arXiv 2403.00249), trained with semmim_jax on the task `{task}`.
 ## Use
 
 ```python
-from semmim_torch import SemMIM
+from {module} import {model}
 
-model = SemMIM.load('.')
+model = {model}.load('.')
 # An image is a path, a PIL image, or uint8 [h, w, 3].
 print({use})
 ```
 
-`semmim_torch.py` and the two files that it imports need torch and nothing else; paths of images
-need Pillow. Parameters have ALBEF's names.
+`{module}.py` and the files that it imports need torch and nothing else; paths of images need
+Pillow. Parameters have {names} names.
 
 ## Data and licence
 
@@ -48,8 +48,15 @@ need Pillow. Parameters have ALBEF's names.
 {metrics}
 """
 
+_FAMILIES = {
+    'semmim': dict(model='SemMIM', arxiv='2403.00249', module='semmim_torch', names="ALBEF's"),
+    'scl': dict(
+        model='SCL', arxiv='2211.13437', module='semmim_torch_scl', names="its authors' code's"
+    ),
+}
 _USE = {
     'features': "model.encode_image('dog.jpg').feature @ model.encode_text('a dog').feature.T",
+    'match': "model.match(['dog.jpg'], ['a dog'])",
     'caption': "model.caption('dog.jpg')",
     'answer': "model.answer('dog.jpg', 'what is it?')",
     'classify': "model.classify('dog.jpg', 'what is it?')",
@@ -60,6 +67,7 @@ _USE = {
 def model_card(
     config: Mapping[str, Any],
     *,
+    family: str,
     layers: Mapping[str, int],
     params: str,
     parameters: int,
@@ -70,6 +78,7 @@ def model_card(
 
     Args:
       config: of the run.
+      family: `Task.family`.
       layers: of each part of the text side that there is.
       params: 'ema' or 'online'.
       parameters: number of values.
@@ -78,6 +87,7 @@ def model_card(
     """
     data, model, train = config['data'], config['model'], config['train']
     return _CARD.format(
+        **_FAMILIES[family],
         task=config['task']['name'],
         use=_USE[_use(config['task'])],
         params={'ema': 'EMA (teacher)', 'online': 'online (student)'}[params],
@@ -101,6 +111,8 @@ def _use(task: Mapping[str, Any]) -> str:
         return 'classify' if task['images'] == 1 else 'classify_groups'
     if 'decoding' in task:
         return 'caption' if task['context'] == 'image' else 'answer'
+    if task['name'] == 'rank':
+        return 'match'
     return 'features'
 
 

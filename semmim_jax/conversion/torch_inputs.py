@@ -34,6 +34,7 @@ INVISIBLE = re.compile(
 ACCENTS = re.compile('[\u0300-\u036f]')  # of decomposed letters
 DELETED = ',.\'!?"()*#:;~'  # by ALBEF's cleaning of captions
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
+NOTHING = 'nothing to do: no images, or no texts'
 NOT_UINT8 = (
     'the levels of an image are uint8, 0 to 255, not {}; '
     'of floats from 0 to 1 give (255 * x).round() as uint8'
@@ -50,6 +51,7 @@ class WordPiece:
       end_token: whether [SEP] follows the words of what is read; in ALBEF it does not.
       rule: for letters. 'bert': lower-case, without marks. 'keep_accents': lower-case.
         'strip_accents': lower-case, without Latin, Greek and Cyrillic accents.
+      clean: whether captions are cleaned; without, all of their words and marks are read.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class WordPiece:
         max_words: int,
         end_token: bool,
         rule: str = 'bert',
+        clean: bool = True,
     ):
         self.vocab = vocab
         self.ids = {token: number for number, token in enumerate(vocab)}
@@ -67,6 +70,7 @@ class WordPiece:
         self.max_words = max_words
         self.end_token = end_token
         self.rule = rule
+        self.clean = clean
         self.longest_word = 100 if rule == 'bert' else 1000  # characters; a longer one is [UNK]
         self.pad = self.ids['[PAD]']
         self.unk = self.ids['[UNK]']
@@ -106,7 +110,7 @@ class WordPiece:
 
     def encode(self, text: str, *, max_words: int | None = None) -> list[int]:
         """Ids of the words alone, at most `max_words` words; None: of all."""
-        text = clean_caption(text, max_words)
+        text = clean_caption(text, max_words) if self.clean else text
         text = lower_bert(text) if self.rule == 'bert' else self._lower_composed(text)
         text = ''.join(f' {c} ' if is_mark(c) else c for c in text)
         return [number for word in text.split() for number in self.pieces(word)]
@@ -144,6 +148,24 @@ class WordPiece:
         return UNSPACED_GAP.sub('', text.replace(' ##', ''))
 
 
+class IdsAlone:
+    """Stands for a tokeniser that is not here; `path` is its file, of the `tokenizers` library."""
+
+    max_tokens = 0
+
+    def __init__(self, pad: int, path: str):
+        self.pad = pad
+        self.path = path
+
+    def __call__(self, captions: list[str]) -> Tensor:
+        """A ValueError: there are no words here."""
+        raise ValueError(f'give ids [b, t], padded with {self.pad}: texts are cut by {self.path}')
+
+    def prompts(self, prompts: list[str], max_tokens: int) -> Tensor:
+        """A ValueError, as for captions."""
+        return self(prompts)
+
+
 def clean_caption(text: str, max_words: int | None) -> str:
     """ALBEF's cleaning: lower-case, no punctuation, at most `max_words` words."""
     table = str.maketrans({**dict.fromkeys(DELETED, ''), '-': ' ', '/': ' '})
@@ -178,6 +200,51 @@ def as_texts(texts: str | list[str]) -> list[str]:
         if not isinstance(text, str):
             raise ValueError(f'text {number} is {text!r:.60}, not a string')
     return list(texts)
+
+
+def ids_of(texts: str | list[str], tokenizer: Any) -> Tensor:
+    """Ids [b, t] of a text or several; ValueError for none, and for a text without words.
+
+    The tokeniser is `WordPiece`, `IdsAlone`, or one with the calls of the former.
+    """
+    texts = as_texts(texts)
+    if not texts:
+        raise ValueError(NOTHING)
+    if hasattr(tokenizer, 'encode'):
+        for number, text in enumerate(texts):
+            if not tokenizer.encode(text):
+                raise ValueError(f'text {number} is {text!r:.60}, which has no words')
+    ids: Tensor = tokenizer(texts)
+    return ids
+
+
+def as_groups(images: Any, count: int) -> Any:
+    """The images one by one, of groups of `count`; ValueError for groups of another size."""
+    if count == 1:
+        return images
+    for group in images:
+        is_group = isinstance(group, list | tuple) or hasattr(group, '__array__')
+        if not is_group or len(group) != count:
+            raise ValueError(
+                f'this run looks at {count} images at once: give a list of groups of {count}'
+            )
+    return [image for group in images for image in group]
+
+
+def pixels_of(images: Any, config: dict[str, Any], like: Tensor) -> Tensor:
+    """Normalised pixels [b, 3, s, s] of an image or several, on the device of `like`, in its type.
+
+    `config` has the side and the statistics of pixels.
+    """
+    size = config['image']['image_size']
+    resized = [resize(as_pixels(image), size) for image in as_images(images)]
+    if not resized:
+        raise ValueError(NOTHING)
+    mean, std = (
+        255 * torch.tensor(config[name], device=like.device) for name in ('pixel_mean', 'pixel_std')
+    )
+    pixels = torch.stack([levels.to(like.device) for levels in resized])  # [b, s, s, 3]
+    return ((pixels - mean) / std).permute(0, 3, 1, 2).to(like.dtype)
 
 
 def as_images(images: Any) -> Any:

@@ -31,9 +31,12 @@ from torch import Tensor, nn
 
 from semmim_jax.conversion.torch_inputs import (
     WordPiece,
+    as_groups,
     as_images,
     as_pixels,
     as_texts,
+    ids_of,
+    pixels_of,
     read_safetensors,
     resize,
 )
@@ -41,7 +44,6 @@ from semmim_jax.conversion.torch_towers import Bert, EncodingHead, VisionTransfo
 from semmim_jax.conversion.torch_words import Grounding, Lexicon, word_vectors
 
 FILES = ('config.json', 'preprocessor_config.json', 'vocab.txt')
-NOTHING = 'nothing to do: no images, or no texts'
 
 
 class Encoded(NamedTuple):
@@ -132,14 +134,7 @@ class SemMIM(nn.Module):
 
     def pixels(self, images: Any) -> Tensor:
         """Normalised pixels [b, 3, s, s] of an image or several, as `visual_encoder` takes them."""
-        resized = [self.preprocess(image) for image in as_images(images)]
-        if not resized:
-            raise ValueError(NOTHING)
-        device = self.temp.device
-        mean = 255 * torch.tensor(self.config['pixel_mean'], device=device)
-        std = 255 * torch.tensor(self.config['pixel_std'], device=device)
-        pixels = torch.stack([levels.to(device) for levels in resized])  # [b, s, s, 3]
-        return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.temp.dtype)
+        return pixels_of(images, self.config, self.temp)
 
     def encode_image(self, images: Any) -> Encoded:
         """Encodes an image, several, or what is encoded."""
@@ -155,16 +150,7 @@ class SemMIM(nn.Module):
         self._need('text_proj' in self.parts, tasks='pretrain, retrieval')
         if isinstance(texts, Encoded):
             return texts
-        if isinstance(texts, Tensor):
-            ids = texts
-        else:
-            texts = as_texts(texts)
-            if not texts:
-                raise ValueError(NOTHING)
-            for number, text in enumerate(texts):
-                if not self.tokenizer.encode(text):
-                    raise ValueError(f'text {number} is {text!r:.60}, which has no words')
-            ids = self.tokenizer(texts)
+        ids = texts if isinstance(texts, Tensor) else ids_of(texts, self.tokenizer)
         tokens, mask = self._read(ids)
         return Encoded(unit(self.text_proj(tokens[:, 0])), tokens, mask, ids)
 
@@ -394,15 +380,7 @@ class SemMIM(nn.Module):
         images, texts, count = as_images(images), as_texts(texts), self.task['images']
         if len(images) != len(texts):
             raise ValueError(f'{len(images)} images, but {len(texts)} questions')
-        if count > 1:
-            for group in images:
-                is_group = isinstance(group, list | tuple) or hasattr(group, '__array__')
-                if not is_group or len(group) != count:
-                    raise ValueError(
-                        f'this run looks at {count} images at once: give a list of groups of '
-                        f'{count}'
-                    )
-            images = [image for group in images for image in group]
+        images = as_groups(images, count)
         tokens = self.visual_encoder(self.pixels(images))  # [b * i, n + 1, d]
         if count > 1:
             tokens = tokens + self.image_ids.repeat(len(texts), 1)[:, None]

@@ -10,7 +10,9 @@ import numpy as np
 from semmim_jax.conversion.files import new_folder, read_json, read_tensors, write_tensors
 from semmim_jax.conversion.positions import fit_positions
 from semmim_jax.conversion.report import Loaded, Report
+from semmim_jax.conversion.scl import TEMPORAL, fit_parts
 from semmim_jax.conversion.table import SAME, ConversionError, Entry, Shape, to_ours, unused
+from semmim_jax.data.cloud import on_disk
 from semmim_jax.data.tokenizer import check_vocab_size, has_tokenizer, make_tokenizer
 
 # What shapes do not show; equal weights mean something else where one of these differs.
@@ -19,7 +21,13 @@ _FIELDS = {
     'text': ('heads', 'epsilon', 'position_offset'),
 }
 # Parameters with a row a word: a vocabulary may have grown at its end.
-_BY_WORD = ('text/embeddings/word', 'decoder/embeddings/word', 'mlm_head/bias', 'decoder_head/bias')
+_BY_WORD = (
+    'text/embeddings/word',
+    'decoder/embeddings/word',
+    'mlm_words/word',
+    'mlm_head/bias',
+    'decoder_head/bias',
+)
 
 
 def write_converted(
@@ -69,8 +77,9 @@ def write_weights(
 
 
 def read_weights(folder: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `write_weights` wrote: parameters and the config."""
-    return read_tensors(folder), read_json(pathlib.Path(folder) / 'config.json')
+    """What `write_weights` wrote: parameters and the config; ValueError for a bucket's folder."""
+    place = on_disk(folder)
+    return read_tensors(place), read_json(place / 'config.json')
 
 
 def fit_weights(
@@ -81,8 +90,11 @@ def fit_weights(
     shapes: Mapping[str, Shape],
     origin: str,
     more_words: bool,
+    frames: int = 1,
 ) -> Loaded:
     """Parameters of one model for another; position tables may differ in size.
+
+    Those of SCL may differ as `scl.fit_parts` says.
 
     Args:
       params: path -> array; parts that our model lacks are left unused.
@@ -92,6 +104,7 @@ def fit_weights(
       origin: for the message.
       more_words: whether our model may have more words: the first rows are given then, the others
         stay fresh.
+      frames: of an example of ours, 1 where there are images alone.
 
     Raises:
       ConversionError: for settings, names or shapes that do not fit.
@@ -110,6 +123,10 @@ def fit_weights(
     if wrong:
         raise ConversionError(f'{origin} contradicts the config: {"; ".join(wrong)}')
     parts = {path.split('/')[0] for path in shapes}
+    images_only = frames > 1 and _frames(config['data']) == 1
+    params, changed = fit_parts(params, shapes=shapes, images_only=images_only)
+    if TEMPORAL in shapes and TEMPORAL in params:
+        shapes = {**shapes, TEMPORAL: params[TEMPORAL].shape}
     table = [Entry(path, path, SAME) for path in shapes if path in params]
     ignore = sorted({f'{p}/*' for p in (x.split('/')[0] for x in params) if p not in parts})
     foreign, notes = fit_positions(table, foreign=params, shapes=shapes)
@@ -119,7 +136,12 @@ def fit_weights(
             shapes = {**shapes, path: params[path].shape}
     fitted = to_ours(table, foreign=foreign, shapes=shapes, ignore=ignore, origin=origin)
     spare = unused(table, foreign=foreign, shapes=shapes, ignore=ignore)
-    return Loaded(fitted, spare, notes)
+    return Loaded(fitted, spare, [*changed, *notes])
+
+
+def _frames(data: Mapping[str, Any]) -> int:
+    """Frames of an example; runs of SemMIM, which see images alone, have no such field."""
+    return int(data['frames']) if 'frames' in data else 1
 
 
 def _meaning(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,13 @@ class ShardsConfig(Protocol):
     index: str
 
 
+class TarsConfig(Protocol):
+    """`config.data.tars`."""
+
+    text: str
+    cache: str
+
+
 class TfdsConfig(Protocol):
     """`config.data.tfds`."""
 
@@ -48,6 +55,7 @@ class DataConfig(Protocol):
     prefetch: int
     captions: CaptionsConfig
     shards: ShardsConfig
+    tars: TarsConfig
     tfds: TfdsConfig
     augment: Augment
     lexicon: LexiconConfig

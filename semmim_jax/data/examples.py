@@ -292,6 +292,7 @@ class ClassifyExamples(ExampleMaker):
 
     labels: tuple[str, ...]
     max_tokens: int
+    clean_text: bool
 
     def check_source(self, source: Source) -> None:
         """As in `ExampleMaker`: every record has a label or targets, and the labels are known."""
@@ -333,7 +334,8 @@ class ClassifyExamples(ExampleMaker):
         return {name: i for i, name in enumerate(self.labels)}
 
     def _inputs(self, record: Entry) -> Fields:
-        text = clean_caption(record['prompt'], max_words=None)
+        text = record['prompt']
+        text = clean_caption(text, max_words=None) if self.clean_text else text
         return dict(
             ids=self.tokenizer.encode(text, self.max_tokens, keep_end=True),
             image_id=np.int32(record['image_id']),

@@ -12,6 +12,7 @@ from semmim_jax.data.json_files import shown
 from semmim_jax.data.unreadable import UnreadableRecord
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif')  # GIFs are refused by name
 DECODERS = ('opencv', 'pillow')
 # What a complete file of a format ends with, near its end. OpenCV decodes a truncated file to a
 # picture with a grey rest and says nothing; such files go to Pillow, which refuses them.

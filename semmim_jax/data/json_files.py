@@ -1,10 +1,13 @@
 """JSON and JSON-lines files whose mistakes are named by file and line."""
 
+import io
 import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast, overload
+
+from semmim_jax.data.cloud import path_of
 
 # Called by a reader with the error of each malformed entry; without one the reader raises it.
 Skip = Callable[[ValueError], None]
@@ -123,6 +126,7 @@ def _parse(text: str, path: str | pathlib.Path, *, first_line: int, checked: boo
 def _read(path: str | pathlib.Path, skip: Skip | None) -> str:
     try:
         errors = 'strict' if skip is None else 'surrogateescape'
-        return pathlib.Path(path).read_text(encoding='utf-8', errors=errors)
+        with io.TextIOWrapper(path_of(path).open('rb'), encoding='utf-8', errors=errors) as file:
+            return file.read()
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None

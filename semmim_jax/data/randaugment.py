@@ -66,7 +66,7 @@ def apply_op(name: str, view: View, *, level: float, sign: float, fill: int) -> 
     height, width = view.image.shape[:2]
     matrix = _matrix(name, sign * share, (height, width))
     return View(
-        _warp(view.image, matrix, cv2.INTER_LINEAR, (fill,) * 3),
+        _warp(view.image, matrix, cv2.INTER_LINEAR, fill),
         None if view.labels is None else _warp(view.labels, matrix, cv2.INTER_NEAREST, 0),
         view.geometry.then(_to_source(matrix), (0, 0, width, height)),
     )
@@ -74,9 +74,9 @@ def apply_op(name: str, view: View, *, level: float, sign: float, fill: int) -> 
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
     """Stretches each channel to 0..255; a constant channel stays."""
-    # Columns by OpenCV first: numpy's minimum over interleaved channels is ten times slower.
-    low = cv2.reduce(image, 0, cv2.REDUCE_MIN).min((0, 1)).astype(np.float64)  # [3]
-    high = cv2.reduce(image, 0, cv2.REDUCE_MAX).max((0, 1)).astype(np.float64)  # [3]
+    # Channels apart: numpy's minimum over interleaved ones takes twenty times as long.
+    extremes = [cv2.minMaxLoc(channel)[:2] for channel in cv2.split(image)]
+    low, high = np.array(extremes, np.float64).T  # [3]
     scale = np.where(high > low, 255.0 / np.maximum(high - low, 1.0), 1.0)
     offset = np.where(high > low, -low * scale, 0.0)
     tables = np.arange(256)[:, None] * scale + offset  # [256, 3]
@@ -87,7 +87,8 @@ def equalize(image: np.ndarray) -> np.ndarray:
     """Equalises the histogram of each channel; one with fewer than two levels stays."""
     tables = np.empty((256, 3))
     for channel in range(3):
-        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+        bins = cv2.calcHist([image], [channel], None, [256], [0, 256])  # float32: exact to 2**24
+        counts = bins.ravel().astype(np.int64)
         used = counts[counts > 0]
         step = used[:-1].sum() // 255
         before = np.cumsum(counts) - counts
@@ -98,7 +99,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend with black: 0 is black, 1 the image."""
     table = np.clip(np.arange(256) * np.float32(factor), 0, 255)
-    return _look_up(image, np.repeat(table[:, None], 3, axis=1))
+    return cv2.LUT(image, table.astype(np.uint8))
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -147,14 +148,28 @@ def _warp(
     array: np.ndarray,
     matrix: np.ndarray,
     interpolation: int,
-    outside: int | tuple[int, int, int],
+    outside: int,
 ) -> np.ndarray:
     height, width = array.shape[:2]
+    x, y = matrix[:, 2]
+    if (matrix[:, :2] == np.eye(2)).all() and x.is_integer() and y.is_integer():
+        return _shift(array, int(x), int(y), outside)
     return cv2.warpAffine(
         array,
         matrix,
         (width, height),
         flags=interpolation,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=outside,
+        borderValue=(outside,) * 3,
     )
+
+
+def _shift(array: np.ndarray, x: int, y: int, outside: int) -> np.ndarray:
+    """The array moved by whole pixels: what a warp gives, in a thirtieth of its time."""
+    height, width = array.shape[:2]
+    shifted = np.full_like(array, outside)
+    if abs(x) < width and abs(y) < height:
+        to = (slice(max(y, 0), height + min(y, 0)), slice(max(x, 0), width + min(x, 0)))
+        of = (slice(max(-y, 0), height + min(-y, 0)), slice(max(-x, 0), width + min(-x, 0)))
+        shifted[to] = array[of]
+    return shifted

@@ -5,7 +5,6 @@ numbers come from a manifest, and a file that has another is refused.
 """
 
 import collections
-import os
 import resource
 import threading
 import weakref
@@ -14,6 +13,7 @@ from typing import Any, cast
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from semmim_jax.data import cloud
 from semmim_jax.data.shard_format import READER_OPTIONS
 from semmim_jax.data.unreadable import UnreadableRecord
 
@@ -90,8 +90,16 @@ class RecordFiles:
 
     def check(self) -> None:
         """Looks at the size of every file, without opening one; ValueError for the first other."""
-        for file in range(len(self._paths)):
-            self._check(file)
+        if not self._paths or not cloud.is_cloud(self._paths[0]):
+            for file in range(len(self._paths)):
+                self._check(file)
+            return
+        folder = self._paths[0].rpartition('/')[0]
+        listed = cloud.listed(cloud.path_of(folder))
+        for file, path in enumerate(self._paths):
+            if (about := listed.get(path.removeprefix(f'{folder}/'))) is None:
+                raise ValueError(f'{path}: not there; its manifest lists it: {_AGAIN}')
+            self._check_size(file, about.size)
 
     def _opened(self, file: int) -> Any:
         self._check(file)
@@ -109,12 +117,16 @@ class RecordFiles:
 
     def _check(self, file: int) -> None:
         path = self._paths[file]
-        if path.startswith('gs://'):  # a request each; the number of records has to do
-            return
-        try:
-            size = os.stat(path).st_size
+        try:  # also of gs://, where ArrayRecord's client would wait a minute for no answer
+            size = cloud.size_of(cloud.path_of(path))
         except OSError as e:
-            raise ValueError(f'{path}: {e.strerror}; its manifest lists it: {_AGAIN}') from None
+            missing = isinstance(e, FileNotFoundError)
+            why = e.strerror or ('No such file or directory' if missing else str(e))
+            raise ValueError(f'{path}: {why}; its manifest lists it: {_AGAIN}') from None
+        self._check_size(file, size)
+
+    def _check_size(self, file: int, size: int) -> None:
+        path = self._paths[file]
         if self._sizes is not None and size != self._sizes[file]:
             expected = self._sizes[file]
             raise ValueError(f'{path}: has {size} bytes, {expected} in its manifest: {_AGAIN}')

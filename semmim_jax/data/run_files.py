@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.json_files import read_json
 from semmim_jax.data.lexicon import Lexicon, lexicon_of_text
 from semmim_jax.data.tokenizer import Tokenizer, make_tokenizer, tokenizer_of_files
@@ -50,7 +51,7 @@ def tokenizer_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> Tokenizer:
 def labels_of_run(saved: Saved, *, workdir: str | pathlib.Path) -> tuple[str, ...]:
     """What the task of a checkpoint chooses from; as `tokenizer_of_run`."""
     if not saved.files:
-        return tuple(cast(list[str], read_json(pathlib.Path(workdir) / LABELS)))
+        return tuple(cast(list[str], read_json(path_of(workdir) / LABELS)))
     return tuple(json.loads(saved.files[LABELS]))
 
 

@@ -3,6 +3,7 @@
     DIR/manifest.json    what there is; written last, so that a folder with it is complete
     DIR/data-00000-of-00016.array_record ...    a record an image, or a clip, in msgpack
     DIR/counts.npy       uint16, entries of each record; absent where every record has one
+    DIR/vocabulary.json  texts that a vocabulary is made from, of a corpus that names them itself
     DIR/dropped.jsonl    what was left out, a line each with shard, key, reason and where
 
 Preparation writes shards, data/shards.py reads them.
@@ -18,8 +19,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import msgpack
-from etils import epath
 
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.json_files import shown
 from semmim_jax.data.records import Texts
 from semmim_jax.data.unreadable import UnreadableRecord
@@ -30,6 +31,7 @@ RECORD_VERSION = 1
 KINDS = ('images', 'frames')
 MANIFEST = 'manifest.json'
 COUNTS = 'counts.npy'
+VOCABULARY = 'vocabulary.json'
 DROPPED = 'dropped.jsonl'
 # Images do not compress. One record a group: a random read then decodes nothing but that record.
 WRITER_OPTIONS = 'group_size:1,uncompressed'
@@ -285,7 +287,7 @@ class Manifest:
           ValueError: one line, for a folder elsewhere, without a manifest, or with one that is of
             another format, malformed or edited.
         """
-        path = folder(directory) / MANIFEST
+        path = path_of(directory) / MANIFEST
         try:
             text = path.read_text(encoding='utf-8')
         except FileNotFoundError:
@@ -295,9 +297,7 @@ class Manifest:
             ) from None
         except (OSError, UnicodeDecodeError) as e:
             raise ValueError(f'{path}: {getattr(e, "strerror", None) or e}') from None
-        except ImportError:  # etils reads gs:// by gcsfs, unless TensorFlow is there
-            raise ValueError(f'{path}: needs gcsfs: pip install semmim_jax[gcs]') from None
-        except Exception as e:  # of a client of gs:// without a network or credentials
+        except Exception as e:  # of a client of gs://
             raise ValueError(
                 f'{path}: {" ".join(str(e).split()) or type(e).__name__:.200}'
             ) from None
@@ -336,22 +336,6 @@ class Manifest:
             if value.get(name) != manifest.as_json()[name]:
                 raise ValueError(f'{path}: "{name}" is not that of its shards: it was edited')
         return manifest
-
-
-def folder(directory: str) -> epath.Path:
-    """The folder as a path, local or in gs://.
-
-    Raises:
-      ValueError: for another storage. ArrayRecord takes such a path for a local one and opens it
-        as an empty file.
-    """
-    scheme, there, _ = directory.partition('://')
-    if there and scheme != 'gs':
-        raise ValueError(
-            f'{directory}: shards are read from local folders and gs:// only: copy them first'
-            + (f', by  aws s3 sync {directory} DIR' if scheme == 's3' else ', or mount them')
-        )
-    return epath.Path(directory)
 
 
 def shard_name(number: int, count: int) -> str:

@@ -5,7 +5,9 @@ records. A shard is opened when a record of it is first read, and is then compar
 manifest, see record_files.py.
 """
 
+import hashlib
 import io
+import json
 import logging
 from collections.abc import Iterator
 from typing import cast
@@ -14,6 +16,7 @@ import cv2
 import numpy as np
 
 from semmim_jax.data import images, shard_format
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.json_files import shown
 from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.records import Entry, Record, Texts
@@ -48,6 +51,7 @@ class ShardSource(StoredSource):
             )
         if self._manifest.records > 2**31:
             raise ValueError(f'{directory}: more than 2**31 records')
+        self._directory = directory
         self._decoder = decoder
         self._max_pixels = max_pixels
         shards = self._manifest.shards
@@ -121,6 +125,24 @@ class ShardSource(StoredSource):
         """The number of the record that `index` is of."""
         return self._places.find(index)[0]
 
+    def vocabulary_texts(self) -> list[str]:
+        """Those that the corpus named, where the set was prepared from one; else as StoredSource.
+
+        Raises:
+          ValueError: their file is missing or another than in the manifest.
+        """
+        digest = self._manifest.source.get('vocabulary')
+        if digest is None:
+            return super().vocabulary_texts()
+        path = shard_format.folder(self._directory) / shard_format.VOCABULARY
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            raise ValueError(f'{path}: {e.strerror or e}') from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError(f'{path}: another SHA-256 than in the manifest: prepare again')
+        return cast(list[str], json.loads(data))
+
     def check_files(self) -> None:
         """Compares the size of every shard with the manifest; ValueError for the first other."""
         self._files.check()
@@ -192,7 +214,7 @@ class _Counted:
 
 def _places(directory: str, manifest: Manifest) -> _OneEach | _Counted:
     """Raises ValueError, one line, for counts that are missing or not those of the manifest."""
-    path = shard_format.folder(directory) / shard_format.COUNTS
+    path = path_of(directory) / shard_format.COUNTS
     if manifest.entries == manifest.records:  # a record has at least one
         return _OneEach(manifest.records)
     try:

@@ -8,7 +8,7 @@ the data set's own module, which needs TensorFlow. Images are taken as they are 
 
 import hashlib
 import re
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -24,6 +24,15 @@ from semmim_jax.data.unreadable import UnreadableRecord
 _SLICED = r'[\w.-]+(?:\[[^\[\]]*\])?'
 _FORM = re.compile(rf'(.+):({_SLICED}(?:\+{_SLICED})*)')
 _TEXTS = ('captions/text', 'captions', 'caption', 'text')  # looked for in this order
+
+
+class Stored(NamedTuple):
+    """A record as it is stored: encoded images, and texts as bytes, or the name of a label."""
+
+    images: list[bytes]
+    texts: list[bytes]
+    label: str | None
+    source_id: int | None
 
 
 class TfdsSource(StoredSource):
@@ -97,11 +106,10 @@ class TfdsSource(StoredSource):
         """
         example = self._example(index)
         entry = self._entry(index, example)
-        stored = example[self._image]
         try:
             pixels = [
                 images.decode_image(data, decoder=self._decoder, max_pixels=self._max_pixels)
-                for data in ([stored] if isinstance(stored, bytes) else list(stored))
+                for data in _as_list(example[self._image])
             ]
         except UnreadableRecord as e:
             raise UnreadableRecord(f'{self._where(index)}: {e}') from None
@@ -114,6 +122,23 @@ class TfdsSource(StoredSource):
     def entry(self, index: int) -> Entry:
         """Record `index` without its images."""
         return self._entry(index, self._example(index))
+
+    def stored(self, index: int) -> Stored:
+        """Record `index` as it is stored. Raises UnreadableRecord where it is damaged."""
+        example = self._example(index)
+        label = self._label(example)
+        number = example.get('image/id')
+        return Stored(
+            images=_as_list(example[self._image]),
+            texts=[] if label is not None else _texts(example, self._text),
+            label=label,
+            source_id=int(number) if isinstance(number, int | np.integer) else None,
+        )
+
+    @property
+    def files(self) -> list[str]:
+        """Files of the split."""
+        return [self._files.path(number) for number in range(len(self._skips))]
 
     def image_id(self, index: int) -> int:
         """The number of the record."""
@@ -153,8 +178,8 @@ class TfdsSource(StoredSource):
         return cast(dict[str, Any], example)
 
     def _entry(self, index: int, example: dict[str, Any]) -> Entry:
-        if _class(_feature(self._features, self._text)) == 'ClassLabel':
-            label = self._features[self._text].int2str(int(example[self._text]))
+        label = self._label(example)
+        if label is not None:
             return {'image_id': int(index), 'prompt': '', 'label': label}
         captions = []
         for text in _texts(example, self._text):
@@ -167,6 +192,11 @@ class TfdsSource(StoredSource):
         if not captions:
             raise UnreadableRecord(f'{self._where(index)}: no caption')
         return {'image_id': int(index), 'captions': captions}
+
+    def _label(self, example: dict[str, Any]) -> str | None:
+        if _class(_feature(self._features, self._text)) != 'ClassLabel':
+            return None
+        return cast(str, self._features[self._text].int2str(int(example[self._text])))
 
 
 def _again(argument: str, options: dict[str, Any]) -> TfdsSource:
@@ -239,5 +269,8 @@ def _class(feature: Any) -> str:
 
 def _texts(example: dict[str, Any], name: str) -> list[bytes]:
     outer, _, inner = name.partition('/')
-    value: Any = example[name] if name in example else example[outer][inner]
+    return _as_list(example[name] if name in example else example[outer][inner])
+
+
+def _as_list(value: Any) -> list[bytes]:
     return [value] if isinstance(value, bytes) else list(value)

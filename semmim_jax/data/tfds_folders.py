@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from semmim_jax.data.shard_format import folder
+from semmim_jax.data.cloud import path_of
 
 _PREFIX = 'tensorflow_datasets.core.features.'
 _NEED_TENSORFLOW = ('Audio', 'Video')
@@ -24,7 +24,7 @@ def check_folder(directory: str) -> tuple[str, str]:
       ValueError: one line, for a file that is missing or malformed, a file format other than
         array_record, and a feature of a foreign class or of one that needs TensorFlow.
     """
-    files = [folder(directory) / name for name in ('dataset_info.json', 'features.json')]
+    files = [path_of(directory) / name for name in ('dataset_info.json', 'features.json')]
     texts = []
     for path in files:
         try:

@@ -5,10 +5,12 @@ only for a folder that needs it. Nothing is looked up on a hub.
 """
 
 import collections
+import contextlib
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import tokenizers
 from tokenizers import models, processors
 
 from semmim_jax.data.backends import byte_pairs, word_piece
+from semmim_jax.data.cloud import is_cloud, path_of
 from semmim_jax.data.vocabulary import (
     SPECIAL,
     count_words,
@@ -30,6 +33,11 @@ KINDS = ('wordpiece', 'bpe', 'words')  # of vocabularies made here
 ROLES = ('pad', 'unk', 'cls', 'sep', 'mask')  # of SPECIAL, in their order
 _OTHER_NAME = {'cls': 'bos', 'sep': 'eos'}
 _GENERIC = 'PreTrainedTokenizerFast'  # transformers' name for "tokenizer.json says it all"
+# Of a folder; each of the first three may be a tokeniser by itself.
+_FILES = (
+    *('tokenizer.json', 'tokenizer_config.json', 'vocab.txt'),
+    *('special_tokens_map.json', 'added_tokens.json', 'vocab.json', 'merges.txt'),
+)
 UNUSED = re.compile(r'\[unused\d+\]')
 
 
@@ -204,13 +212,16 @@ def make_tokenizer(
             fill=True,
             end_token=end_token,
         )
-    path = pathlib.Path(vocab)
+    path = path_of(vocab)
     if path.is_file():
         return _word_piece(_read_vocab(path), origin=vocab, end_token=end_token)
     if not path.is_dir():
         raise ValueError(f'vocab={vocab!r}: no such file or folder (hub names are not looked up)')
     if has_tokenizer(path):
-        return _from_folder(path, origin=vocab, end_token=end_token)
+        with contextlib.ExitStack() as stack:
+            if is_cloud(path):
+                path = stack.enter_context(_local_copy(path))
+            return _from_folder(pathlib.Path(path), origin=vocab, end_token=end_token)
     raise ValueError(f'vocab={vocab!r}: neither tokenizer.json nor vocab.txt in this folder')
 
 
@@ -269,8 +280,7 @@ def train_tokenizer(
 
 def has_tokenizer(folder: str | pathlib.Path) -> bool:
     """Whether make_tokenizer may find a tokeniser in a folder."""
-    names = ('tokenizer.json', 'tokenizer_config.json', 'vocab.txt')
-    return any((pathlib.Path(folder) / name).is_file() for name in names)
+    return any((path_of(folder) / name).is_file() for name in _FILES[:3])
 
 
 def check_vocab_size(tokenizer: Tokenizer, expected: int) -> None:
@@ -325,6 +335,16 @@ def extend_tokenizer(
 
 def _unused(numbers: Iterable[int]) -> list[str]:
     return [f'[unused{i}]' for i in numbers]
+
+
+@contextlib.contextmanager
+def _local_copy(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder with the files of a tokeniser that is in a bucket."""
+    with tempfile.TemporaryDirectory(prefix='semmim_jax-') as copy:
+        for name in _FILES:
+            if (folder / name).is_file():
+                (pathlib.Path(copy) / name).write_bytes((folder / name).read_bytes())
+        yield pathlib.Path(copy)
 
 
 def _from_folder(path: pathlib.Path, *, origin: str, end_token: bool) -> Tokenizer:

@@ -57,7 +57,7 @@ def augmented_view(
     geometry = Geometry().then(resized, box)
     # The coin is tossed in any case, so that a caption's words do not change the later draws.
     if (rng.random() < 0.5) and augment.flip and may_flip:
-        image = image[:, ::-1]
+        image = cv2.flip(image, 1)  # numpy's copy of a reversed view takes thirty times as long
         labels = None if labels is None else labels[:, ::-1]
         geometry = geometry.then(np.array([[-1.0, 0, size], [0, 1, 0]]), (0, 0, size, size))
     labels = None if labels is None else np.ascontiguousarray(labels)

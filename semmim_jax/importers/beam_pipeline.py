@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 import cv2
@@ -18,14 +19,15 @@ from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from PIL import Image
 
+from semmim_jax.importers import dedup
 from semmim_jax.importers.plan import WORK, Plan
 from semmim_jax.importers.shard import write_shard
 
 LOCAL = 'FnApiRunner'  # not DirectRunner, which would fetch a binary first
 
 
-class WriteShard(beam.DoFn):
-    """Writes the shard of each number. One that fails leaves .work/NUMBER.failed; others go on.
+class _OfPlan(beam.DoFn):
+    """A step over the numbers of a plan's shards.
 
     Args:
       directory: of the set; its .work holds the plan.
@@ -44,6 +46,26 @@ class WriteShard(beam.DoFn):
         if self._driver not in (0, os.getpid()):
             work = pathlib.Path(self._directory) / WORK
             threading.Thread(target=_end_with, args=(self._driver, work), daemon=True).start()
+
+
+class HashImages(_OfPlan):
+    """(digest, place) of each candidate of a shard, see dedup.py."""
+
+    def process(self, number: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+        """Those of shard `number`."""
+        yield from dedup.image_digests(pathlib.Path(self._directory), number, self._plan)
+
+
+class WriteKept(_OfPlan):
+    """Writes which candidates of a shard are kept."""
+
+    def process(self, kept: tuple[int, Iterable[int]]) -> None:
+        """`kept`: the shard's number, and the positions in any order."""
+        dedup.write_kept(pathlib.Path(self._directory), *kept)
+
+
+class WriteShard(_OfPlan):
+    """Writes the shard of each number. One that fails leaves .work/NUMBER.failed; others go on."""
 
     def process(self, number: int) -> Iterator[int]:
         """The number of a shard that is written."""
@@ -65,7 +87,9 @@ def check_runner(runner: str) -> None:
 def write_shards(
     directory: pathlib.Path, plan: Plan, *, workers: int, runner: str, arguments: Sequence[str]
 ) -> None:
-    """Writes all shards of a plan that are not there. Failures are in .work, see `failures`.
+    """Writes all shards of a plan that are not there, where asked for without repeated images.
+
+    Failures are in .work, see `failures`.
 
     Args:
       directory: of the set.
@@ -74,13 +98,34 @@ def write_shards(
       runner: of Beam.
       arguments: further ones of Beam, such as --project=NAME.
     """
+    driver = os.getpid() if runner == LOCAL else 0
+    if plan.options.dedup and not dedup.is_done(directory, plan):
+        with _pipeline(directory, plan, workers, runner, arguments) as pipeline:
+            (
+                _numbers(pipeline, plan)
+                | beam.ParDo(HashImages(str(directory), driver))
+                | beam.CombinePerKey(min)  # the first place of each digest
+                | beam.Values()
+                | beam.GroupByKey()
+                | beam.ParDo(WriteKept(str(directory), driver))
+            )
+        dedup.mark_done(directory, plan)
+    with _pipeline(directory, plan, workers, runner, arguments) as pipeline:
+        _numbers(pipeline, plan) | beam.ParDo(WriteShard(str(directory), driver))
+
+
+def _pipeline(
+    directory: pathlib.Path, plan: Plan, workers: int, runner: str, arguments: Sequence[str]
+) -> beam.Pipeline:
     logging.getLogger('apache_beam').setLevel(logging.ERROR)
     workers, local = min(workers, plan.shards), runner == LOCAL
     given = PipelineOptions(arguments, direct_num_workers=workers if local else 1)
     engine = _local_runner(directory / WORK, processes=workers > 1) if local else runner
-    with beam.Pipeline(engine, options=given) as pipeline:
-        numbers = pipeline | beam.Create(range(plan.shards), reshuffle=False) | beam.Reshuffle()
-        numbers | beam.ParDo(WriteShard(str(directory), os.getpid() if local else 0))
+    return beam.Pipeline(engine, options=given)
+
+
+def _numbers(pipeline: beam.Pipeline, plan: Plan) -> Any:
+    return pipeline | beam.Create(range(plan.shards), reshuffle=False) | beam.Reshuffle()
 
 
 def _local_runner(work: pathlib.Path, *, processes: bool) -> FnApiRunner:

@@ -4,11 +4,10 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from semmim_jax.data.images import SUFFIXES
 from semmim_jax.data.records import Texts
 from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.plan import Options
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif')  # GIFs are dropped by name
 
 
 def read_folder(argument: str, options: Options) -> Iterator[Candidate | Dropped]:
@@ -24,7 +23,7 @@ def read_folder(argument: str, options: Options) -> Iterator[Candidate | Dropped
     root = pathlib.Path(argument)
     if not root.is_dir():
         raise ValueError(f'{argument}: no such folder')
-    paths = list(_files(root))
+    paths = list(paths_below(root))
     images = [path for path in paths if path.lower().endswith(SUFFIXES)]
     if not images:
         raise ValueError(f'{argument}: no file that ends in {", ".join(SUFFIXES)}')
@@ -48,7 +47,7 @@ def read_folder(argument: str, options: Options) -> Iterator[Candidate | Dropped
             yield Candidate(key=key, images=(path,), where=path, entries=(entry,))
 
 
-def _files(root: pathlib.Path) -> Iterator[str]:
+def paths_below(root: pathlib.Path) -> Iterator[str]:
     """Paths below the root, sorted by folder."""
     for folder, folders, names in os.walk(root):
         folders.sort()

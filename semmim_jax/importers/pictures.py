@@ -43,7 +43,7 @@ def stored_image(
     if isinstance(image, np.ndarray):
         bgr = cv2.cvtColor(_scaled(image, size), cv2.COLOR_RGB2BGR)
         return Stored(_encoded('.png', bgr), (image.shape[0], image.shape[1]))
-    data = _read(image, max_bytes) if isinstance(image, str) else image
+    data = read_image_file(image, max_bytes) if isinstance(image, str) else image
     if len(data) > max_bytes:
         raise DropReason('too many bytes', f'{len(data)} bytes')
     header = _header(data)
@@ -65,7 +65,8 @@ def stored_image(
     return Stored(_encoded('.jpg', bgr), (height, width))
 
 
-def _read(path: str, max_bytes: int) -> bytes:
+def read_image_file(path: str, max_bytes: int) -> bytes:
+    """Bytes of a regular file. Raises DropReason where there is none, or a larger one."""
     file = pathlib.Path(path)
     try:
         found = file.stat()

@@ -47,17 +47,19 @@ class Options:
     image_data: str = ''
     exclude_coco: str = ''
     exclude_flickr: str = ''
+    dedup: str = ''
+    languages: tuple[str, ...] = ()
     corpus: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.data, of corpora
 
     def stated(self) -> dict[str, object]:
         """Those that are not as they are by default, and the ones that shape every record."""
         always = ('split', 'size', 'shard_records', 'max_pixels', 'max_bytes')
-        values = dataclasses.asdict(self) | {'meta': list(self.meta)}
+        values = dataclasses.asdict(self)
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         stated = {
             name: value
             for name, value in values.items()
-            if name in always or (value != fields[name] and value not in ([], {}))
+            if name in always or (value != fields[name] and value not in ((), {}))
         }
         plain: dict[str, object] = json.loads(canonical_json(stated))  # as a manifest is read back
         return plain
@@ -143,11 +145,11 @@ class Plan:
         path = work / _PLAN
         try:
             value = json.loads(path.read_text())
-            options = value['options'] | {'meta': tuple(value['options']['meta'])}
+            lists = {name: tuple(value['options'][name]) for name in ('meta', 'languages')}
             return cls(
                 kind=value['kind'],
                 arguments=tuple(value['arguments']),
-                options=Options(**options),
+                options=Options(**value['options'] | lists),
                 files=tuple(value['files']),
                 shards=value['shards'],
                 attribution=value['attribution'],

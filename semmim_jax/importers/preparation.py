@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib.util
 import json
 import logging
@@ -21,10 +22,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tqdm
 
-from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, Manifest
+from semmim_jax.data.shard_format import COUNTS, DROPPED, MANIFEST, VOCABULARY, Manifest
+from semmim_jax.importers.corpora import open_corpus
+from semmim_jax.importers.dedup import REPEATED
 from semmim_jax.importers.plan import WORK, Options, Plan
 from semmim_jax.importers.shard import Sidecar, is_written
-from semmim_jax.importers.sources import TESTED, complete_plan, draft_plan
+from semmim_jax.importers.sources import KINDS, TESTED, complete_plan, draft_plan
 
 
 class Failed(Exception):
@@ -178,12 +181,13 @@ def _clean(folder: pathlib.Path, work: pathlib.Path, *, fresh: bool) -> None:
     if fresh:
         for path in work.glob('*.json'):
             path.unlink(missing_ok=True)
-        shutil.rmtree(work / 'parts', ignore_errors=True)
+        for name in ('parts', 'kept'):
+            shutil.rmtree(work / name, ignore_errors=True)
 
 
 def _delete_set(folder: pathlib.Path) -> None:
     """Deletes shards and manifest, the manifest first: a folder with one is complete."""
-    for name in (MANIFEST, COUNTS, DROPPED):
+    for name in (MANIFEST, COUNTS, VOCABULARY, DROPPED):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob('data-*-of-*.array_record'):
         path.unlink(missing_ok=True)
@@ -317,7 +321,7 @@ def _finish(folder: pathlib.Path, plan: Plan, running: Running) -> None:
             '--allow_incomplete to go without the rest'
         )
     records = sum(sidecar.shard.records for sidecar in sidecars)
-    lost = sum(dropped.values()) - len(cut) - dropped[TESTED]
+    lost = sum(dropped.values()) - len(cut) - dropped[TESTED] - dropped[REPEATED]
     reasons = ', '.join(f'{reason} {n}' for reason, n in dropped.most_common())
     if lost > running.max_dropped * (records + lost):
         _write_dropped(folder / WORK, sidecars)
@@ -336,13 +340,30 @@ def _finish(folder: pathlib.Path, plan: Plan, running: Running) -> None:
         captions=sum(sidecar.captions for sidecar in sidecars),
         options=plan.options.stated(),
         dropped=dict(sorted(dropped.items())),
-        source=plan.source() | ({'texts_left_out': dict(texts)} if texts else {}),
+        source=plan.source()
+        | ({'texts_left_out': dict(texts)} if texts else {})
+        | _write_vocabulary(folder, plan),
         command=running.command,
         versions=plan.versions,
         attribution=plan.attribution,
     )
     manifest.write(folder)
     print(summary(manifest, str(folder)))
+
+
+def _write_vocabulary(folder: pathlib.Path, plan: Plan) -> dict[str, object]:
+    """Writes the texts that a corpus names for its vocabulary: of few records they lack words.
+
+    Returns what the manifest says of the file; {} for other sources.
+    """
+    path = folder / VOCABULARY
+    path.unlink(missing_ok=True)
+    if plan.kind in KINDS:
+        return {}
+    source = open_corpus(plan.kind, plan.arguments[0], plan.options.corpus)
+    data = json.dumps(source.vocabulary_texts(), ensure_ascii=False).encode()
+    path.write_bytes(data)
+    return {'vocabulary': hashlib.sha256(data).hexdigest()}
 
 
 def summary(manifest: Manifest, directory: str) -> str:

@@ -19,6 +19,7 @@ from semmim_jax.data.shard_format import (
     shard_name,
 )
 from semmim_jax.importers.candidates import Candidate, Dropped, DropReason, Incomplete
+from semmim_jax.importers.dedup import without_repeats
 from semmim_jax.importers.pictures import stored_image
 from semmim_jax.importers.plan import WORK, Options, Plan, replace_text, versions
 from semmim_jax.importers.sources import candidates
@@ -109,7 +110,10 @@ def write_shard(directory: pathlib.Path, number: int, *, plan: Plan) -> Sidecar:
     name = shard_name(number, plan.shards)
     temporary = work / f'{number:05d}.{os.getpid()}.tmp'
     try:
-        written = _write_records(temporary, candidates(work, number, plan), plan.options)
+        items = candidates(work, number, plan)
+        if plan.options.dedup:
+            items = without_repeats(items, directory, number)
+        written = _write_records(temporary, items, plan.options)
         shard = Shard(
             name=name,
             records=written.records,

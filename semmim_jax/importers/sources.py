@@ -3,10 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+from semmim_jax.importers.arrows import read_arrow
 from semmim_jax.importers.candidates import Candidate, Dropped
 from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, read_corpus
 from semmim_jax.importers.folders import read_folder
+from semmim_jax.importers.huggingface import hf_files, plan_hf
 from semmim_jax.importers.lists import READERS, list_files, read_list, test_set_filter
 from semmim_jax.importers.parquets import plan_parquets, read_parquet
 from semmim_jax.importers.plan import (
@@ -19,18 +22,35 @@ from semmim_jax.importers.plan import (
     read_part,
     write_part,
 )
+from semmim_jax.importers.stamps import read_stamps
 from semmim_jax.importers.tars import matching, plan_tars, read_tar
+from semmim_jax.importers.tfds_records import plan_tfds, read_tfds, tfds_files
 
-_CONTAINERS: dict[str, Callable[[Sequence[str], Options], Iterator[Piece]]] = {
-    'tar': plan_tars,
-    'parquet': plan_parquets,
+_FOLDERS = {'folder': read_folder, 'stamps': read_stamps}
+_Arguments = Sequence[str]
+
+
+class _Container(NamedTuple):
+    """How containers of a kind are listed and planned."""
+
+    files: Callable[[_Arguments, Options], list[str]]
+    plan: Callable[[_Arguments, Options], Iterator[Piece]]
+
+
+_CONTAINERS = {
+    'tar': _Container(lambda patterns, options: matching(patterns), plan_tars),
+    'parquet': _Container(lambda patterns, options: matching(patterns), plan_parquets),
+    'hf': _Container(hf_files, plan_hf),
+    'tfds': _Container(tfds_files, plan_tfds),
 }
 _READ_PIECE: dict[str, Callable[[Piece, Options], Iterator[Candidate | Dropped]]] = {
     'tar': read_tar,
     'parquet': read_parquet,
+    'arrow': read_arrow,
+    'tfds': read_tfds,
 }
 TESTED = 'in test set'  # the reason of what is left out because it was asked for
-KINDS = (*READERS, 'folder', *_CONTAINERS)
+KINDS = (*READERS, *_FOLDERS, *_CONTAINERS)
 
 
 def is_source(kind: str) -> bool:
@@ -90,7 +110,8 @@ def source_files(
 ) -> Iterator[dict[str, object]]:
     """What the manifest says of the source's files; images that a list names are not among them."""
     if kind in _CONTAINERS:
-        yield from (file_entry(path, content=False) for path in matching(arguments))
+        paths = _CONTAINERS[kind].files(arguments, options)
+        yield from (file_entry(path, content=False) for path in paths)
     for argument in arguments if kind in READERS else ():
         yield from (file_entry(path, content=True) for path in list_files(kind, argument))
     for argument in (options.image_data, options.exclude_coco, options.exclude_flickr):
@@ -115,12 +136,12 @@ def candidates(work: pathlib.Path, number: int, plan: Plan) -> Iterator[Candidat
 def _parts(
     kind: str, arguments: tuple[str, ...], options: Options, notes: list[str]
 ) -> Iterator[Part]:
-    if kind in READERS or kind == 'folder':
+    if kind in READERS or kind in _FOLDERS:
         items = _listed(kind, arguments, options, notes)
         yield from chunked(items, size=options.shard_records, limit=options.limit)
         return
     if kind in _CONTAINERS:
-        yield from _CONTAINERS[kind](arguments, options)
+        yield from _CONTAINERS[kind].plan(arguments, options)
     else:
         yield from plan_corpus(kind, arguments[0], options)
 
@@ -137,8 +158,8 @@ def _listed(
         raise ValueError('--image_data, --exclude_coco and --exclude_flickr are of vg and vgqa')
     seen: set[str] = set()
     for argument in arguments:
-        if kind == 'folder':
-            items = read_folder(argument, options)
+        if kind in _FOLDERS:
+            items = _FOLDERS[kind](argument, options)
         else:
             items = read_list(kind, argument, options)
         for item in items:

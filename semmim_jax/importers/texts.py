@@ -8,7 +8,7 @@ from typing import cast
 
 from semmim_jax.data.records import Texts
 from semmim_jax.data.text import clean_caption
-from semmim_jax.importers.candidates import DropReason
+from semmim_jax.importers.candidates import Candidate, DropReason
 
 MAX_BYTES = 8192  # of a text
 # Bytes that are not UTF-8, as sources decode them: errors='surrogateescape' gives these.
@@ -78,6 +78,14 @@ def stored_entries(entries: Iterable[Texts], *, left_out: Counter[str]) -> tuple
         raise reasons[0] if reasons else DropReason('missing text')
     left_out.update(reason.reason for reason in reasons)
     return tuple(kept)
+
+
+def check_texts(candidate: Candidate) -> None:
+    """Raises DropReason if no text of a candidate can be stored."""
+    if candidate.entries:
+        stored_entries(candidate.entries, left_out=Counter())
+    elif not candidate.exact:
+        stored_captions(candidate.captions, limit=0, left_out=Counter())
 
 
 def stored_meta(meta: Mapping[str, object]) -> dict[str, object]:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 from array_record.python import array_record_module
 
+from semmim_jax.data.cloud import path_of, size_of
 from semmim_jax.data.images import decode_image
 from semmim_jax.data.record_files import RecordFiles
 from semmim_jax.data.shard_format import (
     COUNTS,
     DROPPED,
+    VOCABULARY,
     Manifest,
     Shard,
     ShardRecord,
@@ -31,13 +33,13 @@ def verify(directory: str, *, decode: int | None) -> Iterator[str]:
     Files are hashed, all records are read; images are decoded of some records.
 
     Args:
-      directory: of the set, on a local disk.
+      directory: of the set, local or in gs://.
       decode: of how many records, evenly spread; None for all.
 
     Raises:
       ValueError: there is no manifest, or it was edited.
     """
-    folder = pathlib.Path(directory)
+    folder = path_of(directory)
     manifest = Manifest.read(directory)
     if (folder / WORK).exists():
         yield f'{folder / WORK}: is there beside a manifest: preparation goes on'
@@ -65,15 +67,16 @@ def verify(directory: str, *, decode: int | None) -> Iterator[str]:
             yield f'{directory}: {captions} captions, not {manifest.captions}'
         yield from _counts(folder / COUNTS, entries)
     yield from _dropped(folder / DROPPED, manifest)
+    yield from _vocabulary(folder / VOCABULARY, manifest)
 
 
 def _file(path: pathlib.Path, shard: Shard) -> str:
     """What is wrong with a file as a whole; '' if nothing is."""
     try:
-        size = path.stat().st_size
+        size = size_of(path)
         if size != shard.bytes:
             return f'{path}: {size} bytes, not {shard.bytes}'
-        with open(path, 'rb') as file:
+        with path.open('rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() != shard.sha256:
                 return f'{path}: another SHA-256 than in the manifest'
     except FileNotFoundError:
@@ -121,7 +124,8 @@ def _counts(path: pathlib.Path, entries: list[int]) -> Iterator[str]:
             yield f'{path}: is missing'
         return
     try:
-        counts = np.load(path, allow_pickle=False)
+        with path.open('rb') as file:
+            counts = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         yield f'{path}: cannot be read: {" ".join(str(error).split()):.100}'
         return
@@ -140,6 +144,16 @@ def _dropped(path: pathlib.Path, manifest: Manifest) -> Iterator[str]:
         return
     if dict(reasons) != dict(manifest.dropped):
         yield f'{path}: other reasons than in the manifest'
+
+
+def _vocabulary(path: pathlib.Path, manifest: Manifest) -> Iterator[str]:
+    digest = manifest.source.get('vocabulary')
+    if digest is None:
+        return
+    if not path.exists():
+        yield f'{path}: is missing'
+    elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        yield f'{path}: another SHA-256 than in the manifest'
 
 
 def sample(directory: str, *, count: int) -> list[ShardRecord]:

@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.lexicon import Lexicon
 from semmim_jax.data.run_files import labels_of_run, lexicon_of_run, tokenizer_of_run
 from semmim_jax.data.text import clean_caption
@@ -34,7 +35,7 @@ def load(workdir: str | pathlib.Path, *, params: str, batch_size: int) -> 'Model
     """See `semmim_jax.load`."""
     if params not in ('ema', 'online') or batch_size < 1:
         raise ValueError(f"params={params!r}, batch_size={batch_size}: 'ema' or 'online', from 1")
-    workdir = pathlib.Path(workdir)
+    workdir = path_of(workdir)
     flat, saved = load_params(workdir, params=params)
     config = ml_collections.FrozenConfigDict(saved.config)
     tokenizer = tokenizer_of_run(saved, workdir=workdir)
@@ -85,7 +86,7 @@ class Model:
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
-        self._need('image', tasks='pretrain, retrieval, completion')
+        self._need('image', tasks='pretrain, retrieval, completion, rank')
         images = as_images(images)
         return self._map('image', len(images), lambda part: (self._pixels(images[part]),))
 
@@ -94,8 +95,12 @@ class Model:
         return self.encoded_texts(texts)['feature']
 
     def match(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
-        """Probability that image i and text t belong together, by the ITM head: [i, t]."""
-        self._need('match', tasks='pretrain, retrieval, completion')
+        """Probability that image i and text t belong together, by the ITM head: [i, t].
+
+        Of a ranking (rank) the sigmoid of its score, which orders the texts of an image and is no
+        probability.
+        """
+        self._need('match', tasks='pretrain, retrieval, completion, rank')
         images = as_images(images)
         text, starts = self.encoded_texts(texts), range(0, len(images), self.batch_size)
         if not len(images):
@@ -268,7 +273,7 @@ class Model:
 
     def encoded_texts(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
         """'feature' [t, e], 'tokens' [t, n, d] and 'mask' [t, n] of texts that have words."""
-        self._need('text', tasks='pretrain, retrieval, completion')
+        self._need('text', tasks='pretrain, retrieval, completion, rank')
         texts = as_texts(texts)
         ids = self._worded_ids(texts)
         return self._map('text', len(texts), lambda part: (ids[part],))

@@ -17,18 +17,20 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from semmim_jax.models.dense import product
 from semmim_jax.models.layers import (
     INIT_STDDEV,
     MLP,
     Attention,
-    Implementation,
     KeysValues,
     Stack,
     dense,
     dropout,
+    gelu,
     layer_norm,
     param_init,
 )
+from semmim_jax.models.platform import AttentionForm, DenseForm
 from semmim_jax.ops import rows
 from semmim_jax.ops.products import full_precision
 from semmim_jax.ops.streams import fold_rows
@@ -62,20 +64,27 @@ class BertLayer(nn.Module):
     epsilon: float
     cross: bool
     dtype: DTypeLike
-    attention: Implementation
+    attention: AttentionForm
+    dense: DenseForm = 'xla'
     dropout_rate: float = 0.0
 
     def setup(self) -> None:
         """Makes the parts."""
         attention = functools.partial(
-            Attention, self.width, self.heads, self.dtype, self.attention, self.dropout_rate
+            Attention,
+            self.width,
+            self.heads,
+            self.dtype,
+            self.attention,
+            self.dense,
+            self.dropout_rate,
         )
         self.attn = attention()
         self.attn_norm = layer_norm(self.epsilon, self.dtype)
         if self.cross:
             self.cross_attn = attention()
             self.cross_norm = layer_norm(self.epsilon, self.dtype)
-        self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype)
+        self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype, self.dense)
         self.mlp_norm = layer_norm(self.epsilon, self.dtype)
 
     def project_context(self, context: jax.Array) -> KeysValues:
@@ -305,10 +314,11 @@ class VocabularyHead(nn.Module):
     width: int
     epsilon: float
     dtype: DTypeLike
+    dense: DenseForm = 'xla'
 
     def setup(self) -> None:
         """Makes the layers and the bias."""
-        self.transform = dense(self.width, ('embed', None), dtype=self.dtype)
+        self.transform = dense(self.width, ('embed', None), form=self.dense, dtype=self.dtype)
         self.norm = layer_norm(self.epsilon, self.dtype)
         self.bias = self.param(
             'bias', param_init(nn.initializers.zeros, 'vocab'), (self.vocab_size,)
@@ -316,9 +326,13 @@ class VocabularyHead(nn.Module):
 
     def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
         """[..., d] and the word embeddings [v, d] -> logits [..., v], float32."""
-        x = self.norm(nn.gelu(self.transform(x), approximate=False))
+        x = self.norm(gelu(self.transform(x), form=self.dense))
         # In `dtype`, not cast to float32: it is the largest of all heads, and its sums are float32.
-        return jnp.matmul(x, word.T.astype(self.dtype), **full_precision(self.dtype)) + self.bias
+        words = word.T.astype(self.dtype)
+        if self.dense == 'cpu':
+            logits = product(x.reshape(-1, self.width), words, jnp.float32)
+            return logits.reshape(*x.shape[:-1], -1) + self.bias
+        return jnp.matmul(x, words, **full_precision(self.dtype)) + self.bias
 
 
 class Bert(nn.Module):
@@ -333,7 +347,7 @@ class Bert(nn.Module):
       types: rows of the type table; only the first is used.
       width, depth, heads, mlp_width, epsilon: of the transformer.
       cross: whether layers attend to a context.
-      dtype, attention, remat, scan: as in `vit.ViT`.
+      dtype, attention, dense, remat, scan: as in `vit.ViT`.
       dropout_rate: of embeddings, attention probabilities and what layers add, where a call gets
         keys.
     """
@@ -349,9 +363,10 @@ class Bert(nn.Module):
     epsilon: float
     cross: bool
     dtype: DTypeLike
-    attention: Implementation
+    attention: AttentionForm
     remat: str
     scan: bool
+    dense: DenseForm = 'xla'
     dropout_rate: float = 0.0
 
     def setup(self) -> None:
@@ -375,6 +390,7 @@ class Bert(nn.Module):
             cross=self.cross,
             dtype=self.dtype,
             attention=self.attention,
+            dense=self.dense,
             dropout_rate=self.dropout_rate,
             parent=None,
         )

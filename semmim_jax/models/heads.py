@@ -1,11 +1,15 @@
 """Heads on the towers: the encoding space, prototypes, and the classifier of fine-tuning."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, layer_norm, param_init
+from semmim_jax.models.dense import product
+from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, gelu, layer_norm, param_init
+from semmim_jax.models.platform import DenseForm
 from semmim_jax.ops.products import HIGHEST, full_precision
 from semmim_jax.ops.unit import unit
 
@@ -23,15 +27,17 @@ class EncodingHead(nn.Module):
     bottleneck: int
     codes: int
     dtype: DTypeLike
+    dense: DenseForm = 'xla'
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., d] -> cosines [..., codes], float32."""
-        x = dense(self.hidden, ('embed', 'mlp'), dtype=self.dtype, name='hidden1')(x)
-        x = nn.gelu(x, approximate=False)
-        x = dense(self.hidden, ('mlp', None), dtype=self.dtype, name='hidden2')(x)
-        x = nn.gelu(x, approximate=False)
-        x = dense(self.bottleneck, ('mlp', None), dtype=self.dtype, name='bottleneck_out')(x)
+        linear = functools.partial(dense, form=self.dense, dtype=self.dtype)
+        x = linear(self.hidden, ('embed', 'mlp'), name='hidden1')(x)
+        x = gelu(x, form=self.dense)
+        x = linear(self.hidden, ('mlp', None), name='hidden2')(x)
+        x = gelu(x, form=self.dense)
+        x = linear(self.bottleneck, ('mlp', None), name='bottleneck_out')(x)
         directions = self.param(
             'directions',
             param_init(nn.initializers.normal(INIT_STDDEV), 'codes', None),
@@ -39,6 +45,9 @@ class EncodingHead(nn.Module):
         )
         # Unit length in float32: a bfloat16 norm would move every cosine.
         x, directions = unit(x).astype(self.dtype), unit(directions).astype(self.dtype)
+        if self.dense == 'cpu':
+            cosines = product(x.reshape(-1, self.bottleneck), directions.T, jnp.float32)
+            return cosines.reshape(*x.shape[:-1], -1)
         return jnp.einsum('...d,kd->...k', x, directions, **full_precision(self.dtype))
 
 

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from flax.core import meta
 from jax.typing import DTypeLike
 
+from semmim_jax.models.attention import attend
+from semmim_jax.models.dense import dot_general
+from semmim_jax.models.platform import AttentionForm, DenseForm
 from semmim_jax.ops import rows
 from semmim_jax.ops.products import HIGHEST, full_precision
 from semmim_jax.ops.streams import fold_rows
@@ -22,7 +25,6 @@ T = TypeVar('T')  # a pytree
 INIT_STDDEV = 0.02  # of embeddings and tokens: BERT's and ViT's
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, h, d / h] each, or [layers, b, s, h, d / h]
-Implementation = Literal['xla', 'cudnn']  # of jax.nn.dot_product_attention
 
 
 class DenseOptions(TypedDict, total=False):
@@ -44,10 +46,17 @@ REMAT_POLICIES = {
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    'gelu': functools.partial(nn.gelu, approximate=False),
-    'quick_gelu': lambda x: x * nn.sigmoid(1.702 * x),
-}
+
+def gelu(x: jax.Array, *, form: DenseForm) -> jax.Array:
+    """GELU by its definition, x * P(z < x) of a normal z.
+
+    JAX computes it by erfc, which XLA's CPU compiler makes of two expansions. By erf, as PyTorch
+    has it, it takes a third of the time; far below 0 it is rounded at 1e-7 there, not to nothing.
+    """
+    if form != 'cpu':
+        return nn.gelu(x, approximate=False)
+    y = x.astype(jnp.float32)
+    return (y * (1 + jax.lax.erf(y * 0.5**0.5)) / 2).astype(x.dtype)
 
 
 def param_init(init: Callable[..., jax.Array], *axes: str | None) -> Callable[..., Any]:
@@ -56,13 +65,18 @@ def param_init(init: Callable[..., jax.Array], *axes: str | None) -> Callable[..
 
 
 def dense(
-    features: int | Sequence[int], axes: Sequence[str | None], **options: Unpack[DenseOptions]
+    features: int | Sequence[int],
+    axes: Sequence[str | None],
+    *,
+    form: DenseForm = 'xla',
+    **options: Unpack[DenseOptions],
 ) -> nn.DenseGeneral:
     """A dense layer over the last axis (or `axis=`), kernel axes named by `axes`.
 
     Args:
       features: output size, or sizes.
       axes: logical names of the kernel's axes, inputs first.
+      form: of the product, see models/platform.py.
       **options: see `DenseOptions`.
     """
     outputs = 1 if isinstance(features, int) else len(features)
@@ -72,8 +86,15 @@ def dense(
         # the full-size towers are meant to start from CLIP and BERT).
         kernel_init=param_init(nn.initializers.lecun_normal(), *axes),
         bias_init=param_init(nn.initializers.zeros, *axes[len(axes) - outputs :]),
+        dot_general=dot_general if form == 'cpu' else None,
         **options,
     )
+
+
+ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
+    'gelu': gelu,
+    'quick_gelu': lambda x, form: x * nn.sigmoid(1.702 * x),
+}
 
 
 def layer_norm(epsilon: float, dtype: DTypeLike) -> nn.LayerNorm:
@@ -109,16 +130,18 @@ class Attention(nn.Module):
     width: int
     heads: int
     dtype: DTypeLike
-    implementation: Implementation
+    attention: AttentionForm
+    dense: DenseForm = 'xla'
     dropout_rate: float = 0.0  # of attention probabilities
 
     def setup(self) -> None:
         """Makes the projections."""
+        linear = functools.partial(dense, form=self.dense, dtype=self.dtype)
         split = (self.heads, self.width // self.heads)
         self.query, self.key, self.value = (
-            dense(split, ('embed', 'heads', 'kv'), dtype=self.dtype) for _ in range(3)
+            linear(split, ('embed', 'heads', 'kv')) for _ in range(3)
         )
-        self.out = dense(self.width, ('heads', 'kv', 'embed'), axis=(-2, -1), dtype=self.dtype)
+        self.out = linear(self.width, ('heads', 'kv', 'embed'), axis=(-2, -1))
 
     def project(self, context: jax.Array) -> KeysValues:
         """Keys and values of a context: [b, s, d] -> two of [b, s, h, d / h]."""
@@ -150,14 +173,8 @@ class Attention(nn.Module):
             assert not causal, 'dropout of causal attention is not implemented'
             weights = self.weights(x, keys, mask=mask)  # [b, h, t, s]
             return self.read(dropout(weights, dropout_keys, rate=self.dropout_rate), values)
-        out = jax.nn.dot_product_attention(
-            self.query(x),
-            keys,
-            values,
-            mask=None if mask is None else mask[:, None, None, :],
-            is_causal=causal,
-            implementation=self.implementation,
-        )  # [b, t, h, d / h]
+        queries = self.query(x)
+        out = attend(queries, keys, values, mask=mask, causal=causal, form=self.attention)
         return self.out(out)
 
     def weights(self, x: jax.Array, keys: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
@@ -181,13 +198,15 @@ class MLP(nn.Module):
     hidden: int
     activation: str
     dtype: DTypeLike
+    dense: DenseForm = 'xla'
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., d] -> [..., d]."""
-        x = dense(self.hidden, ('embed', 'mlp'), dtype=self.dtype, name='up')(x)
-        x = ACTIVATIONS[self.activation](x)
-        return dense(self.width, ('mlp', 'embed'), dtype=self.dtype, name='down')(x)
+        linear = functools.partial(dense, form=self.dense, dtype=self.dtype)
+        x = linear(self.hidden, ('embed', 'mlp'), name='up')(x)
+        x = ACTIVATIONS[self.activation](x, form=self.dense)
+        return linear(self.width, ('mlp', 'embed'), name='down')(x)
 
 
 def _apply(

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.heads import LabelHead
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
+from semmim_jax.models.platform import choose_forms
 from semmim_jax.models.two_stream import TwoStream
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
 
-TEXT, IMAGE = 0, 1  # rows of the table of types
+TEXT, IMAGE = 0, 1  # rows of the table of types; further images follow
 
 
 class WordTable(nn.Module):
@@ -59,22 +60,30 @@ class SCL(nn.Module):
     See docs/method.md section 9.
 
     Only the parts that a task calls at initialisation get parameters.
+
+    Attributes:
+      config: frozen ConfigDict.
+      images: images that a text is about; each has a type of its own.
     """
 
-    config: Any  # frozen ConfigDict
+    config: Any
+    images: int = 1
 
     def setup(self) -> None:
         """Makes every part that the config may ask for; parameters come with the first call."""
         c, text = self.config, self.config.text
         self.dtype = jnp.dtype(c.dtype)
-        run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
+        forms = choose_forms(c)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=c.scan)
         sizes = dict(width=text.width, heads=text.heads, mlp_width=text.mlp_width)
-        linear = functools.partial(dense, text.width, ('embed', None), dtype=self.dtype)
+        linear = functools.partial(
+            dense, text.width, ('embed', None), form=forms.dense, dtype=self.dtype
+        )
         self.image = ViT(**c.image, **run)
         self.text = Bert(cross=False, **text, **run, dropout_rate=c.dropout)
         self.image_bridge, self.text_bridge = linear(), linear()
         normal = param_init(nn.initializers.normal(INIT_STDDEV), None, 'embed')
-        self.types = self.param('types', normal, (2, text.width))
+        self.types = self.param('types', normal, (IMAGE + self.images, text.width))
         self.fusion = TwoStream(
             depth=c.fusion_depth,
             epsilon=c.fusion_epsilon,
@@ -84,7 +93,9 @@ class SCL(nn.Module):
         )
         self.image_pooler, self.text_pooler = linear(), linear()
         self.itm_head = dense(2, ('embed', None), **LAST_DENSE)
-        self.mlm_head = VocabularyHead(text.vocab_size, text.width, c.fusion_epsilon, self.dtype)
+        self.mlm_head = VocabularyHead(
+            text.vocab_size, text.width, c.fusion_epsilon, self.dtype, forms.dense
+        )
         self.mlm_words = WordTable(text.vocab_size, text.width)
         self.image_contrast, self.text_contrast = (
             LabelHead(text.width, c.embed_dim, epsilon=1e-5, dtype=self.dtype) for _ in range(2)
@@ -135,8 +146,12 @@ class SCL(nn.Module):
 
         Class 1 is a match.
         """
+        return self.itm_head(self.joint(text_cls, image_cls))
+
+    def joint(self, text_cls: jax.Array, image_cls: jax.Array) -> jax.Array:
+        """Fused CLS of text [b, d] and of all frames [b, f, d] -> joint features [b, 2 d]."""
         pooled = self.text_pooler(text_cls), self.image_pooler(image_cls.mean(axis=1))
-        return self.itm_head(jnp.tanh(jnp.concatenate(pooled, axis=-1)))
+        return jnp.tanh(jnp.concatenate(pooled, axis=-1))
 
     def predict_words(self, fused: jax.Array) -> jax.Array:
         """Fused text tokens [..., d] -> MLM logits [..., v], float32."""

@@ -29,6 +29,8 @@ from semmim_jax.models.layers import (
     layer_norm,
     param_init,
 )
+from semmim_jax.models.platform import choose_forms
+from semmim_jax.models.predictor import PatchPredictor
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
 
@@ -53,22 +55,29 @@ class SemMIM(nn.Module):
         """Makes every part that the config may ask for; parameters come with the first call."""
         c = self.config
         self.dtype = jnp.dtype(c.dtype)
-        run = dict(dtype=self.dtype, attention=c.attention, remat=c.remat, scan=c.scan)
+        forms = choose_forms(c)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=c.scan)
         text = {**c.text, **run}
         head = functools.partial(
-            VocabularyHead, c.text.vocab_size, c.text.width, c.text.epsilon, self.dtype
+            VocabularyHead,
+            c.text.vocab_size,
+            c.text.width,
+            c.text.epsilon,
+            self.dtype,
+            forms.dense,
         )
         self.image = ViT(**c.image, **run)
         self.text = Bert(cross=False, **text)
         self.fusion = Bert(cross=True, **text | dict(depth=c.fusion_depth, vocab_size=0))
         self.decoder = Bert(cross=True, **text | dict(depth=c.decoder_depth))
         self.decoder_head = head()
+        self.predictor = PatchPredictor(c.predictor_depth, self.dtype, forms, c.image)
         self.image_projection = dense(c.embed_dim, ('embed', None), **LAST_DENSE)
         self.text_projection = dense(c.embed_dim, ('embed', None), **LAST_DENSE)
         self.itm_head = dense(2, ('embed', None), **LAST_DENSE)
         self.mlm_head = head()
-        self.encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
-        self.patch_encoding_head = EncodingHead(dtype=self.dtype, **c.encoding)
+        self.encoding_head = EncodingHead(dtype=self.dtype, dense=forms.dense, **c.encoding)
+        self.patch_encoding_head = EncodingHead(dtype=self.dtype, dense=forms.dense, **c.encoding)
         self.prototypes = Prototypes(c.encoding.codes)
         self.pixel_head = dense(3 * c.image.patch_size**2, ('embed', None), dtype=self.dtype)
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
@@ -76,7 +85,7 @@ class SemMIM(nn.Module):
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
         self.grounding = Grounding(c.embed_dim, c.text.width, self.dtype)
         if c.image.width != c.text.width:  # as mPLUG does for its large image tower
-            self.bridge = dense(c.text.width, ('embed', None), dtype=self.dtype)
+            self.bridge = dense(c.text.width, ('embed', None), form=forms.dense, dtype=self.dtype)
             self.bridge_norm = layer_norm(1e-12, self.dtype)
         normal = param_init(nn.initializers.normal(INIT_STDDEV), 'embed')
         self.mask_token = self.param('mask_token', normal, (c.image.width,))
@@ -87,14 +96,38 @@ class SemMIM(nn.Module):
         """uint8 pixels -> float32, by `config.pixel_mean` and `config.pixel_std`."""
         return normalise(images, self.config)
 
-    def encode_image(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def encode_image(
+        self, images: jax.Array, mask: jax.Array | None = None, *, keep: jax.Array | None = None
+    ) -> jax.Array:
         """uint8 images [b, s, s, 3] -> tokens [b, n + 1, d], CLS first (docs/method.md section 4).
 
         Args:
           images: uint8; normalised here.
           mask: [b, n] bool, patches replaced by the [MASK] vector before positions are added.
+          keep: [b, k] int32, the only patches that are computed: gives [b, k + 1, d].
         """
-        return self.image(self.normalise(images), mask=mask, mask_token=self.mask_token)
+        options = dict(mask=mask, mask_token=self.mask_token, keep=keep)
+        return self.image(self.normalise(images), **options)
+
+    def predict_patches(self, kept: jax.Array, keep: jax.Array, dropped: jax.Array) -> jax.Array:
+        """Puts patches that the tower has not seen back, as the others let expect them.
+
+        See docs/method.md section 6.
+
+        Args:
+          kept: [b, k + 1, d] of `encode_image` with `keep`.
+          keep: [b, k] int32, which patches these are.
+          dropped: [b, p] int32, all others.
+
+        Returns:
+          [b, n + 1, d], CLS first.
+        """
+        rows = jnp.arange(len(kept))[:, None]
+        position = self.image.position[-self.image.patches :].astype(self.dtype)  # [n, d]
+        predicted = self.predictor(self.mask_token.astype(self.dtype) + position[dropped], kept)
+        patches = jnp.zeros((len(kept), len(position), kept.shape[-1]), kept.dtype)
+        patches = patches.at[rows, keep].set(kept[:, 1:]).at[rows, dropped].set(predicted)
+        return jnp.concatenate([kept[:, :1], patches], axis=1)
 
     def image_values(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """As `encode_image`, and the values of the last block's attention, [b, n, d]."""

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from semmim_jax.models.bert import BertLayer
-from semmim_jax.models.layers import Implementation, KeysValues, Stack
+from semmim_jax.models.layers import KeysValues, Stack
+from semmim_jax.models.platform import AttentionForm, DenseForm
 from semmim_jax.ops import rows
 from semmim_jax.ops.streams import fold_rows
 
@@ -51,8 +52,9 @@ class PairLayer(nn.Module):
     mlp_width: int
     epsilon: float
     dtype: DTypeLike
-    attention: Implementation
+    attention: AttentionForm
     dropout_rate: float
+    dense: DenseForm = 'xla'
 
     def setup(self) -> None:
         """Makes the two layers."""
@@ -65,6 +67,7 @@ class PairLayer(nn.Module):
                 cross=True,
                 dtype=self.dtype,
                 attention=self.attention,
+                dense=self.dense,
                 dropout_rate=self.dropout_rate,
             )
             for _ in range(2)
@@ -174,10 +177,11 @@ class TwoStream(nn.Module):
     mlp_width: int
     epsilon: float
     dtype: DTypeLike
-    attention: Implementation
+    attention: AttentionForm
     remat: str
     scan: bool
     dropout_rate: float
+    dense: DenseForm = 'xla'
 
     def setup(self) -> None:
         """Makes the layers."""
@@ -189,6 +193,7 @@ class TwoStream(nn.Module):
             epsilon=self.epsilon,
             dtype=self.dtype,
             attention=self.attention,
+            dense=self.dense,
             dropout_rate=self.dropout_rate,
             parent=None,
         )

@@ -25,13 +25,13 @@ from semmim_jax.models.layers import (
     INIT_STDDEV,
     MLP,
     Attention,
-    Implementation,
     KeysValues,
     Stack,
     dense,
     layer_norm,
     param_init,
 )
+from semmim_jax.models.platform import AttentionForm, DenseForm
 
 
 def normalise(images: jax.Array, config: Any) -> jax.Array:
@@ -69,14 +69,15 @@ class ViTBlock(nn.Module):
     activation: str
     epsilon: float
     dtype: DTypeLike
-    attention: Implementation
+    attention: AttentionForm
+    dense: DenseForm = 'xla'
 
     def setup(self) -> None:
         """Makes the parts."""
         self.norm1 = layer_norm(self.epsilon, self.dtype)
-        self.attn = Attention(self.width, self.heads, self.dtype, self.attention)
+        self.attn = Attention(self.width, self.heads, self.dtype, self.attention, self.dense)
         self.norm2 = layer_norm(self.epsilon, self.dtype)
-        self.mlp = MLP(self.width, self.mlp_width, self.activation, self.dtype)
+        self.mlp = MLP(self.width, self.mlp_width, self.activation, self.dtype, self.dense)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, n, d] -> [b, n, d]; or frames [b, f, n, d], the first token of each being its CLS."""
@@ -114,7 +115,8 @@ class ViT(nn.Module):
       distilled: whether there is a distillation token.
       registers: tokens that the others may read and write, and that nothing else reads.
       dtype: of the computation; parameters are float32.
-      attention, remat, scan: see `layers.Attention` and `layers.Stack`.
+      attention, dense: forms of computation, see models/platform.py.
+      remat, scan: see `layers.Stack`.
       frames: most frames of a video, the first being what an image is; 0: images only.
       temporal_init: how their places in time start, 'normal' or 'zeros'.
 
@@ -133,9 +135,10 @@ class ViT(nn.Module):
     distilled: bool
     registers: int
     dtype: DTypeLike
-    attention: Implementation
+    attention: AttentionForm
     remat: str
     scan: bool
+    dense: DenseForm = 'xla'
     frames: int = 0
     temporal_init: str = 'normal'
 
@@ -148,7 +151,9 @@ class ViT(nn.Module):
         clip = self.variant == 'clip'
         self.patches = (self.image_size // self.patch_size) ** 2
         normal = nn.initializers.normal(INIT_STDDEV)
-        self.patch = dense(self.width, (None, 'embed'), use_bias=not clip, dtype=self.dtype)
+        self.patch = dense(
+            self.width, (None, 'embed'), form=self.dense, use_bias=not clip, dtype=self.dtype
+        )
         self.cls = self.param('cls', param_init(normal, 'embed'), (self.width,))
         tokens = 1 + self.distilled + self.patches
         self.position = self.param(
@@ -183,6 +188,7 @@ class ViT(nn.Module):
             epsilon=self.epsilon,
             dtype=self.dtype,
             attention=self.attention,
+            dense=self.dense,
             parent=None,
         )
         self.blocks = Stack(make_block, self.width, self.depth, self.remat, self.scan)

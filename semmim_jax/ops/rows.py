@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 AXES = ('data', 'fsdp')  # mesh axes that rows are split over
@@ -82,6 +83,26 @@ def per_device(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
         return fn(*arrays)
     in_specs = (BY_ROW,) * len(arrays)
     return jax.shard_map(fn, in_specs=in_specs, out_specs=BY_ROW, check_vma=False)(*arrays)
+
+
+def pick(tree: T, chosen: np.ndarray) -> T:
+    """Some of the rows of arrays [r, ...], which stay on their devices.
+
+    See docs/method.md section 6.
+
+    Args:
+      tree: pytree of arrays with leading rows.
+      chosen: [r] bool, the same for each part of the rows.
+    """
+    part = len(chosen) // shards()
+    index = np.flatnonzero(chosen[:part])
+
+    def pick_each(x: jax.Array) -> jax.Array:
+        by_part = x.reshape(shards(), part, *x.shape[1:])
+        return shard(by_part[:, index].reshape(-1, *x.shape[1:]))
+
+    picked: T = jax.tree.map(pick_each, tree)
+    return picked
 
 
 def join(parts: Sequence[jax.Array]) -> jax.Array:

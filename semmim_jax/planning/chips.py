@@ -103,6 +103,18 @@ CHIPS = {
             network=50e9,
             source='NVIDIA H100 SXM data sheet, without sparsity; one 400 Gb/s port a GPU (DGX)',
         ),
+        Chip(
+            name='h200',
+            kinds=('NVIDIA H200',),
+            flops=989e12,
+            hbm_bytes=141e9,
+            hbm_bandwidth=4800e9,
+            link=450e9,
+            wrap=0,
+            host=8,
+            network=50e9,
+            source='NVIDIA H200 SXM data sheet, without sparsity; one 400 Gb/s port a GPU (DGX)',
+        ),
     )
 }
 

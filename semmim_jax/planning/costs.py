@@ -15,6 +15,7 @@ import numpy as np
 
 from semmim_jax.planning import hlo
 from semmim_jax.planning.hlo import Computation, Instruction
+from semmim_jax.planning.schedule import COPIES, LINKS, Event, Loop, Start, Wait, Work
 
 # Kind -> bytes that a device of a group of n receives, from the bytes of its operands: what any
 # algorithm has to move, and what a ring moves.
@@ -30,14 +31,6 @@ COLLECTIVES = {
 # What moves nothing: names, and the ends of what was counted at its start.
 _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all'}
 _FREE |= {'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'domain'}
-
-
-class Work(NamedTuple):
-    """An instruction: FLOPs and HBM bytes of one run, and runs a step."""
-
-    flops: float
-    bytes: float
-    times: int
 
 
 class Collective(NamedTuple):
@@ -57,11 +50,13 @@ class Costs:
       work: of every instruction that costs something.
       collectives: in the order of the program.
       unknown_loops: loops whose trips could not be told; their bodies count once.
+      schedule: the same work and collectives in their order.
     """
 
     work: list[Work]
     collectives: list[Collective]
     unknown_loops: int
+    schedule: list[Event]
 
     @property
     def flops(self) -> float:
@@ -72,6 +67,13 @@ class Costs:
     def hbm_bytes(self) -> float:
         """Read and written."""
         return sum(w.bytes * w.times for w in self.work)
+
+    def hbm_bytes_by_scope(self) -> dict[str, float]:
+        """Read and written by each part of the model, the most first."""
+        total: dict[str, float] = {}
+        for w in self.work:
+            total[w.scope] = total.get(w.scope, 0.0) + w.bytes * w.times
+        return dict(sorted(total.items(), key=lambda part: -part[1]))
 
     @property
     def collective_bytes(self) -> float:
@@ -89,40 +91,86 @@ def read(text: str, mesh: Mapping[str, int]) -> Costs:
     computations, entry = hlo.parse(text)
     reader = _Reader(computations, mesh)
     reader.visit(entry, 1)
-    return Costs(reader.work, reader.collectives, reader.unknown_loops)
+    return Costs(reader.work, reader.collectives, reader.unknown_loops, reader.events)
 
 
 class _Reader:
     def __init__(self, computations: dict[str, Computation], mesh: Mapping[str, int]):
         self.computations, self.mesh = computations, mesh
         self.work, self.collectives, self.unknown_loops = [], [], 0
+        self.events: list[Event] = []
+        self.names: dict[str, str] = {}  # of what has started: a later name -> the first
         self._users: dict[str, dict[str, list[tuple[Instruction, int]]]] = {}
 
     def visit(self, name: str, times: int) -> None:
         """Adds the costs of `times` runs of a computation."""
         computation = self.computations[name]
+        last = self._last_fusions(computation)
         for op in computation.values():
             kind = op.opcode.removesuffix('-start')
+            later = op.opcode.endswith('-start')
             if kind in COLLECTIVES:
-                self._collective(op, computation, kind, times)
+                self._collective(op, computation, kind, times, key=op.name if later else None)
             elif kind == 'while':
                 trips = hlo.trip_count(op, self.computations)
                 self.unknown_loops += trips is None
-                self.visit(op.called[0], times * (1 if trips is None else trips))
-            elif kind in ('call', 'conditional', 'async'):
+                trips = 1 if trips is None else trips
+                outside, self.events = self.events, []
+                self.visit(op.called[0], times * trips)
+                self.events = [*outside, Loop(trips, self.events)]
+            elif kind == 'async':
+                self._async(op, times)
+            elif kind in ('call', 'conditional'):
                 for called in op.called:
                     self.visit(called, times)
-            elif kind in _FREE or kind.endswith(('-done', '-update')):
+            elif kind.endswith('-done'):
+                self.events += [Wait(self.names.get(o, o)) for o in op.operands]
+            elif kind.endswith('-update'):  # hands on what has started
+                self.names[op.name] = self.names.get(op.operands[0], op.operands[0])
+            elif kind in _FREE:
                 continue
             elif kind == 'fusion':
                 flops = self._inside(op.called[0], times)
-                self._add(flops, self._fusion_bytes(op, computation), times)
+                self._add(op, flops, self._fusion_bytes(op, computation), times)
+                self.events += [Wait(key) for key in last.get(op.name, ())]
             else:
-                self._add(matmul_flops(op, computation), self._bytes(op, computation), times)
+                size = self._bytes(op, computation)
+                key = op.name if later else None
+                self._add(op, matmul_flops(op, computation), size, times, copied=key)
 
-    def _add(self, flops: float, size: float, times: int) -> None:
+    def _add(
+        self, op: Instruction, flops: float, size: float, times: int, *, copied: str | None = None
+    ) -> None:
+        """Adds an instruction; one that is `copied` under a name runs beside the others."""
         if flops or size:
-            self.work.append(Work(flops, size, times))
+            work = Work(flops, size, times, hlo.scope(op))
+            self.work.append(work)
+            self.events.append(Start(copied, COPIES, size) if copied else work)
+
+    def _async(self, op: Instruction, times: int) -> None:
+        """Visits what is wrapped, whose collectives are waited for where the wrapper is."""
+        outside, self.events = self.events, []
+        for called in op.called:
+            self.visit(called, times)
+        wrapped = [event for event in self.events if not isinstance(event, Wait)]
+        starts = [event for event in wrapped if isinstance(event, Start)]
+        size = sum(start.bytes for start in starts if start.engine == LINKS)
+        work = [event for event in wrapped if not isinstance(event, Start)]
+        joined = [Start(op.name, LINKS, size)] if size else []
+        self.events = [*outside, *joined, *work]
+
+    def _last_fusions(self, computation: Computation) -> dict[str, list[str]]:
+        """Fusion -> keys of the collectives that TPUs spread over fusions and that end in it."""
+        ends = {}
+        for op in computation.values():
+            if op.opcode == 'fusion':
+                for inner in self.computations[op.called[0]].values():
+                    if inner.opcode in COLLECTIVES and 'chain_id=' in inner.attributes:
+                        ends[_channel(inner)] = op.name
+        fusions: dict[str, list[str]] = {}
+        for key, name in ends.items():
+            fusions.setdefault(name, []).append(key)
+        return fusions
 
     def _inside(self, name: str, times: int) -> float:
         """FLOPs of one run of a fused computation; adds its collectives."""
@@ -133,7 +181,8 @@ class _Reader:
             elif op.opcode in COLLECTIVES and self._starts(op, name):
                 scatters = name.startswith('all-reduce-scatter')  # how TPUs write reduce-scatter
                 kind = 'reduce-scatter' if scatters else op.opcode
-                self._collective(op, computation, kind, times)
+                key = _channel(op) if 'chain_id=' in op.attributes else None
+                self._collective(op, computation, kind, times, key=key)
             else:
                 flops += matmul_flops(op, computation)
         return flops
@@ -145,7 +194,10 @@ class _Reader:
         users = self._users_of(name).get(op.name, [])
         return any('"AsyncCollectiveStart"' in user.attributes for user, _ in users)
 
-    def _collective(self, op, computation: Computation, kind: str, times: int) -> None:
+    def _collective(
+        self, op, computation: Computation, kind: str, times: int, *, key: str | None
+    ) -> None:
+        """Adds a collective, waited for under a key, or at once if that is None."""
         groups = hlo.groups(op, devices=math.prod(self.mesh.values()))
         places = np.unravel_index(groups, tuple(self.mesh.values()))  # each [groups, n]
         axes = tuple(a for a, at in zip(self.mesh, places) if (at != at[:, :1]).any())
@@ -158,6 +210,8 @@ class _Reader:
         received = COLLECTIVES[kind](size, groups.shape[1])
         if received:
             self.collectives.append(Collective(kind, axes, received, times))
+            self.events.append(Start(key or op.name, LINKS, received))
+            self.events += [] if key else [Wait(op.name)]
 
     def _bytes(self, op: Instruction, computation: Computation) -> float:
         """HBM bytes of an instruction that stands alone."""
@@ -214,6 +268,11 @@ class _Reader:
                 for position, operand in enumerate(op.operands):
                     users.setdefault(operand, []).append((op, position))
         return self._users[name]
+
+
+def _channel(op: Instruction) -> str:
+    """What the parts of one collective have in common where TPUs spread it over fusions."""
+    return re.search(r'channel_id=\d+', op.attributes)[0]
 
 
 def _parameters(computation: Computation) -> list[Instruction]:

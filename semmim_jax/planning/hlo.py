@@ -146,6 +146,21 @@ def trip_count(loop: Instruction, computations: dict[str, Computation]) -> int |
     return -(-int(limit.argument) // int(steps[0]))
 
 
+def scope(op: Instruction) -> str:
+    """The method of the model that an instruction comes from, '(gradient)' behind it, or ''.
+
+    Of 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/...' that is 'decode (gradient)'.
+    """
+    name = re.search(r'op_name="([^"]*)"', op.attributes)
+    if name is None:
+        return ''
+    part = r'jvp\(([a-z]\w*\.\w+)\)'  # of the model, such as fusion.project_context
+    method = re.search(r'SemMIM\.(\w+)', name[1]) or re.search(part, name[1])
+    if method is None:
+        return ''
+    return method[1] + ' (gradient)' * ('transpose(' in name[1])
+
+
 def root(computation: Computation) -> Instruction:
     """The instruction whose result is the computation's."""
     return next(op for op in computation.values() if op.is_root)

@@ -2,34 +2,54 @@
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from semmim_jax.planning import costs, program, roofline
 from semmim_jax.planning.topologies import Machine
 from semmim_jax.training import flops, sharding
 from semmim_jax.training.assembly import MakeTask
+from semmim_jax.training.state import TrainState
 
 SETTINGS = ('train.batch_size', 'train.steps', 'model.dtype', 'model.remat', 'model.scan')
 SETTINGS += ('model.attention', 'train.accumulate')
+MOST_SCOPES = 8  # lines of the table of HBM traffic
 PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
+class DoesNotFit(ValueError):
+    """A step that needs more memory than a device has; the message says how much."""
+
+
+class Built(NamedTuple):
+    """A compiled step and what it was made of."""
+
+    lowered: jax.stages.Lowered
+    compiled: jax.stages.Compiled
+    state: TrainState  # abstract
+    batch: dict[str, jax.ShapeDtypeStruct]
+    mesh: Mesh
+    compile_seconds: float
+
+
 def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
-    """All figures of a run that are known before renting the machine.
+    """All figures of a run that are known before renting the machine; see `build`, `figures`."""
+    return figures(config, make_task, machine, build(config, make_task, machine))
+
+
+def build(config: Any, make_task: MakeTask, machine: Machine) -> Built:
+    """Compiles the step of a config for a machine.
 
     Args:
       config: the experiment.
       make_task: (config, special tokens) -> task.
       machine: of `topologies.open_machine`.
 
-    Returns:
-      Figures of plain numbers, strings, lists and dicts: bytes and FLOPs are of one device where
-      the name says so, times in seconds. 'time' is None where the chip is not in the table.
-
     Raises:
-      ValueError: if the mesh or the batch does not fit the machine, or the step its memory.
+      ValueError: if the mesh or the batch does not fit the machine.
+      DoesNotFit: if the step does not fit its memory.
     """
     try:
         mesh = sharding.make_mesh(config.mesh, devices=machine.devices)
@@ -38,12 +58,29 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
             f'mesh {dict(config.mesh)}: each axis must be a product of sides of {machine.name}'
         ) from error
     lowered, state, batch = program.lower_step(config, make_task, mesh)
+    started = time.monotonic()
+    compiled = _compile(lowered, machine)
+    return Built(lowered, compiled, state, batch, mesh, time.monotonic() - started)
+
+
+def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) -> dict[str, Any]:
+    """What a compiled step needs and how long it is expected to take.
+
+    Args:
+      config, make_task, machine: as in `build`.
+      built: of `build`.
+
+    Returns:
+      Figures of plain numbers, strings, lists and dicts: bytes and FLOPs are of one device where
+      the name says so, times in seconds. 'time' is None where the chip is not in the table.
+    """
+    lowered, mesh = built.lowered, built.mesh
     once = lowered
     if config.model.remat != 'none' or config.train.accumulate > 1:
         once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
     batch_size, devices = config.train.batch_size, mesh.size
     model_flops = flops.matmul_flops(once).total()
-    figures = {
+    found = {
         'topology': machine.name,
         'device': machine.devices[0].device_kind,
         'devices': devices,
@@ -51,15 +88,14 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
         'settings': {name: _field(config, name) for name in SETTINGS},
         'model_flops_per_sample': model_flops / batch_size,
         'step_flops_per_sample': flops.matmul_flops(lowered).total() / batch_size,
+        'compile_seconds': built.compile_seconds,
+        'bytes_per_device': _memory(built.compiled, built.state, built.batch, machine),
     }
-    started = time.monotonic()
-    compiled = _compile(lowered, machine)
-    figures['compile_seconds'] = time.monotonic() - started
-    figures['bytes_per_device'] = _memory(compiled, state, batch, machine)
-    per_device = costs.read(compiled.as_text(), mesh.shape)
-    figures |= {
+    per_device = costs.read(built.compiled.as_text(), mesh.shape)
+    found |= {
         'flops_per_device': per_device.flops,
         'hbm_traffic_per_device': per_device.hbm_bytes,
+        'hbm_traffic_by_scope': per_device.hbm_bytes_by_scope(),
         'unknown_loops': per_device.unknown_loops,
         'collectives': _collectives(per_device),
         'time': None,
@@ -74,8 +110,8 @@ def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, A
             steps=config.train.steps,
             devices=devices,
         )
-        figures['time'] = dataclasses.asdict(times)
-    return figures
+        found['time'] = dataclasses.asdict(times)
+    return found
 
 
 def _field(config: Any, name: str) -> Any:
@@ -91,7 +127,7 @@ def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compil
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         message = str(error).splitlines()[0].partition('RESOURCE_EXHAUSTED: ')[2]
-        raise ValueError(
+        raise DoesNotFit(
             f'the step does not fit {machine.name}: {message} A larger mesh.fsdp, model.remat=full '
             'or a smaller train.batch_size saves memory'
         ) from error
@@ -138,6 +174,7 @@ def table(figures: dict[str, Any]) -> str:
         f'compiled in {figures["compile_seconds"]:.0f} s',
         *_memory_lines(figures['bytes_per_device']),
         *_flops_lines(figures),
+        *_traffic_lines(figures['hbm_traffic_by_scope']),
         *_collective_lines(figures['collectives']),
     ]
     if figures['unknown_loops']:
@@ -181,6 +218,16 @@ def _flops_lines(figures: dict[str, Any]) -> list[str]:
     ]
 
 
+def _traffic_lines(by_scope: dict[str, float]) -> list[str]:
+    """The parts of the model that read and write most, and all others as one."""
+    total, parts = sum(by_scope.values()), list(by_scope.items())
+    rest = sum(size for _, size in parts[MOST_SCOPES:])
+    shown = [(name or 'optimizer, losses, ...', size) for name, size in parts[:MOST_SCOPES]]
+    shown += [('others', rest)] * (rest > 0)
+    lines = ['', f'{"HBM traffic of a device":40}']
+    return lines + [f'  {name:38}{_si(size, "B")}{size / total:7.0%}' for name, size in shown]
+
+
 def _collective_lines(collectives: list[dict[str, Any]]) -> list[str]:
     lines = ['', f'{"collectives a step":24}{"mesh axes":20}{"calls":>7}{"received":>12}']
     for total in collectives:
@@ -197,6 +244,7 @@ def _time_lines(figures: dict[str, Any]) -> list[str]:
         ('products at peak', times['compute'] * 1e3, 'ms'),
         ('HBM traffic', times['hbm'] * 1e3, 'ms'),
         ('interconnect', times['interconnect'] * 1e3, 'ms'),
+        ('waits for links or copies', times['exposed'] * 1e3, 'ms'),
         ('no step is faster than', times['bound'] * 1e3, 'ms'),
         ('predicted step', times['step'] * 1e3, 'ms'),
         ('predicted MFU', times['mfu'] * 100, '%'),

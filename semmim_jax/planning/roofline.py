@@ -1,14 +1,15 @@
 """Time of a step from peak figures: a bound for planning, not a measurement.
 
 An instruction takes the longer of its products at the chip's peak and its HBM traffic at full
-bandwidth; the step takes the sum over its instructions. The collectives' time, every link busy,
-comes on top: how much of it XLA hides behind other work is not known here.
+bandwidth. Collectives, every link busy, and copies to the chip run beside the instructions between
+their start and the place that waits for them in the compiled schedule (schedule.py).
 """
 
 import dataclasses
 
 from semmim_jax.planning.chips import Chip
 from semmim_jax.planning.costs import Costs
+from semmim_jax.planning.schedule import Rates, busy_seconds, seconds
 
 DAY = 86_400.0  # seconds
 
@@ -21,6 +22,7 @@ class Estimate:
       compute, hbm, interconnect: of everything at its own peak.
       bound: the longest of the three: no program with these costs is faster.
       step: the prediction.
+      exposed: what of it the device waits for others, or for copies.
       mfu: the model's FLOPs, no recomputation, over what the chips could do in `step`.
       samples_per_second: of all devices.
       days, chip_hours: of the whole run.
@@ -31,6 +33,7 @@ class Estimate:
     interconnect: float
     bound: float
     step: float
+    exposed: float
     mfu: float
     samples_per_second: float
     days: float
@@ -60,16 +63,16 @@ def estimate(
     """
     compute, hbm = costs.flops / chip.flops, costs.hbm_bytes / chip.hbm_bandwidth
     links = costs.collective_bytes / interconnect if costs.collective_bytes else 0.0
-    local = sum(
-        w.times * max(w.flops / chip.flops, w.bytes / chip.hbm_bandwidth) for w in costs.work
-    )
-    step = local + links
+    rates = Rates(flops=chip.flops, hbm=chip.hbm_bandwidth, links=interconnect)
+    bound = max(compute, hbm, links)
+    step = max(bound, seconds(costs.schedule, rates))
     return Estimate(
         compute=compute,
         hbm=hbm,
         interconnect=links,
-        bound=max(compute, hbm, links),
+        bound=bound,
         step=step,
+        exposed=step - busy_seconds(costs.schedule, rates),
         mfu=model_flops / (devices * chip.flops * step),
         samples_per_second=batch_size / step,
         days=steps * step / DAY,

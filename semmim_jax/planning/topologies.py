@@ -106,6 +106,8 @@ def _gpus(chip: Chip, sides: tuple[int, ...]) -> list[Any]:
             f'--topology={chip.name}:{"x".join(map(str, sides))}: GPUs are a number, up to '
             f'{chip.host} or a multiple of {chip.host}'
         )
+    if not (_TARGETS / f'{chip.name}.txtpb').exists():
+        raise ValueError(f'--topology={chip.name}: there is no description of it to compile for')
     return topologies.get_topology_desc(
         platform='cuda',
         topology_name='',

@@ -27,6 +27,7 @@ from semmim_jax.training.sharding import check_eval_batch_size, local_examples, 
 from semmim_jax.training.state import TrainState, abstract_state
 from semmim_jax.training.task import Task
 from semmim_jax.training.trackers import check_trackers, open_trackers
+from semmim_jax.training.workdir import Workdir
 
 # What `evaluate_workdir` takes from a config that is given to it; all else is the checkpoint's.
 _TAKEN = ('eval', 'log', 'mesh', 'sharding')
@@ -40,7 +41,7 @@ class Evaluation:
 
     Args:
       config: the experiment, resolved.
-      workdir: the run's folder; gets results.json and the pictures.
+      workdir: the run's folder, see training/workdir.py; gets results.json and the pictures.
       source: of evaluation records, see data_checks.py.
       task: of the run.
       tokenizer: of the run.
@@ -57,7 +58,7 @@ class Evaluation:
         self,
         *,
         config: Any,
-        workdir: pathlib.Path,
+        workdir: Workdir,
         source: Any,
         task: Task,
         tokenizer: Any,
@@ -95,13 +96,13 @@ class Evaluation:
             reports = suite.run(self._task.evaluators, self.bound(state), self.data)
         if jax.process_index() != 0:
             return {}
-        reports['training'] = training_losses.evaluate(self._workdir / 'metrics.jsonl')
+        reports['training'] = training_losses.evaluate(self._workdir.local / 'metrics.jsonl')
         for name, report in reports.items():
             writer.scalars(step, f'eval_{name}', report.figures)
         print(f'\nevaluation at step {step} ({self.config.eval.params} parameters)\n')
         print(suite.format_reports(reports))
-        for path in suite.write(reports, self._workdir, step=step):
-            print(f'wrote {path}')
+        for path in suite.write(reports, self._workdir.local, step=step):
+            print(f'wrote {self._workdir.place(path)}')
         return {f'{n}/{k}': value for n, r in reports.items() for k, value in r.figures.items()}
 
     def draw(self, state: TrainState, writer: MetricsWriter) -> None:
@@ -141,19 +142,19 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     Raises:
       ValueError: if there is no checkpoint or no evaluation set, or `config` is of another model.
     """
-    evaluate, state = open_workdir(workdir, config)
-    workdir = pathlib.Path(workdir)
-    writer = open_writer(workdir, evaluate.config, first_step=int(state.step))
-    figures = evaluate(state, writer)
-    writer.close()
-    if jax.process_index() == 0:
-        facts = dict(config=evaluate.config, step=int(state.step), parameters=_count(state.params))
-        print(write_run_report(workdir, **facts))
+    with Workdir(workdir) as folder:
+        evaluate, state = open_workdir(folder, config)
+        writer = open_writer(folder.local, evaluate.config, first_step=int(state.step))
+        figures = evaluate(state, writer)
+        writer.close()
+        if jax.process_index() == 0:
+            facts = dict(config=evaluate.config, parameters=_count(state.params))
+            print(write_run_report(folder, step=int(state.step), **facts))
     return figures
 
 
 def open_workdir(
-    workdir: str | pathlib.Path,
+    folder: Workdir,
     config: Any = None,
     *,
     overrides: Mapping[str, Any] = MappingProxyType({}),
@@ -161,13 +162,14 @@ def open_workdir(
     """The evaluation of a workdir and the state of its newest checkpoint; nothing is written.
 
     Args:
-      workdir, config: as of `evaluate_workdir`.
+      folder: of the run.
+      config: as of `evaluate_workdir`.
       overrides: fields to change in what these say, e.g. {'data.eval': 'captions:LIST.json'}.
 
     Raises:
       ValueError: as `evaluate_workdir`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = folder.path
     saved = load_run(workdir)
     if saved is None:
         raise ValueError(f'{workdir} holds no checkpoint to evaluate')
@@ -192,7 +194,7 @@ def open_workdir(
     lexicon = lexicon_of_run(saved, workdir=workdir)
     evaluate = Evaluation(
         config=config,
-        workdir=workdir,
+        workdir=folder,
         source=source,
         task=task,
         tokenizer=tokenizer,

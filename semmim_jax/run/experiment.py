@@ -33,6 +33,7 @@ from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.state import TrainState, create_state
 from semmim_jax.training.task import Task
 from semmim_jax.training.trackers import check_trackers
+from semmim_jax.training.workdir import Workdir
 
 
 @dataclasses.dataclass
@@ -41,7 +42,8 @@ class Experiment:
 
     Attributes:
       config: frozen, resolved.
-      workdir: the run's folder.
+      workdir: path of the run's folder.
+      folder: the same, to write its files to.
       tokenizer: see `data.tokenizer`.
       source: of training records.
       eval_source: of evaluation records; None if `data.eval` is ''.
@@ -58,6 +60,7 @@ class Experiment:
 
     config: ml_collections.FrozenConfigDict
     workdir: pathlib.Path
+    folder: Workdir
     tokenizer: Any
     source: Any
     eval_source: Any
@@ -91,6 +94,7 @@ class Experiment:
 
     def save(self, state: TrainState) -> None:
         """Saves a checkpoint with all that the run needs, see `Checkpoints.save`."""
+        self.folder.upload()  # first: metrics.jsonl never lags a checkpoint
         self.checkpoints.save(
             state, config=self.config, fingerprint=self.fingerprint, files=self.files
         )
@@ -145,7 +149,7 @@ class Experiment:
             return None
         return Evaluation(
             config=self.config,
-            workdir=self.workdir,
+            workdir=self.folder,
             source=self.eval_source,
             task=self.task,
             tokenizer=self.tokenizer,
@@ -155,7 +159,7 @@ class Experiment:
         )
 
 
-def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experiment:
+def open_experiment(config: Any, workdir: str | Workdir, make_task: MakeTask) -> Experiment:
     """Builds a run's parts and checks that they fit; the workdir is not changed.
 
     Args:
@@ -166,9 +170,9 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     Raises:
       ValueError: for whatever in the config does not fit; the message names the key.
     """
-    folder = pathlib.Path(workdir)
-    saved = load_run(folder)
-    config = resolve(config, saved, workdir=folder)
+    folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    saved = load_run(folder.path)
+    config = resolve(config, saved, workdir=folder.path)
     train = config.train
     if train.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', train.compilation_cache)
@@ -176,9 +180,9 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     check_config(config, mesh)
     check_trackers(config.log.trackers)
     source = sources.make_source(config.data.train, config.data)
-    tokenizer = run_tokenizer(config, source, saved, workdir=folder)
+    tokenizer = run_tokenizer(config, source, saved, workdir=folder.path)
     config = _with_min_length(config, source, tokenizer)
-    lexicon = _run_lexicon(config, source, tokenizer, saved, workdir=folder)
+    lexicon = _run_lexicon(config, source, tokenizer, saved, workdir=folder.path)
     if lexicon and 'mim' in config.task and not config.task.mim.lexicon_size:
         config = _changed(config, 'task.mim.lexicon_size', len(lexicon))
     task, tx, abstract = assemble(config, make_task, tokenizer.special, mesh)
@@ -195,14 +199,15 @@ def open_experiment(config: Any, workdir: str, make_task: MakeTask) -> Experimen
     if task.corpus_size:
         records = spread(len(source), task.corpus_size)
         task.set_corpus([make_example.references_of(e) for e in readable_entries(source, records)])
-    checkpoints = Checkpoints(folder, keep=train.keep, async_save=train.async_save)
+    checkpoints = Checkpoints(folder.path, keep=train.keep, async_save=train.async_save)
     fingerprint = data_fingerprint(config, source, tokenizer, labels)
     if frozen_dvae.needed(config):
         fingerprint |= frozen_dvae.fingerprint(config, saved)
     distributed.check_same({'newest checkpoint': checkpoints.latest_step(), **fingerprint})
     return Experiment(
         config=config,
-        workdir=folder,
+        workdir=folder.path,
+        folder=folder,
         tokenizer=tokenizer,
         source=source,
         eval_source=eval_source,

@@ -5,13 +5,18 @@ is only compared, while it is there: a resumed run, or an evaluation elsewhere, 
 """
 
 import hashlib
-import pathlib
 from typing import Any
 
 import flax
 import jax
 
-from semmim_jax.training.checkpoint import SavedRun, load_params, load_run, saved_steps
+from semmim_jax.training.checkpoint import (
+    SavedRun,
+    checkpoints_of,
+    load_params,
+    load_run,
+    saved_steps,
+)
 from semmim_jax.training.state import TrainState
 
 _SIZES = ('data.image_size', 'data.patch_size', 'model.dvae.width', 'model.dvae.codes')
@@ -77,7 +82,7 @@ def fingerprint(config: Any, saved: SavedRun | None) -> dict[str, str]:
       saved: of the run's newest checkpoint, None if there is none.
     """
     folder = config.task.mim.dvae
-    if saved and not (folder and saved_steps(pathlib.Path(folder) / 'checkpoints')):
+    if saved and not (folder and saved_steps(checkpoints_of(folder))):
         return {'dvae': saved.data['dvae']} if 'dvae' in saved.data else {}
     digest = hashlib.sha256()
     for name, value in sorted(_encoder(folder).items()):

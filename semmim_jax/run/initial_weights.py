@@ -21,7 +21,7 @@ from semmim_jax.data.tokenizer import (
     make_tokenizer,
     train_tokenizer,
 )
-from semmim_jax.training.checkpoint import SavedRun, load_params
+from semmim_jax.training.checkpoint import SavedRun, checkpoints_of, load_params
 from semmim_jax.training.state import TrainState
 
 
@@ -103,8 +103,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
     init, loaded = config.init, Loaded({}, {}, [])
     if config.init_from:
         _check_words(tokenizer, config.init_from, extended=config.data.extend_vocab)
-        run = (pathlib.Path(config.init_from) / 'checkpoints').is_dir()
-        if run:
+        if checkpoints_of(config.init_from).is_dir():
             params, saved = load_params(config.init_from, params=init.params)
             config_there = saved.config
         else:
@@ -116,6 +115,7 @@ def load(config: Any, *, shapes: dict[str, tuple[int, ...]], tokenizer: Tokenize
             shapes=shapes,
             origin=config.init_from,
             more_words=config.data.extend_vocab,
+            frames=config.data.frames if 'frames' in config.data else 1,
         )
         loaded = loaded.with_others(fitted)
         end = config_there['data']['end_token']

@@ -33,6 +33,7 @@ from semmim_jax.training.sharding import shard_batch
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import jit_step
 from semmim_jax.training.watchdog import Watchdog
+from semmim_jax.training.workdir import Workdir
 
 
 def train_and_evaluate(
@@ -61,8 +62,11 @@ def train_and_evaluate(
       NotFinite: after too many batches that the guard skipped, see guard.py.
     """
     clock = ledger.Ledger(started=started)
-    with Watchdog(clock, workdir, **config.train.watchdog):
-        run = open_experiment(config, workdir, make_task)
+    with (
+        Workdir(workdir) as folder,
+        Watchdog(clock, folder.local, **config.train.watchdog),
+    ):
+        run = open_experiment(config, folder, make_task)
         train = run.config.train
         state = run.restore_or_create()
         first, main = int(state.step), jax.process_index() == 0
@@ -73,28 +77,29 @@ def train_and_evaluate(
             main,
             f'{"resuming" if first else "starting"} at step {first} of {train.steps}, '
             f'{_count(state.params):,} parameters, {jax.device_count()} '
-            f'{jax.devices()[0].platform} device(s), workdir {run.workdir}',
+            f'{jax.devices()[0].platform} device(s), workdir {folder.path}',
         )
         if first < train.steps:
             _say(main, 'compiling the training step (minutes for a large model)')
         if main:
-            clock.open(run.workdir / 'ledger.jsonl', step=first, platform=jax.default_backend())
+            platform = jax.default_backend()
+            clock.open(folder.local / 'ledger.jsonl', step=first, platform=platform)
         loop = _Loop(
             run=run,
             step_fn=traced(
                 jit_step(run.task, run.tx, run.config, run.abstract, max_traces=1),
                 profile_steps,
-                run.workdir / 'tensorboard',
+                folder.local / 'tensorboard',
                 first_step=first,
                 last_step=train.steps,
             ),
             clock=clock,
-            writer=open_writer(run.workdir, run.config, first_step=first),
+            writer=open_writer(folder.local, run.config, first_step=first),
             progress=Progress(
                 first_step=first, last_step=train.steps, batch_size=train.batch_size, active=main
             ),
             skipped=guard.SkippedBatches(
-                run.workdir, first_step=first, max_in_a_row=train.max_skipped_in_a_row
+                folder.local, first_step=first, max_in_a_row=train.max_skipped_in_a_row
             ),
             alarm=CollapseAlarm(run.config, active=main),
             evaluation=run.evaluation(),
@@ -107,10 +112,10 @@ def train_and_evaluate(
             raise
         loop.close()
         if main:
-            print(ledger.table(ledger.totals(run.workdir / 'ledger.jsonl')))
+            print(ledger.table(ledger.totals(folder.local / 'ledger.jsonl')))
         if main and int(state.step) == train.steps:  # not where a signal's seconds run out
             facts = dict(config=run.config, step=train.steps, parameters=_count(state.params))
-            _say(main, write_run_report(run.workdir, **facts))
+            _say(main, write_run_report(folder, **facts))
     return state
 
 

@@ -19,6 +19,7 @@ from semmim_jax.evaluators.pattern_words import WordOdds
 from semmim_jax.evaluators.report import EvalData, Records, Report
 from semmim_jax.run.evaluation import open_workdir
 from semmim_jax.run.run_report import add_run
+from semmim_jax.training.workdir import Workdir
 from semmim_jax.viz import patterns
 from semmim_jax.viz.report_page import ReportPage
 
@@ -62,7 +63,8 @@ def write_patterns(
     }
     if data:
         overrides['data.eval'] = data
-    evaluation, state = open_workdir(workdir, overrides=overrides)
+    folder = Workdir(workdir)
+    evaluation, state = open_workdir(folder, overrides=overrides)
     predict, config = evaluation.bound(state), evaluation.config
     if 'patterns' not in predict:
         raise ValueError(f'{workdir}: a run of the task {config.task.name!r} has no patterns')
@@ -87,11 +89,11 @@ def write_patterns(
     for name in pictures:
         written.append(out / f'{name}.png')
         PIL.Image.fromarray(pictures[name]).save(written[-1], optimize=True)
-    page = ReportPage(f'Patterns of {pathlib.Path(workdir).name} on {config.data.eval}')
+    page = ReportPage(f'Patterns of {folder.path.name} on {config.data.eval}')
     _add_patterns(page, found, table, chosen, words, pictures)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     facts = dict(config=config, step=int(state.step), parameters=parameters)
-    add_run(page, pathlib.Path(workdir), **facts)
+    add_run(page, folder.local, **facts)
     written.append(page.write(out / PAGE))
     return [str(path) for path in written]
 

@@ -12,6 +12,7 @@ import flax
 import jax
 import ml_collections
 
+from semmim_jax.data.cloud import path_of
 from semmim_jax.data.json_files import field, read_json
 from semmim_jax.data.readers import sources
 from semmim_jax.data.run_files import tokenizer_of_run
@@ -124,7 +125,7 @@ def _config_of(origin: str) -> dict[str, Any]:
     saved = load_run(origin)
     if saved:
         return saved.config
-    path = pathlib.Path(origin) / 'config.json'
+    path = path_of(origin) / 'config.json'
     theirs = read_json(path)
     return {key: field(theirs, key, dict, str(path)) for key in ('model', 'data')}
 

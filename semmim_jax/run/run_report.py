@@ -11,6 +11,7 @@ from semmim_jax.conversion.files import check_exportable
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.data.json_files import read_json
 from semmim_jax.training import ledger
+from semmim_jax.training.workdir import Workdir
 from semmim_jax.viz.curves import draw_curves
 from semmim_jax.viz.report_page import ReportPage
 
@@ -18,14 +19,14 @@ PAGE = 'report.html'
 CURVES = 'curves.png'
 
 
-def write_run_report(workdir: pathlib.Path, *, config: Any, step: int, parameters: int) -> str:
+def write_run_report(folder: Workdir, *, config: Any, step: int, parameters: int) -> str:
     """Writes report.html into a workdir; what it shows is described in the module.
 
     A report is never the reason for which a run fails: what cannot be shown is said in its place,
     and what cannot be written in the line that is returned.
 
     Args:
-      workdir: the run's folder.
+      folder: of the run.
       config: of the run, resolved.
       step: of its state.
       parameters: number of values of the model.
@@ -33,18 +34,18 @@ def write_run_report(workdir: pathlib.Path, *, config: Any, step: int, parameter
     Returns:
       A line for people.
     """
-    page = ReportPage(f'Run {workdir.name}: {config.task.name}, step {step:,}')
+    page = ReportPage(f'Run {folder.path.name}: {config.task.name}, step {step:,}')
     try:
-        add_run(page, workdir, config=config, step=step, parameters=parameters)
-        return f'wrote {page.write(workdir / PAGE)}'
+        add_run(page, folder.local, config=config, step=step, parameters=parameters)
+        return f'wrote {folder.place(page.write(folder.local / PAGE))}'
     except OSError as error:
-        return f'{workdir / PAGE} was not written: {error.strerror}'
+        return f'{folder.local / PAGE} was not written: {error.strerror}'
 
 
 def add_run(
     page: ReportPage, workdir: pathlib.Path, *, config: Any, step: int, parameters: int
 ) -> None:
-    """Adds the sections on a run to a page; arguments as of `write_run_report`."""
+    """Adds the sections on a run to a page; `workdir` holds its files, the rest as above."""
     plain = config.to_dict()
     results = _read(workdir / 'results.json')
     page.section('Run').table(

@@ -8,11 +8,15 @@ import jax.numpy as jnp
 from semmim_jax.data.examples import ClassifyExamples
 from semmim_jax.losses.labels import label_loss, score_loss
 from semmim_jax.models.classifier import Classifier
+from semmim_jax.models.scl_classifier import SCLClassifier
 from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.ops.streams import stream
+from semmim_jax.tasks.completion.task import Completion
 from semmim_jax.training.task import Task
 
 LOSSES = {'softmax': label_loss, 'sigmoid': score_loss}
 EVALUATORS = ('labels', 'answers')
+MODELS = {'semmim': Classifier, 'scl': SCLClassifier}  # by `task.model`
 
 
 class Classify(Task):
@@ -23,7 +27,7 @@ class Classify(Task):
       special: the tokenizer's special ids.
 
     Raises:
-      ValueError: for an unknown loss or evaluator.
+      ValueError: for an unknown loss, model or evaluator.
     """
 
     needs_labels = True  # from a list of labels
@@ -37,8 +41,15 @@ class Classify(Task):
         for name in c.evaluators:
             if name not in EVALUATORS:
                 raise ValueError(f'task.evaluators: {name!r} is none of {", ".join(EVALUATORS)}')
+        if c.model not in MODELS:
+            raise ValueError(f'task.model={c.model!r} is none of {", ".join(MODELS)}')
         self.max_tokens, self.images = config.data.max_tokens, c.images
-        self.model = Classifier(config.model, classes=c.classes, hidden=c.hidden, images=c.images)
+        self.family = c.model
+        sizes = dict(classes=c.classes, hidden=c.hidden, images=c.images)
+        self.model = MODELS[c.model](config.model, **sizes)
+        self.dropout = 0.0
+        if c.model == 'scl':
+            self.parts, self.dropout = Completion.parts, config.model.dropout
 
     @property
     def evaluators(self) -> tuple[str, ...]:
@@ -78,15 +89,22 @@ class Classify(Task):
         """Mean loss of a batch.
 
         Args:
-          params: of the model; `ema_params`, `key` and `step` are not read.
+          params: of the model; `ema_params` and `step` are not read.
           extra: passed through.
           batch: image uint8 [b, s, s, 3], or images [b, i, s, s, 3]; ids int32 [b, t]; label int32
             [b], or with the sigmoid loss what each class would score, float32 [b, c].
+          key: of this step, read where something is dropped.
 
         Returns:
           The loss, and (metrics as a dict of `Mean`, `extra`).
         """
-        logits = self._logits(params, batch)
+        keys = {}
+        if self.dropout:
+            rows = len(batch['ids'])
+            text, fusion = (stream(key, f'dropout, {name}') for name in ('text', 'fusion'))
+            keys['text_keys'] = jax.random.split(text, rows)
+            keys['fusion_keys'] = jax.random.split(fusion, (rows, self.images))
+        logits = self._logits(params, batch, **keys)
         loss, accuracy = LOSSES[self.config.loss](logits, batch['label'])
         return loss.value, ({'loss': loss, 'loss_label': loss, 'accuracy': accuracy}, extra)
 
@@ -95,11 +113,11 @@ class Classify(Task):
         shares = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}[self.config.loss]
         return {'classify': lambda variables, batch: shares(self._logits(variables.params, batch))}
 
-    def _logits(self, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    def _logits(self, params: Any, batch: dict[str, jax.Array], **keys: jax.Array) -> jax.Array:
         images = batch['images'] if 'images' in batch else batch['image'][:, None]
         if images.shape[1] != self.config.images:
             raise ValueError(
                 f'the records have {images.shape[1]} images, task.images={self.config.images}'
             )
         mask = batch['ids'] != self.special.pad
-        return self.model.apply({'params': params}, images, batch['ids'], mask)
+        return self.model.apply({'params': params}, images, batch['ids'], mask, **keys)

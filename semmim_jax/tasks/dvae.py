@@ -33,6 +33,7 @@ class TrainDVAE(Task):
 
     examples = ImageExamples
     evaluators = ('reconstruction',)
+    family = 'dvae'
 
     def __init__(self, config: Any, special: SpecialTokens):
         self.config, self.steps = config.task, config.train.steps

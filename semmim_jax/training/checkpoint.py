@@ -23,11 +23,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from semmim_jax.data.cloud import children, is_cloud, path_of
 from semmim_jax.training import integrity
 from semmim_jax.training.config_versions import upgraded
 from semmim_jax.training.copies import CONFIG, config_text, write_copies
 from semmim_jax.training.state import TrainState
 
+_COMMITTED = 'commit_success.txt'
 _RUN_ITEMS = ('config', 'data', 'files')  # of a checkpoint; the other is `state`
 
 
@@ -54,7 +56,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int, async_save: bool):
-        self.folder = _folder(workdir)
+        self.folder = checkpoints_of(workdir)
         self._keep, self._async = keep, async_save
         self._saving = threading.Thread()  # ends the save that is under way
         self._failure: str | None = None  # of the last save
@@ -178,7 +180,7 @@ class Checkpoints:
                 continue
             self._set_aside(damaged)
             return restored
-        aside = self.folder / integrity.DAMAGED
+        aside = integrity.damaged_of(self.folder)
         if damaged or aside.exists():
             named = [f'{folder} is damaged: {error}' for folder, error in damaged.items()]
             named += [f'{aside} holds those of earlier starts'] * aside.exists()
@@ -298,7 +300,7 @@ def load_params(
       CheckpointError: if there is no checkpoint, or its files are not those that were saved.
     """
     field = {'ema': 'ema_params', 'online': 'params'}[params]
-    folder = _folder(workdir)
+    folder = checkpoints_of(workdir)
     step = max(saved_steps(folder), default=None)
     if step is None:
         raise CheckpointError(f'{workdir} holds no checkpoint')
@@ -321,7 +323,7 @@ def load_run(workdir: str | pathlib.Path) -> SavedRun | None:
 
     The arrays are left alone. None as well where no checkpoint is whole: restoring says so.
     """
-    folder = _folder(workdir)
+    folder = checkpoints_of(workdir)
     for step in sorted(saved_steps(folder), reverse=True):
         try:
             integrity.check_files(folder / str(step), items=_RUN_ITEMS)
@@ -334,9 +336,10 @@ def load_run(workdir: str | pathlib.Path) -> SavedRun | None:
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
     """The complete steps in a folder of checkpoints, which need not exist; ascending."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    steps = [path for path in children(folder) if path.name.isdecimal()]
+    if is_cloud(folder):  # where Orbax cannot rename, and ends each step by this file instead
+        steps = [path for path in steps if (path / _COMMITTED).exists()]
+    return sorted(int(path.name) for path in steps)
 
 
 def _read_run(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int) -> SavedRun:
@@ -349,8 +352,10 @@ def _read_run(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int) -
     return SavedRun(step, config, restored.data, restored.get('files') or {})
 
 
-def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(workdir).absolute() / 'checkpoints'
+def checkpoints_of(workdir: str | pathlib.Path) -> pathlib.Path:
+    """The folder of a run's checkpoints, which need not exist."""
+    path = path_of(workdir)
+    return (path if is_cloud(path) else path.absolute()) / 'checkpoints'
 
 
 def _manager(folder: pathlib.Path, **options: Any) -> ocp.CheckpointManager:

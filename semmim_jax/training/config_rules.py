@@ -28,7 +28,8 @@ TABLE = (
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
         'frames max_words max_pixels max_masked block_min_patches min_answer_count images beams '
-        'max_length max_skipped_in_a_row samples vocab_min_count probe_images',
+        'max_length max_skipped_in_a_row samples vocab_min_count probe_images '
+        'false_texts',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
@@ -40,7 +41,11 @@ TABLE = (
     ('a whole number from -1 to 2**31 - 1', lambda x: _whole(x, -1, MOST), 'min_length'),
     # What is unrolled.
     ('from 1 to 100', lambda x: _whole(x, 1, 100), 'sinkhorn_iterations'),
-    ('from 1 to 1000', lambda x: _whole(x, 1, 1000), 'depth fusion_depth decoder_depth'),
+    (
+        'from 1 to 1000',
+        lambda x: _whole(x, 1, 1000),
+        'depth fusion_depth decoder_depth predictor_depth',
+    ),
     ('from 1 to 10**7', lambda x: _whole(x, 1, 10**7), 'vocab_size vocab_limit'),
     (
         'at least 3, for [CLS], a word and [SEP]',
@@ -64,7 +69,8 @@ TABLE = (
         'at least 0, and finite',
         lambda x: 0 <= x < math.inf,
         'lr text_lr image_lr fusion_lr temperature_lr end_lr weight_decay clip_norm '
-        'itc itm mlm prefix agreement mim contrast completion length_penalty epochs kl_weight',
+        'itc itm mlm prefix agreement mim contrast completion ranking length_penalty epochs '
+        'kl_weight',
     ),
     (
         'above 0, and finite',

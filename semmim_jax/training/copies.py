@@ -7,10 +7,11 @@ commit e475ad3 and before, whose checkpoints hold the config alone.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from semmim_jax.data.cloud import write_text
 
 CONFIG = 'config.json'
 
@@ -29,9 +30,7 @@ def write_copies(workdir: pathlib.Path, files: Mapping[str, str]) -> None:
     """
     workdir.mkdir(parents=True, exist_ok=True)
     for name in differing_copies(workdir, files):
-        draft = workdir / f'{name}.draft'
-        draft.write_text(files[name], encoding='utf-8')
-        os.replace(draft, workdir / name)
+        write_text(workdir / name, files[name])
 
 
 def differing_copies(workdir: pathlib.Path, files: Mapping[str, str]) -> list[str]:

@@ -89,7 +89,7 @@ class SkippedBatches:
         if in_a_row >= self._max:
             raise NotFinite(
                 f'step {step} was the last of {in_a_row} in a row whose loss or gradient was not '
-                f'finite (train.max_skipped_in_a_row={self._max}); {self._path} lists their '
-                'records: mend them, or lower optim.lr',
+                f'finite (train.max_skipped_in_a_row={self._max}); {self._path.name} of the run '
+                'lists their records: mend them, or lower optim.lr',
                 step=step,
             )

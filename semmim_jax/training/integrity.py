@@ -17,7 +17,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,8 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semmim_jax.data.cloud import files_below, is_cloud, move, write_text
+
 DIGESTS = 'digests.json'
-DAMAGED = 'damaged'  # beside the steps; holds what was set aside
+DAMAGED = 'damaged'  # holds what was set aside
 
 
 class DamagedCheckpoint(ValueError):
@@ -77,12 +78,7 @@ def write_digests(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> None
       leaves: of `leaf_digests`, of the state that was saved.
     """
     digests = {'leaves': _as_text(leaves), 'files': _file_digests(_files(folder))}
-    draft = folder / f'{DIGESTS}.draft'
-    with draft.open('w') as file:
-        json.dump(digests, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / DIGESTS)
+    write_text(folder / DIGESTS, json.dumps(digests, indent=1))
 
 
 def check_files(folder: pathlib.Path, *, items: Sequence[str] = ()) -> bool:
@@ -136,12 +132,20 @@ def check_leaves(folder: pathlib.Path, tree: Any, *, some: bool = False) -> int:
     return len(actual)
 
 
+def damaged_of(checkpoints: pathlib.Path) -> pathlib.Path:
+    """Where damaged steps are set aside: beside the others; in a bucket beside `checkpoints`.
+
+    There Orbax takes every folder without its last file for a save that was killed, and deletes it.
+    """
+    return (checkpoints.parent if is_cloud(checkpoints) else checkpoints) / DAMAGED
+
+
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
     """Moves a step's folder to damaged/STEP-1 (or -2, ...); returns the new place."""
-    places = (folder.parent / DAMAGED / f'{folder.name}-{n}' for n in itertools.count(1))
+    places = (damaged_of(folder.parent) / f'{folder.name}-{n}' for n in itertools.count(1))
     place = next(place for place in places if not place.exists())
     place.parent.mkdir(exist_ok=True)
-    return folder.rename(place)
+    return move(folder, place)
 
 
 def _read(folder: pathlib.Path, kind: str) -> dict[str, str] | None:
@@ -160,9 +164,8 @@ def _as_text(digests: Mapping[str, jax.Array]) -> dict[str, str]:
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Regular files below a folder, by relative name, but for the digests themselves."""
-    paths = (path for path in sorted(folder.rglob('*')) if path.is_file())
-    named = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: path for name, path in named.items() if not name.startswith(DIGESTS)}
+    named = files_below(folder).items()
+    return {name: path for name, path in named if not name.startswith(DIGESTS)}
 
 
 def _file_digests(paths: Mapping[str, pathlib.Path]) -> dict[str, str]:

@@ -16,25 +16,35 @@ PARTS = {
 }
 
 
-def learning_rate(config: Any, peak: float, steps: int) -> optax.Schedule:
+def learning_rate(config: Any, peak: float, steps: int | jax.Array) -> optax.Schedule:
     """Linear warm-up from 0 to `peak`, then by `config.schedule` to `config.end_lr` at `steps`.
 
-    The schedule is 'cosine' or 'linear', a straight line. See docs/method.md section 7.
+    The schedule is 'cosine' or 'linear', a straight line. See docs/method.md section 7. (optax has
+    both, for numbers of steps that a program knows when it is compiled.)
     """
-    if config.schedule == 'linear':
-        falling = max(steps - config.warmup_steps, 1)
-        parts = (
-            optax.linear_schedule(0.0, peak, config.warmup_steps),
-            optax.linear_schedule(peak, min(config.end_lr, peak), falling),
-        )
-        return optax.join_schedules(parts, [config.warmup_steps])
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=peak,
-        warmup_steps=config.warmup_steps,
-        decay_steps=max(steps, config.warmup_steps + 1),
-        end_value=min(config.end_lr, peak),
-    )
+    end = min(config.end_lr, peak)
+    length = jnp.maximum(steps - config.warmup_steps, 1)
+
+    def falling(count: jax.Array) -> jax.Array:  # steps after the warm-up
+        share = jnp.clip(count, 0, length) / length
+        left = 1 - share if config.schedule == 'linear' else (1 + jnp.cos(jnp.pi * share)) / 2
+        return (peak - end) * left + end
+
+    rising = optax.linear_schedule(0.0, peak, config.warmup_steps)
+    return optax.join_schedules((rising, falling), [config.warmup_steps])
+
+
+def _scale_by_rate(config: Any, peak: float, steps: int) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate` of the schedule, whose length an update may be given."""
+    default = steps
+
+    def update(updates, state, params=None, *, steps=default, **extra):
+        del extra
+        schedule = learning_rate(config, peak, steps)
+        return optax.scale_by_learning_rate(schedule).update(updates, state, params)
+
+    init = optax.scale_by_learning_rate(learning_rate(config, peak, steps)).init
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def make_optimizer(
@@ -52,7 +62,7 @@ def make_optimizer(
 
     Args:
       config: `config.optim`.
-      steps: length of the run.
+      steps: length of the run; `update(..., steps=)` may give another, an array too.
       parts: see `Task.parts`.
     """
 
@@ -60,10 +70,7 @@ def make_optimizer(
         return {name: name if name in rates else 'rest' for name in params}
 
     peaks = {name: config[field] for name, field in parts.items()} | {'rest': config.lr}
-    rates = {
-        name: optax.scale_by_learning_rate(learning_rate(config, peak, steps))
-        for name, peak in peaks.items()
-    }
+    rates = {name: _scale_by_rate(config, peak, steps) for name, peak in peaks.items()}
     return optax.chain(
         # By a norm of 0 optax would clip to 0.
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -79,10 +86,10 @@ def decayed(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key in names, params)
 
 
-def ema_momentum(config: Any, step: jax.Array, steps: int) -> jax.Array:
+def ema_momentum(config: Any, step: jax.Array, steps: int | jax.Array) -> jax.Array:
     """Momentum of the teacher at `step`: cosine from `config.ema` to `config.ema_end`.
 
     See docs/method.md section 1.
     """
-    share = jnp.clip(step / max(steps, 1), 0.0, 1.0)
+    share = jnp.clip(step / jnp.maximum(steps, 1), 0.0, 1.0)
     return config.ema_end - (config.ema_end - config.ema) * (jnp.cos(jnp.pi * share) + 1) / 2

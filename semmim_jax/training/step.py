@@ -1,11 +1,12 @@
 """One training step: (state, batch) -> (state, metrics). Pure, no I/O, knows no task by name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from semmim_jax.ops.streams import step_key
@@ -14,10 +15,11 @@ from semmim_jax.training.optim import ema_momentum, learning_rate
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.task import Task
 
+Batch = dict[str, jax.Array]
+Result = tuple[TrainState, dict[str, jax.Array]]  # the new state, and the metrics
 
-def make_step(
-    task: Task, tx: optax.GradientTransformation, config: Any
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+
+def make_step(task: Task, tx: optax.GradientTransformation, config: Any) -> Callable[..., Result]:
     """The step function of a task, to be jitted with the state donated.
 
     Order (docs/method.md section 6): losses and gradient, clipping and AdamW, the task's
@@ -30,11 +32,15 @@ def make_step(
       config: the experiment; `seed`, `optim` and `train.steps` are read.
 
     Returns:
-      A function to the new state and the metrics, scalars in float32.
+      A function of state, batch and maybe another `train.steps` (an array, so that the program does
+      not depend on it) to the new state and the metrics, scalars in float32.
     """
-    steps = config.train.steps
 
-    def step(state: TrainState, batch: dict[str, jax.Array]):
+    tx = optax.with_extra_args_support(tx)
+
+    def step(
+        state: TrainState, batch: Batch, steps: int | jax.Array = config.train.steps
+    ) -> Result:
         gradient = jax.value_and_grad(task.loss, has_aux=True)
         (loss, (means, extra)), grads = gradient(
             state.params,
@@ -44,7 +50,7 @@ def make_step(
             key=step_key(config.seed, state.updates),
             step=state.updates,
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, steps=steps)
         params = task.constrain(optax.apply_updates(state.params, updates))
         momentum = ema_momentum(config.optim, state.updates, steps)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - momentum)
@@ -67,6 +73,26 @@ def make_step(
     return step
 
 
+class JittedStep(NamedTuple):
+    """The jitted step of a run: `train.steps` is an argument of its program, not a part of it."""
+
+    jitted: Any  # of `jax.jit`
+    steps: np.int32
+
+    def __call__(self, state: TrainState, batch: Batch) -> Result:
+        """One step."""
+        result: Result = self.jitted(state, batch, self.steps)
+        return result
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """The program for such a state and batch."""
+        return self.jitted.lower(state, batch, self.steps)
+
+    def compiled(self, state: TrainState, batch: Batch) -> 'JittedStep':
+        """The same for such a state and batch alone, compiled now."""
+        return self._replace(jitted=self.lower(state, batch).compile())
+
+
 def jit_step(
     task: Task,
     tx: optax.GradientTransformation,
@@ -74,7 +100,7 @@ def jit_step(
     abstract: TrainState,
     *,
     max_traces: int | None = None,
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+) -> JittedStep:
     """`make_step` jitted: the state is donated and comes back where it lay.
 
     Left to the compiler, some parameters would come back sharded otherwise, and the second step
@@ -90,4 +116,5 @@ def jit_step(
         chex.clear_trace_counter()  # it is by name: an earlier run of this process has counted
         step = chex.assert_max_traces(step, max_traces)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return JittedStep(jitted, np.int32(config.train.steps))

@@ -29,6 +29,8 @@ class Task:
       corpus_size: training records that `set_corpus` wants to see.
       parts: top-level name of parameters -> field of `config.optim` with their learning rate; those
         of other names have `lr`.
+      family: whose names its parameters have outside of a run (conversion/): 'semmim', which is
+        ALBEF's, 'scl', or 'dvae', which nothing exports.
     """
 
     examples: ClassVar[type]
@@ -37,7 +39,8 @@ class Task:
     needs_labels: bool = False
     accumulates: ClassVar[bool] = False
     corpus_size: int = 0
-    parts: ClassVar[Mapping[str, str]] = PARTS
+    parts: Mapping[str, str] = PARTS
+    family: str = 'semmim'
 
     def __init__(self, config: Any, special: SpecialTokens):
         """Checks the config.

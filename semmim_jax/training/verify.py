@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from semmim_jax.data.cloud import children
 from semmim_jax.training import integrity
-from semmim_jax.training.checkpoint import load_run, saved_steps
+from semmim_jax.training.checkpoint import checkpoints_of, load_run, saved_steps
 from semmim_jax.training.copies import CONFIG, config_text, differing_copies
 
 
@@ -24,9 +25,9 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
     Raises:
       ValueError: if there is no checkpoint.
     """
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    folder = checkpoints_of(workdir)
     steps = saved_steps(folder)
-    aside = len(list((folder / integrity.DAMAGED).glob('*')))
+    aside = len(children(integrity.damaged_of(folder)))
     if not steps and not aside:
         raise ValueError(f'{workdir} holds no checkpoint')
     intact = bool(steps)
@@ -40,7 +41,7 @@ def verify_workdir(workdir: str | pathlib.Path) -> bool:
             verdict, intact = f'DAMAGED: {error}', False
         print(f'{folder / str(step)}: {verdict}')
     if aside:
-        print(f'{folder / integrity.DAMAGED}: {aside} set aside earlier')
+        print(f'{integrity.damaged_of(folder)}: {aside} set aside earlier')
     for line in _foreign_copies(folder.parent):
         intact = False
         print(line)

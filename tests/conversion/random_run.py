@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from flax.core import meta
 
-from configs import caption, finetune, nlvr2, retrieval, vqa
+from configs import caption, completion, finetune, nlvr2, retrieval, vqa
 from configs.pretrain import get_config
 from semmim_jax.data.lexicon import make_lexicon
 from semmim_jax.data.run_files import run_files
@@ -119,13 +119,33 @@ DOWNSTREAM = {
     'nlvr2': nlvr2_config,
 }
 ALL = CONFIGS | DOWNSTREAM
+
+
+def of_scl(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """RoBERTa's positions; a table of places in time; every part that the losses have."""
+    config.model.scan = True
+    config.model.text.update(position_offset=2, types=1)
+    if 'classes' in config.task:
+        config.task.classes = len(LABELS)
+    if config.task.name == 'completion':
+        config.task.weights.local = 0.2
+    return config
+
+
+SCL = {
+    'completion': lambda: of_scl(completion.get_config('tiny')),
+    'scl_rank': lambda: of_scl(retrieval.get_config('scl_tiny')),
+    'scl_vqa': lambda: of_scl(vqa.get_config('scl_tiny')),
+    'scl_nlvr2': lambda: of_scl(nlvr2.get_config('scl_tiny')),
+}
+KNOWN = ALL | SCL
 END_BIAS = {'clip': 3.5, 'plain': 2.8, 'words': 3.5, 'generate': 1.0}  # [SEP] sooner or later
 
 
 @functools.cache
 def task_of(name: str) -> Any:
     """The task of a config of this file."""
-    config = ml_collections.FrozenConfigDict(ALL[name]())
+    config = ml_collections.FrozenConfigDict(KNOWN[name]())
     special = SpecialTokens(0, 2, 3, 4, config.model.text.vocab_size)
     return find_task(config)(config, special)
 
@@ -154,7 +174,7 @@ def tree(name: str, seed: int) -> Any:
 
 def save_run(workdir: pathlib.Path, name: str) -> pathlib.Path:
     """A workdir with one checkpoint: online weights of seed 0, EMA of seed 1."""
-    config = ALL[name]()
+    config = KNOWN[name]()
     params, ema_params = tree(name, 0), tree(name, 1)
     counts = jnp.int32([7, 0, 0])
     state = TrainState(*counts, params, ema_params, opt_state={}, extra={})
@@ -181,5 +201,5 @@ class Captions:
 
 def random_images(name: str) -> np.ndarray:
     """An image for each of TEXTS, uint8 [b, s, s, 3]."""
-    size = ALL[name]().data.image_size
+    size = KNOWN[name]().data.image_size
     return np.random.default_rng(2).integers(0, 256, (len(TEXTS), size, size, 3), np.uint8)

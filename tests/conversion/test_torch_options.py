@@ -7,7 +7,8 @@ from configs.pretrain import get_config
 from semmim_jax.conversion.albef import albef_table
 from semmim_jax.conversion.files import check_exportable
 from semmim_jax.conversion.table import ConversionError, to_theirs
-from semmim_jax.conversion.to_torch import torch_config
+from semmim_jax.conversion.to_torch import MODULES, torch_config
+from semmim_jax.tasks.registry import TASKS
 from tests.tasks.warm_state import override
 
 
@@ -30,8 +31,14 @@ def test_parameters_of_an_option_are_named(name):
         to_theirs(albef_table(ours, text_depth=1), ours=ours, origin='run')
 
 
-@pytest.mark.parametrize(('task', 'model'), [('completion', 'SCL'), ('dvae', 'a discrete VAE')])
-def test_a_run_of_another_model_has_no_export_yet(task, model):
-    check_exportable({'name': 'pretrain'}, to='PyTorch')
-    with pytest.raises(ConversionError, match=f'{task} .{model}. has no form for PyTorch yet'):
-        check_exportable({'name': task}, to='PyTorch')
+def test_a_task_states_whose_names_its_parameters_have_and_one_without_is_refused():
+    for name in 'pretrain', 'self_critical', 'classify':
+        assert TASKS[name].family == 'semmim'
+    assert TASKS['completion'].family == 'scl'
+    check_exportable(TASKS['completion'], name='completion', families=MODULES, to='PyTorch')
+    with pytest.raises(ConversionError, match=r'dvae .* has no form for PyTorch yet'):
+        check_exportable(TASKS['dvae'], name='dvae', families=MODULES, to='PyTorch')
+    with pytest.raises(ConversionError, match=r'completion .* no form for Hugging Face yet'):
+        check_exportable(
+            TASKS['completion'], name='completion', families=['semmim'], to='Hugging Face'
+        )

@@ -366,8 +366,8 @@ def test_of_many_captions_a_sample_makes_the_vocabulary_but_of_labels_all(tmp_pa
     'spec, said',
     [
         ('shards:{}/none', 'none/manifest.json: not there'),
-        ('shards:s3://bucket/set', 'aws s3 sync s3://bucket/set DIR'),
-        ('tfds:s3://bucket/set/1.0.0:train', 'aws s3 sync s3://bucket/set/1.0.0 DIR'),
+        ('shards:s3://bucket/set', 'prepare fetch s3://bucket/set DIR'),
+        ('tfds:s3://bucket/set/1.0.0:train', 'prepare fetch s3://bucket/set/1.0.0 DIR'),
         ('shards:', "unknown source 'shards:'"),
     ],
 )

@@ -1,5 +1,6 @@
 """Laws of the views: RandAugment against Pillow, labels that follow the picture, flips, patches."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,24 @@ def test_geometry_is_pillows(name, sign):
     near[0] = near[-1] = near[:, 0] = near[:, -1] = True
     assert near.mean() < 0.5
     assert difference[~near].max() <= 3
+
+
+@pytest.mark.parametrize('name, sign', [('translate_x', -1), ('translate_y', 1)])
+@pytest.mark.parametrize('height, width', [(9, 30), (30, 5), (40, 50)])
+def test_a_translation_by_whole_pixels_is_opencvs_warp(name, sign, height, width):
+    """Bit for bit, also where nothing of the image is left (a side of 5 or 9 pixels, moved 10)."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    labels = image[..., 0].astype(np.int16)
+    view = randaugment.apply_op(name, View(image, labels), level=10, sign=sign, fill=128)
+    moves = {'translate_x': (-10 * sign, 0), 'translate_y': (0, -10 * sign)}[name]
+    matrix = np.array([[1, 0, moves[0]], [0, 1, moves[1]]], np.float64)
+    options = dict(dsize=(width, height), borderMode=cv2.BORDER_CONSTANT)
+    expected = cv2.warpAffine(
+        image, matrix, flags=cv2.INTER_LINEAR, borderValue=(128, 128, 128), **options
+    )
+    np.testing.assert_array_equal(view.image, expected)
+    moved = cv2.warpAffine(labels, matrix, flags=cv2.INTER_NEAREST, borderValue=0, **options)
+    np.testing.assert_array_equal(view.labels, moved)
 
 
 def test_level_seven_translates_by_seven_pixels_at_any_size():

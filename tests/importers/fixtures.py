@@ -371,6 +371,34 @@ def write_folders(folder: pathlib.Path) -> None:
         write(folder / f'bare/{n}.txt', caption(n) + '\n')
 
 
+# In points, as some are, which need a resolution; its left half is red, the rest transparent.
+DRAWING = """<?xml version="1.0" encoding="UTF-8"?>
+<svg width="128pt" height="64pt" viewBox="0 0 128 64" xmlns="http://www.w3.org/2000/svg">
+<rect width="64" height="64" fill="#ff0000"/></svg>
+"""
+
+
+def write_stamps(folder: pathlib.Path, *, lacking: bool = True) -> None:
+    """Tux Paint's stamps as tuxpaint-stamps-default has them; four more that lack something."""
+    animals = folder / 'animals'
+    picture = PIL.Image.fromarray(pixels(0)).convert('RGBA')
+    picture.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    write(animals / 'dog.png', encoded(picture, 'PNG'))
+    write(animals / 'dog.dat', 'nomirror\n')
+    write(animals / 'cat.svg', DRAWING)
+    sentences = 'A dog.\nde.utf8=Ein Hund.\nen_GB.utf8=A dog.\nfr.utf8=Un chien.\nja.utf8=犬。\n'
+    write(animals / 'dog.txt', sentences)
+    write(animals / 'cat.txt', 'A cat.\nde.utf8=Eine Katze.\n')
+    if not lacking:
+        return
+    for name in ('cat_mirror', 'mute'):
+        write(animals / f'{name}.png', encoded(picture, 'PNG'))
+    write(animals / 'torn.svg', DRAWING[:100])
+    write(animals / 'gift.txt', 'A gift.\n')
+    write(animals / 'mute.txt', '\nde.utf8=\n')
+    write(animals / 'torn.txt', 'A map.\n')
+
+
 def write_all(folder: pathlib.Path) -> None:
     """Every source, in a folder of its own."""
     write_captions(folder / 'own')
@@ -383,7 +411,18 @@ def write_all(folder: pathlib.Path) -> None:
     write_tars(folder / 'fetched')
     write_parquets(folder / 'parquet')
     write_folders(folder / 'folders')
+    write_stamps(folder / 'tuxpaint/usr/share/tuxpaint/stamps', lacking=False)
+
+
+def write_packages(folder: pathlib.Path) -> None:
+    """What the packages datasets and tensorflow-datasets write; the latter has to be installed."""
+    from tests.data import tfds_sets
+    from tests.importers import hf_sets
+
+    hf_sets.write_hf(folder / 'hf')
+    tfds_sets.write(folder / 'tfds')
 
 
 if __name__ == '__main__':
     write_all(pathlib.Path(sys.argv[1]))
+    write_packages(pathlib.Path(sys.argv[1]))

@@ -42,7 +42,9 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.slow
 def test_every_command_runs_and_its_shards_are_read(tmp_path):
+    pytest.importorskip('tensorflow_datasets', reason='extra [tfds] is not installed')
     fixtures.write_all(tmp_path)
+    fixtures.write_packages(tmp_path)
     done = subprocess.run(
         [sys.executable, '-c', DRIVER, json.dumps(commands())],
         cwd=tmp_path,

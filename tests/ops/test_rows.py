@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.ops import rows
+from tests.tasks.eight_devices import lines_of
 
 
 def test_joined_parts_of_a_row_lie_side_by_side_and_split_again():
@@ -46,3 +47,13 @@ def test_without_a_mesh_nothing_is_placed():
     assert rows.shard(x) is x and rows.replicate(x) is x
     index = jnp.array([2, 0, 2])
     np.testing.assert_array_equal(rows.take(x, index, any_device=False), [[4, 5], [0, 1], [4, 5]])
+
+
+def test_picked_rows_are_those_chosen():
+    x, chosen = np.arange(12).reshape(6, 2), np.array([0, 1, 1, 0, 0, 1], bool)
+    np.testing.assert_array_equal(rows.pick({'x': jnp.asarray(x)}, chosen)['x'], x[[1, 2, 5]])
+
+
+def test_picked_rows_stay_on_their_devices():
+    (found,) = lines_of('tests.ops.pick_on_devices')
+    assert found == {'rows': [1, 3, 5, 7, 9, 11, 13, 15], 'collectives': [], 'spec': ['data']}

@@ -228,3 +228,26 @@ def test_received_bytes_are_those_of_a_ring():
     assert costs.COLLECTIVES['reduce-scatter'](n * piece, n) == received
     assert costs.COLLECTIVES['all-reduce'](n * piece, n) == 2 * received
     assert np.isclose(costs.COLLECTIVES['all-to-all'](n * piece, n), (n - 1) * piece)
+
+
+def test_traffic_by_part_of_the_model():
+    """Each sum reads 400 bytes twice and writes 400."""
+    line = '  %{0} = f32[100]{{0}} add(%{1}, %{1}), metadata={{op_name="{2}"}}'
+    names = {
+        'a': 'jit(step)/jvp(SemMIM.decode)/decoder/add',
+        'b': 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/add',
+        'c': 'jit(step)/add',
+        'd': 'jit(step)/jvp(fusion.project_context)/blocks/add',
+        'e': 'jit(step)/transpose(jvp(jit(log_softmax)))/add',
+    }
+    lines = [line.format(name, 'x', scope) for name, scope in names.items()]
+    text = '\n'.join(
+        ['ENTRY %main (x: f32[100]) -> f32[100] {', '  %x = f32[100]{0} parameter(0)', *lines, '}']
+    )
+    program = costs.read(text, {'data': 1})
+    assert program.hbm_bytes_by_scope() == {
+        'decode': 1200,
+        'decode (gradient)': 1200,
+        'fusion.project_context': 1200,
+        '': 2 * 1200,
+    }

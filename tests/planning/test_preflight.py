@@ -87,7 +87,14 @@ def test_the_table_shows_mesh_memory_flops_and_collectives(planned):
     table, figures = planned
     assert figures['mesh'] == {'data': 2, 'fsdp': 4, 'tensor': 1}
     assert 'mesh data 2 x fsdp 4 x tensor 1' in table
-    for name in ('params', 'needed, compiler', 'model, a sample', 'all-gather', 'no peak figures'):
+    for name in (
+        'params',
+        'needed, compiler',
+        'model, a sample',
+        'all-gather',
+        'no peak figures',
+        'HBM traffic',
+    ):
         assert name in table
     gathers = [c for c in figures['collectives'] if c['kind'] == 'all-gather']
     assert any(c['axes'] == ['fsdp'] and c['bytes'] > 0 for c in gathers)

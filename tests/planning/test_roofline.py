@@ -7,8 +7,9 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from semmim_jax.planning import program
 from semmim_jax.planning.chips import CHIPS, Chip, chip_of
-from semmim_jax.planning.costs import Collective, Costs, Work
+from semmim_jax.planning.costs import Collective, Costs
 from semmim_jax.planning.roofline import estimate
+from semmim_jax.planning.schedule import LINKS, Loop, Start, Wait, Work
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 CHIP = Chip(
@@ -21,6 +22,10 @@ def test_a_step_by_hand():
         work=[Work(flops=200.0, bytes=10.0, times=3), Work(flops=0.0, bytes=20.0, times=2)],
         collectives=[Collective('all-gather', ('fsdp',), bytes=30.0, times=2)],
         unknown_loops=0,
+        schedule=[
+            Loop(3, [Work(flops=200.0, bytes=10.0, times=3)]),
+            Loop(2, [Start('x', LINKS, 30.0), Wait('x'), Work(flops=0.0, bytes=20.0, times=2)]),
+        ],
     )
     times = estimate(
         costs, CHIP, interconnect=20.0, model_flops=700.0, batch_size=26, steps=86400, devices=2
@@ -29,6 +34,7 @@ def test_a_step_by_hand():
     assert times.bound == 7.0
     # Products bound the first, 2 s, thrice; traffic the second, 2 s, twice; 3 s on the links.
     assert times.step == pytest.approx(6 + 4 + 3)
+    assert times.exposed == pytest.approx(3)
     assert times.mfu == pytest.approx(700 / (2 * 100 * 13))
     assert times.samples_per_second == pytest.approx(2.0)
     assert times.days == pytest.approx(13.0)

@@ -8,11 +8,12 @@ import pytest
 from configs.completion import get_config as completion_config
 from configs.pretrain import get_config
 from semmim_jax.run.run_report import write_run_report
+from semmim_jax.training.workdir import Workdir
 
 
 def written(workdir, config):
     frozen = ml_collections.FrozenConfigDict(config)
-    line = write_run_report(workdir, config=frozen, step=7, parameters=1234)
+    line = write_run_report(Workdir(workdir), config=frozen, step=7, parameters=1234)
     assert line == f'wrote {workdir / "report.html"}'
     return (workdir / 'report.html').read_text()
 
@@ -41,5 +42,5 @@ def test_a_damaged_result_or_a_task_without_card_does_not_stop_the_report(result
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path):
     (tmp_path / 'report.html').mkdir()
     frozen = ml_collections.FrozenConfigDict(get_config('tiny'))
-    line = write_run_report(tmp_path, config=frozen, step=7, parameters=1)
+    line = write_run_report(Workdir(tmp_path), config=frozen, step=7, parameters=1)
     assert line.startswith(f'{tmp_path / "report.html"} was not written: ')

@@ -4,6 +4,7 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.tasks.complet
 """
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,10 +21,15 @@ def main() -> None:
     """The same parameters and batch, with dropout."""
     config = small({'model.dropout': 0.2, 'task.group': 4})
     warm = warm_completion(config, rows=8)
-    batch = {name: np.asarray(value) for name, value in warm.batch.items()}
+    print_on_meshes(warm.task, warm.params, warm.batch)
+
+
+def print_on_meshes(task: Any, params: Any, batch: dict[str, Any]) -> None:
+    """A line for each of MESHES."""
+    batch = {name: np.asarray(value) for name, value in batch.items()}
 
     def loss(params, batch):
-        total, (metrics, _) = warm.task.loss(params, None, {}, batch, key=jax.random.key(0), step=0)
+        total, (metrics, _) = task.loss(params, None, {}, batch, key=jax.random.key(0), step=0)
         return total, {name: mean.value for name, mean in metrics.items()}
 
     for shape in MESHES:
@@ -31,7 +37,7 @@ def main() -> None:
         mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
         with jax.set_mesh(mesh):
             step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-            (_, metrics), gradient = step(warm.params, shard_batch(batch, mesh))
+            (_, metrics), gradient = step(params, shard_batch(batch, mesh))
         metrics['grad_norm'] = optax.global_norm(gradient)
         print(json.dumps({name: float(value) for name, value in metrics.items()}))
 

@@ -52,7 +52,7 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
     mask = choose_mask(
         teacher, config, draws, teacher_image, teacher_text, key_text, valid, batch
     )  # [b, n]
-    view = student('encode_image', batch['image1'], mask > 0)
+    view, _ = masked_view(student, config, batch, mask)
     got = inject(student, mim, mim.inject_student, view, text, valid, batch)  # [b, n, d]
 
     counts = spread(len(teacher_image), mim.sample_share)  # rows that have these losses
@@ -111,6 +111,61 @@ def patch_losses(passes: Passes, config, draws: Draws, batch, extra):
         losses['mim_second'] = mean_over(mask[counts], errors[counts])
     used = weights(config, config.train.steps)
     return {name: loss for name, loss in losses.items() if used[name] > 0}, balanced
+
+
+def masked_view(student: Run, config, batch, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tokens of all patches of the masked view, [b, n + 1, d], and those of what the tower sees.
+
+    With `drop_masked` one image after the other, and the predictor is written out.
+    """
+    if not config.task.mim.drop_masked:
+        tokens = student('encode_image', batch['image1'], mask > 0)
+        return tokens, tokens
+    kept = config.data.image_size**2 // config.data.patch_size**2 - round(
+        config.task.mim.ratio * mask.shape[1]
+    )
+    every, some = [], []
+    for image, masked in zip(batch['image1'], mask):
+        (there,) = jnp.nonzero(masked == 0, size=kept)
+        seen = student(
+            lambda model, x, at: model.encode_image(x, keep=at), image[None], there[None]
+        )
+
+        def predict(model, seen, image=config.model.image):
+            p = model.predictor.variables['params']
+            norm = lambda x, p: p['scale'] * standard(x, image.epsilon) + p['bias']
+            x = model.mask_token + model.image.position[-image_patches(image) :]  # [n, d]
+            for depth in range(config.model.predictor_depth):
+                block = p[f'blocks_{depth}']
+                attn, mlp = block['attn'], block['mlp']
+                project = lambda x, p: (
+                    jnp.einsum('td,dhk->htk', x, p['kernel']) + p['bias'][:, None]
+                )
+                query = project(norm(x, block['norm1']), attn['query'])
+                key, value = project(seen[0], attn['key']), project(seen[0], attn['value'])
+                weights = query @ jnp.swapaxes(key, 1, 2) / math.sqrt(query.shape[-1])
+                read = jax.nn.softmax(weights, axis=-1) @ value  # [h, n, k]
+                x += jnp.einsum('hnk,hkd->nd', read, attn['out']['kernel']) + attn['out']['bias']
+                hidden = norm(x, block['norm2']) @ mlp['up']['kernel'] + mlp['up']['bias']
+                hidden = hidden * (1 + jax.lax.erf(hidden / math.sqrt(2))) / 2
+                x += hidden @ mlp['down']['kernel'] + mlp['down']['bias']
+            return norm(x, p['norm'])
+
+        patches = student(predict, seen).at[there].set(seen[0, 1:])
+        every.append(jnp.concatenate([seen[0, :1], patches]))
+        some.append(seen[0])
+    return jnp.stack(every), jnp.stack(some)
+
+
+def image_patches(image) -> int:
+    """Patches of `config.model.image`."""
+    return (image.image_size // image.patch_size) ** 2
+
+
+def standard(x: jax.Array, epsilon: float) -> jax.Array:
+    """x with mean 0 and variance 1 along the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
 
 
 def gram(got: jax.Array, anchor: jax.Array) -> jax.Array:

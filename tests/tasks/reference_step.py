@@ -57,8 +57,20 @@ def reference_loss(
     teacher_text = teacher('encode_text', ids, valid)  # [b, t, d]
     key_image = teacher('project_image', global_tokens(c, teacher_image))[:, 0]  # [b, e]
     key_text = teacher('project_text', teacher_text)[:, 0]
+    if c.shared_towers:
+        teacher = runner(model, {**ema_params, 'image': params['image'], 'text': params['text']})
+        teacher = lambda *call, run=teacher: jax.lax.stop_gradient(run(*call))
+        teacher_image = teacher('encode_image', batch['image1'])
+        teacher_text = teacher('encode_text', ids, valid)
+        key_image = teacher('project_image', global_tokens(c, teacher_image))[:, 0]
+        key_text = teacher('project_text', teacher_text)[:, 0]
+    one_view = c.views in ('single', 'masked')
+    if one_view:
+        parts = teacher_image, teacher_text, key_text, valid, batch
+        mask = reference_mim.choose_mask(teacher, config, draws, *parts)
+        _, seen = reference_mim.masked_view(student, config, batch, mask)
     full = batch['image2' if c.views == 'crossed' else 'image1']
-    image = student('encode_image', full)
+    image = seen if c.views == 'masked' else student('encode_image', full)
     text = student('encode_text', ids, valid)
 
     # ITC, section 5.
@@ -141,16 +153,22 @@ def reference_loss(
         directions = [(1, 2), (2, 1)]
         if not c.symmetric:
             directions = [(1, 2)] if c.views == 'crossed' else [(2, 1)]
+            directions = [(1, 'masked')] if one_view else directions
         every_logits, errors = [], []
         for teacher_view, student_view in directions:
             view = teacher('encode_image', batch[f'image{teacher_view}'])
             logits = teacher('encoding_head', teacher('to_fusion', view))[:, 0]  # [b, k]
             ones, centre = jnp.ones(len(ids)), extra.get('centres', {}).get('cls')
             target = reference_mim.balance(c, logits, ones, tau_teacher, centre)
-            view = student('encode_image', batch[f'image{student_view}'])
+            counts = jnp.arange(len(ids))
+            if one_view:
+                view, counts = seen, reference_mim.spread(len(ids), mim.sample_share)
+                counts = jnp.array(counts)
+            else:
+                view = student('encode_image', batch[f'image{student_view}'])
             cosines = student('encoding_head', student('to_fusion', view))[:, 0]
             log_p = jax.nn.log_softmax(cosines / c.tau_student)
-            errors.append(-(target * log_p).sum(axis=-1).mean())
+            errors.append(-(target * log_p).sum(axis=-1)[counts].mean())
             every_logits.append(logits)
         losses['agreement'] = sum(errors) / len(errors)
         every_logits = jnp.concatenate(every_logits)

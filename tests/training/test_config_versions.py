@@ -26,3 +26,16 @@ def test_a_config_with_what_was_added_can_be_frozen():
     del config['eval']['compositions']
     frozen = ml_collections.FrozenConfigDict(upgraded(config)[0])
     assert frozen.eval.compositions == frozen.eval.pattern_sets == ()
+
+
+@pytest.mark.parametrize('module', [retrieval, vqa, nlvr2], ids=lambda module: module.__name__)
+def test_nothing_is_added_to_those_that_start_from_scl(module):
+    config = module.get_config('scl_tiny').to_dict()
+    assert upgraded(config) == (config, '')
+
+
+def test_a_classifier_of_an_earlier_version_is_of_semmim():
+    config = classify.get_config('tiny').to_dict()
+    del config['task']['model']
+    found, said = upgraded(config)
+    assert found['task']['model'] == 'semmim' and "task.model='semmim'" in said

@@ -7,8 +7,10 @@ import pytest
 from flax.core import meta
 
 from configs.pretrain import get_config
+from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training.optim import decayed, ema_momentum, learning_rate, make_optimizer
+from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.state import TrainState
 from semmim_jax.training.step import make_step
 from semmim_jax.training.task import Task
@@ -204,3 +206,37 @@ def test_a_task_gives_its_parts_their_rates_and_a_norm_of_0_clips_nothing(config
     moments = next(part for part in state if hasattr(part, 'nu')).nu
     for moment in jax.tree.leaves(moments):
         np.testing.assert_allclose(moment, (1 - config.optim.b2) * 50.0**2, rtol=1e-4)
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
+def test_an_update_may_be_told_the_length_of_the_run(config, schedule):
+    """Half way through its fall the rate of an array of steps is the closed form's."""
+    config.optim.update(schedule=schedule, warmup_steps=4, lr=1.0, end_lr=0.2, clip_norm=0.0)
+    params = {'head': {'bias': jnp.zeros(1)}}
+    tx = make_optimizer(config.optim, 1000)
+    state = tx.init(params)
+
+    @jax.jit
+    def update(state, steps):
+        return tx.update({'head': {'bias': jnp.ones(1)}}, state, params, steps=steps)
+
+    for count in range(13):
+        updates, state = update(state, np.int32(20))
+        # Adam's step of a constant gradient is 1, up to eps.
+        rate = -float(updates['head']['bias'][0])
+        if count in (2, 4, 12):
+            expected = {2: 0.5, 4: 1.0, 12: 0.6}[count]
+            np.testing.assert_allclose(rate, expected, rtol=1e-5)
+
+
+def test_the_program_of_a_step_does_not_depend_on_the_length_of_the_run(config):
+    mesh = make_mesh(dict(data=1, fsdp=1, tensor=1), devices=jax.devices()[:1])
+    config.task.weights.update(dict.fromkeys(config.task.weights, 0.0))
+    config.task.weights.itc = 1.0
+    config.task.mim.masking = 'random'
+    config.optim.update(ema=0.9, ema_end=1.0, warmup_steps=5)
+    texts = []
+    for steps in (20, 40):
+        config.train.steps = steps
+        texts.append(program.lower_step(config, Pretrain, mesh)[0].as_text())
+    assert texts[0] == texts[1]

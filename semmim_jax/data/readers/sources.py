@@ -13,6 +13,7 @@
   sugarcrepe:FILE, aro:FILE, winoground:FILE   tests of composition, for eval.compositions
 
   shards:DIR                         prepared shards, see data/shards.py
+  tar:GLOB                           tars of img2dataset, read where they are, see data/tars.py
   tfds:DIR:SPLIT                     a data set of tensorflow-datasets, see data/tfds.py
   NAME:SPLIT                         a corpus of an installed package, see corpus.py
 
@@ -31,6 +32,7 @@ captions(i), others truths() and label_names(). source.attribution is whose work
 
 from collections.abc import Callable
 
+from semmim_jax.data.cloud import on_disk
 from semmim_jax.data.config import DataConfig
 from semmim_jax.data.mixtures import Joined, Mixture, whole_weights
 from semmim_jax.data.readers.albef import read_albef
@@ -48,6 +50,7 @@ from semmim_jax.data.readers.vqa import read_vqa
 from semmim_jax.data.records import Source
 from semmim_jax.data.shard_format import Manifest
 from semmim_jax.data.shards import ShardSource
+from semmim_jax.data.tars import TarSource
 from semmim_jax.data.tfds import TfdsSource
 from semmim_jax.data.unreadable import UnreadableRecord
 
@@ -83,6 +86,7 @@ _FORMS = (
     'aro:FILE',
     'winoground:FILE',
     'shards:DIR',
+    'tar:GLOB',
     'tfds:DIR:SPLIT',
 )
 
@@ -128,6 +132,14 @@ def _make_one(spec: str, data_config: DataConfig) -> Source:
             max_pixels=data_config.max_pixels,
             index=data_config.shards.index,
         )
+    if argument and name == 'tar':
+        return TarSource(
+            argument,
+            text=data_config.tars.text,
+            cache=data_config.tars.cache,
+            decoder=data_config.decoder,
+            max_pixels=data_config.max_pixels,
+        )
     if argument and name == 'tfds':
         return TfdsSource(
             argument,
@@ -152,6 +164,7 @@ def _read_lists(specs: list[str], data_config: DataConfig) -> ImageTexts:
     records = []
     for spec in specs:
         name, _, argument = spec.partition(':')
+        on_disk(argument)
         read = _READERS[name](argument, image_root=data_config.captions.image_root)
         records += without_empty(read, max_share=data_config.max_replaced)
     return ImageTexts(records, decoder=data_config.decoder, max_pixels=data_config.max_pixels)

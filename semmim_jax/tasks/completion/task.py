@@ -26,6 +26,7 @@ class Completion(Task):
 
     examples = CompletionExamples
     accumulates = True
+    family = 'scl'
     parts = {
         'image': 'image_lr',
         'text': 'text_lr',

@@ -11,7 +11,7 @@ import numpy as np
 from semmim_jax.models import dvae
 from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.models.vit import patches_a_side
-from semmim_jax.ops import masking, prefix
+from semmim_jax.ops import masking, prefix, rows
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.ops.streams import stream
 
@@ -24,7 +24,7 @@ CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the en
 INJECTIONS = ('words', 'cross_attention', 'global', 'none')
 MASKINGS = ('words', 'similarity', 'cross_attention', 'random', 'block', 'similarity_inverse')
 CHOICES = {
-    'views': ('crossed', 'same'),
+    'views': ('crossed', 'same', 'single', 'masked'),
     'balance': ('sinkhorn', 'centring'),
     'itm_negatives': ('global', 'local'),
     'global_features': ('cls', 'stable'),
@@ -61,6 +61,9 @@ class Plan:
       active: names of the losses whose weight is above 0; the passes of others do not run.
       masks: whether patches of view 1 are chosen: for MIM, or for other losses.
       masked_view: whether the student sees view 1 without them.
+      drops: whether it then computes the other patches alone, and predicts the masked ones later.
+      joins_masked: whether the masked view goes through the tower together with the full ones.
+      shared_towers: whether the teacher reads what the student's towers give of view 1.
       has_targets: whether they have targets.
       has_codes: whether these targets are codes of the encoding space.
       has_tokens: whether they are tokens of a discrete VAE.
@@ -69,8 +72,11 @@ class Plan:
       all_targets: whether visible patches have targets.
       separate_head: whether patches have an encoding head of their own.
       reads_words: whether anything asks for the words of the captions.
-      pairs: (teacher view, student view) of each direction of the agreement.
-      full_view: 'view1' or 'view2', what the student sees unmasked in ITC, ITM, MLM and PrefixLM.
+      pairs: (number of the teacher's view, student's view by name) of each direction of the
+        agreement.
+      agrees_masked: whether the student's side of the agreement is the masked view.
+      full_view: what the student sees in ITC, ITM, MLM and PrefixLM: 'view1' or 'view2' in full,
+        or view 1 'masked'.
       mim_start: step from which on the losses against patches' targets count.
       slices: in how many slices of its rows a batch goes through the model.
 
@@ -92,8 +98,12 @@ class Plan:
         self.has_targets = bool(self.active & {'mim', 'local', 'clustering'})
         self.has_codes = self.has_targets and c.mim.target in CODES
         self.has_tokens = 'mim' in self.active and c.mim.target == 'dvae'
-        self.masked_view = bool(self.active & {'mim', 'gram'})
+        one_view = c.views in ('single', 'masked')  # which agrees with itself, masked
+        masked_view = c.views == 'masked' or one_view and 'agreement' in self.active
+        self.masked_view = masked_view or bool(self.active & {'mim', 'gram'})
         self.masks = self.has_targets or self.masked_view
+        self.drops = self.masked_view and c.mim.drop_masked
+        self.shared_towers = c.shared_towers
         self.visible = 'mim' in self.active and c.mim.visible_weight > 0
         second = c.mim.second_target != 'none' and c.mim.second_weight > 0
         self.second = 'mim' in self.active and second
@@ -102,11 +112,14 @@ class Plan:
         self.separate_head = c.mim.target == 'semantic_separate_head'
         kinds = {c.mim.masking, c.mim.inject_student, c.mim.inject_teacher} if self.masks else set()
         self.reads_words = 'words' in self.active or 'words' in kinds
-        directions = ((1, 2), (2, 1)) if c.symmetric else ((1, 2),)
-        if c.views == 'same' and not c.symmetric:
-            directions = ((2, 1),)
+        there, back = (1, 'view2'), (2, 'view1')
+        directions = ((1, 'masked'),) if one_view else (there,) if c.views == 'crossed' else (back,)
+        directions = (there, back) if c.symmetric else directions
         self.pairs = directions if 'agreement' in self.active else ()
-        self.full_view = 'view2' if c.views == 'crossed' else 'view1'
+        self.agrees_masked = one_view and bool(self.pairs)
+        self.full_view = {'crossed': 'view2', 'masked': 'masked'}.get(c.views, 'view1')
+        apart = self.drops or self.shared_towers or c.views == 'masked'
+        self.joins_masked = self.masked_view and not apart
         self.mim_start = round(c.mim.start_share * config.train.steps)
         self.slices = config.train.accumulate
         self._check(config)
@@ -149,6 +162,21 @@ class Plan:
             counts = jnp.where(step >= self.mim_start, 1.0, 0.0)
             weights |= {name: counts * weights[name] for name in OF_TARGETS}
         return weights
+
+    def picked_rows(self, batch: int) -> np.ndarray | None:
+        """The rows whose masked view is computed, bool [b]: those that count; None: all.
+
+        See docs/method.md section 6.
+
+        Where the devices do not have equally many of them, or where a loss reads the masked views
+        of all rows, all are computed, and `Draws.sampled` leaves out the others.
+        """
+        if not self.masked_view or 'gram' in self.active or batch % rows.shards():
+            return None
+        chosen = masking.strided_share(batch, self.config.mim.sample_share)
+        by_part = chosen.reshape(rows.shards(), -1)
+        even = bool((by_part == by_part[0]).all())
+        return chosen if even and 0 < chosen.sum() < batch else None
 
     def _shares(self, batch: int) -> dict[str, jax.Array | None]:
         """Which rows of a batch have MIM's losses, and in which the student reads the caption."""
@@ -199,6 +227,17 @@ class Plan:
                 'task.weights.local compares codes of the encoding space; '
                 f'task.mim.target={self.config.mim.target!r} has none: use {", ".join(CODES)}, or '
                 'task.weights.local=0'
+            )
+        one_view = self.config.views in ('single', 'masked')
+        if one_view and (self.config.symmetric or 'local' in self.active):
+            raise ValueError(
+                f'task.views={self.config.views!r} has no second view: it needs '
+                'task.symmetric=False and task.weights.local=0'
+            )
+        if self.shared_towers and self.config.views != 'single':
+            raise ValueError(
+                "task.shared_towers: the student has to see the teacher's view in full, and no "
+                "other: task.views='single'"
             )
         if self.second and self.config.mim.second_target == self.config.mim.target:
             raise ValueError(

@@ -18,7 +18,7 @@ from semmim_jax.tasks.pretrain import patch_losses
 from semmim_jax.tasks.pretrain.patches import global_token
 from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.targets import Caption
-from semmim_jax.tasks.pretrain.teacher import Teacher
+from semmim_jax.tasks.pretrain.teacher import Teacher, Towers
 from semmim_jax.tasks.stages import run_stage
 
 
@@ -30,6 +30,7 @@ def student_pass(
     teacher: Teacher,
     queue: dict[str, jax.Array],
     alpha: Any,
+    towers: Towers | None = None,
 ) -> tuple[dict[str, Mean], dict[str, Mean]]:
     """Runs the student and sums up its losses (docs/method.md section 6).
 
@@ -44,14 +45,26 @@ def student_pass(
       teacher: of `teacher_pass`.
       queue: of `ops.queue.init_queue`.
       alpha: weight of the momentum targets in ITC and MLM.
+      towers: of `encode_full`, where it has run before the teacher; else None.
 
     Returns:
       The active losses, unweighted, and the accuracies.
     """
     run = functools.partial(run_stage, model, slices=plan.slices)
     by_row, words = draws.by_row(), plan.words(batch)
-    encode = lambda model, inputs: _encode(model, plan, *inputs)
-    tokens, text = run(encode, (batch, by_row, teacher), add=False)
+    picked = plan.picked_rows(len(batch['ids']))
+    pick = lambda tree: tree if picked is None else rows.pick(tree, picked)
+    joined = plan.joins_masked and picked is None
+    patches = teacher.patches if joined else None
+    tokens, text = towers or encode_full(model, plan, batch, draws, patches)
+    masked = tokens.get('masked')
+    if plan.masked_view and not joined:
+        inputs = batch['image1'], teacher.patches
+        every_row = plan.full_view == 'masked'
+        encode = lambda model, inputs: _encode_masked(model, plan, *inputs)
+        masked = run(encode, inputs if every_row else pick(inputs), add=False)
+        if every_row:
+            tokens, masked = {'masked': masked}, pick(masked)
     positives = None
     if 'image_id' in queue:
         positives = itc.shared_positives(batch['image_id'], queue['image_id'])
@@ -80,28 +93,57 @@ def student_pass(
             model, plan, tokens, text, draws, batch['image_id'], similarity
         )
     compare = lambda model, inputs: _losses(model, plan, *inputs, alpha)
-    inputs = tokens, text, negatives, by_row, teacher, words, batch.get('match')
-    more_losses, more_metrics = run(compare, inputs, add=True)
-    return losses | more_losses, metrics | more_metrics
+    inputs = tokens, text, negatives, by_row, teacher
+    stages = [run(compare, inputs, add=True)]
+    if plan.masks:
+        compare = lambda model, inputs: _patch_losses(model, plan, *inputs)
+        view2 = tokens['view2'] if 'local' in plan.active else None
+        inputs = view2, text['clean'], by_row, teacher, words, batch.get('match')
+        stages.append(run(compare, (masked, *pick(inputs)), add=True))
+    if 'clustering' in plan.active:
+        compare = lambda model, teacher: patch_losses.clustering_loss(model, plan, teacher)
+        stages.append(({'clustering': run(compare, teacher, add=True)}, {}))
+    for more_losses, more_metrics in stages:
+        losses, metrics = losses | more_losses, metrics | more_metrics
+    return losses, metrics
 
 
-def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
-    """The towers, each in one call.
+def encode_full(
+    model: SemMIM,
+    plan: Plan,
+    batch: dict[str, jax.Array],
+    draws: Draws,
+    patches: jax.Array | None = None,
+) -> Towers:
+    """The towers, each in one call (docs/method.md section 6).
+
+    Args:
+      model, plan, batch, draws: as in `student_pass`.
+      patches: [b, p], those to mask; None: view 1 is not masked here.
 
     Returns:
-      Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and of view 1
-      'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the 'prefix'.
+      Tokens [b, n + 1, d] of the views that are needed in full, 'view1' and 'view2', and with
+      `patches` of view 1 'masked'; and [b, t, d] of the 'clean' caption, the 'masked' one and the
+      'prefix'.
     """
+    encode = lambda model, inputs: _encode(model, plan, *inputs)
+    inputs = batch, draws.by_row(), patches
+    return run_stage(model, encode, inputs, slices=plan.slices, add=False)
+
+
+def _encode(model, plan, batch, draws: Draws, patches) -> Towers:
+    """One slice of `encode_full`."""
     nothing = jnp.zeros((len(batch['ids']), plan.grid**2), bool)
-    full = {plan.full_view} | {f'view{view}' for _, view in plan.pairs}
-    full = sorted(full | {'view2'} if 'local' in plan.active else full)
+    full = {plan.full_view} | {view for _, view in plan.pairs}
+    full = sorted((full | {'view2'} if 'local' in plan.active else full) - {'masked'})
     views = {view: (batch[view.replace('view', 'image')], nothing) for view in full}
-    if plan.masked_view:
-        at = jnp.arange(len(nothing))[:, None], teacher.patches
-        views['masked'] = batch['image1'], nothing.at[at].set(True)
-    images, masks = (rows.join(parts) for parts in zip(*views.values()))
-    tokens = model.encode_image(images, masks if 'masked' in views else None)
-    tokens = dict(zip(views, rows.split(tokens, len(views))))
+    if patches is not None:
+        views['masked'] = batch['image1'], nothing.at[_each_row(patches), patches].set(True)
+    tokens = {}
+    if views:
+        images, masks = (rows.join(parts) for parts in zip(*views.values()))
+        tokens = model.encode_image(images, masks if 'masked' in views else None)
+        tokens = dict(zip(views, rows.split(tokens, len(views))))
 
     texts = {'clean': (batch['ids'], draws.valid)}
     if 'mlm' in plan.active:
@@ -110,6 +152,28 @@ def _encode(model, plan, batch, draws: Draws, teacher: Teacher):
         texts['prefix'] = batch['ids'], draws.split.prefix_mask
     text = model.encode_text(*(rows.join(parts) for parts in zip(*texts.values())))
     return tokens, dict(zip(texts, rows.split(text, len(texts))))
+
+
+def _encode_masked(model, plan, images, patches) -> jax.Array:
+    """View 1 without some patches [b, p], by a call of its own (docs/method.md section 6).
+
+    Returns:
+      Tokens [b, n + 1, d], or [b, n - p + 1, d] if the patches that are there alone are computed.
+    """
+    if plan.drops:
+        return model.encode_image(images, keep=_visible(plan, patches))
+    nothing = jnp.zeros((len(images), plan.grid**2), bool)
+    return model.encode_image(images, nothing.at[_each_row(patches), patches].set(True))
+
+
+def _visible(plan, patches: jax.Array) -> jax.Array:
+    """The patches that are not masked, ascending: [b, p] -> [b, n - p]."""
+    return masking.masked_first(patches, plan.grid**2)[:, patches.shape[1] :]
+
+
+def _each_row(patches: jax.Array) -> jax.Array:
+    """Row numbers [b, 1] beside positions [b, p]."""
+    return jnp.arange(len(patches))[:, None]
 
 
 def _fetch_negatives(
@@ -144,9 +208,7 @@ def _fetch_negatives(
     return negatives | {'image': rows.take(full, image, any_device=not local)}
 
 
-def _losses(
-    model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher, words, match, alpha
-):
+def _losses(model, plan, tokens, text, negatives, draws: Draws, teacher: Teacher, alpha):
     """The losses that rows have by themselves, and accuracies; arguments of some of the rows."""
     losses, metrics = {}, {}
     image = tokens[plan.full_view]
@@ -171,23 +233,44 @@ def _losses(
         valid = jnp.concatenate([jnp.ones(image.shape[:2], bool), split.prefix_mask], axis=1)
         logits = model.decode(split.inputs, context, valid)
         losses['prefix'] = lm.generation_loss(logits, split.labels, split.weights)
-    if 'agreement' in plan.active:
-        cls = jnp.stack([tokens[f'view{view}'][:, 0] for _, view in plan.pairs], axis=1)
-        losses['agreement'] = distillation.encoding_loss(
-            model.encoding_head(model.to_fusion(cls)),  # [b, pairs, k]
-            teacher.cls_target,
-            temperature=plan.config.tau_student,
-        )
+    if plan.pairs and not plan.agrees_masked:
+        losses['agreement'] = _agreement(model, plan, tokens, teacher, None)
+    return losses, metrics
+
+
+def _patch_losses(model, plan, masked, view2, text, draws: Draws, teacher, words, match):
+    """The losses of patches, and those of the masked view's CLS; arguments of some of the rows.
+
+    Args:
+      masked: tokens of view 1 masked, of `_encode_masked`.
+      view2: [b, n + 1, d], where local agreement reads it.
+      text: [b, t, d] of the clean caption.
+    """
+    losses, metrics = {}, {}
+    if plan.agrees_masked:
+        tokens = {'masked': masked}
+        losses['agreement'] = _agreement(model, plan, tokens, teacher, draws.sampled)
     if plan.masked_view:
-        caption = Caption(text['clean'], draws.valid, words)
-        losses |= patch_losses.masked_losses(model, plan, tokens['masked'], caption, draws, teacher)
-    if 'clustering' in plan.active:
-        losses['clustering'] = patch_losses.clustering_loss(model, plan, teacher)
+        if plan.drops:
+            masked = model.predict_patches(masked, _visible(plan, teacher.patches), teacher.patches)
+        caption = Caption(text, draws.valid, words)
+        losses |= patch_losses.masked_losses(model, plan, masked, caption, draws, teacher)
     if 'local' in plan.active:
         losses['local'], metrics['local_patches'] = patch_losses.local_loss(
-            model, plan, tokens['view2'], match, draws, teacher
+            model, plan, view2, match, draws, teacher
         )
     return losses, metrics
+
+
+def _agreement(model, plan, tokens, teacher: Teacher, sampled) -> Mean:
+    """The codes of CLS, of `plan.pairs` among some views, against the teacher's."""
+    cls = jnp.stack([tokens[view][:, 0] for _, view in plan.pairs], axis=1)
+    return distillation.encoding_loss(
+        model.encoding_head(model.to_fusion(cls)),  # [b, pairs, k]
+        teacher.cls_target,
+        temperature=plan.config.tau_student,
+        sampled=sampled,
+    )
 
 
 def _fuse(model: SemMIM, plan, image, text, negatives, draws: Draws) -> dict[str, jax.Array]:

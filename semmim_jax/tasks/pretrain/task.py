@@ -23,7 +23,7 @@ from semmim_jax.ops.queue import enqueue, init_queue
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.pretrain import predict
 from semmim_jax.tasks.pretrain.plan import Plan
-from semmim_jax.tasks.pretrain.student import student_pass
+from semmim_jax.tasks.pretrain.student import encode_full, student_pass
 from semmim_jax.tasks.pretrain.targets import code_temperature, teacher_temperature
 from semmim_jax.tasks.pretrain.teacher import Teacher, teacher_pass
 from semmim_jax.training.task import Task
@@ -169,12 +169,16 @@ class Pretrain(Task):
         See docs/method.md section 5.
         """
         config, draws = self.plan.config, self.plan.draw(key, batch['ids'])
+        towers = None
+        if self.plan.shared_towers:
+            towers = nn.apply(encode_full, self.model)({'params': params}, self.plan, batch, draws)
+            ema_params = {**ema_params, **{name: params[name] for name in ('image', 'text')}}
         teacher = nn.apply(teacher_pass, self.model)(
-            {'params': ema_params}, self.plan, batch, draws, extra, step
+            {'params': ema_params}, self.plan, batch, draws, extra, step, towers
         )
         alpha = config.alpha * jnp.minimum(1.0, step / max(config.alpha_ramp_steps, 1))
         losses, metrics = nn.apply(student_pass, self.model)(
-            {'params': params}, self.plan, batch, draws, teacher, extra['queue'], alpha
+            {'params': params}, self.plan, batch, draws, teacher, extra['queue'], alpha, towers
         )
         weights = self.plan.loss_weights(step)
         total = sum(weights[name] * loss.value for name, loss in losses.items())

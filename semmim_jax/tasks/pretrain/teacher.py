@@ -15,6 +15,9 @@ from semmim_jax.tasks.pretrain.plan import Draws, Plan
 from semmim_jax.tasks.pretrain.targets import Caption, cls_targets, patch_targets
 from semmim_jax.tasks.stages import run_stage
 
+# Tokens of the views [b, n + 1, d] and of the captions [b, t, d], by name.
+Towers = tuple[dict[str, jax.Array], dict[str, jax.Array]]
+
 
 class Teacher(NamedTuple):
     """What the teacher gives; None where no active loss needs it."""
@@ -36,7 +39,13 @@ class Teacher(NamedTuple):
 
 
 def teacher_pass(
-    model: SemMIM, plan: Plan, batch: dict[str, jax.Array], draws: Draws, extra: Any, step: Any
+    model: SemMIM,
+    plan: Plan,
+    batch: dict[str, jax.Array],
+    draws: Draws,
+    extra: Any,
+    step: Any,
+    towers: Towers | None = None,
 ) -> Teacher:
     """Runs the teacher on view 1, and on view 2 where the agreement asks for it.
 
@@ -49,12 +58,18 @@ def teacher_pass(
       draws: of `plan.draw`.
       extra: the task's state, for the centres.
       step: for the temperature ramp.
+      towers: what the student's towers give, where the teacher shares them; else None.
     """
     views = sorted({1} | {teacher for teacher, _ in plan.pairs})
     run = functools.partial(run_stage, model, slices=plan.slices, add=False)
     by_row, words = draws.by_row(), plan.words(batch)
-    encode = lambda model, inputs: _encode(model, plan, views, *inputs)
-    encoded = run(encode, (batch, by_row, words))
+
+    def encode(model, inputs):
+        batch, towers, draws, words = inputs
+        towers = towers or _encode(model, plan, views, batch, draws)
+        return _read(model, plan, views, towers, draws, words)
+
+    encoded = run(encode, (batch, jax.lax.stop_gradient(towers), by_row, words))
     outputs = {name: encoded[name] for name in ('image', 'text', 'mlm_logits', 'relevance')}
     if plan.masks:
         outputs['patches'] = patches = choose_patches(plan, encoded['relevance'], draws.patch_key)
@@ -75,24 +90,40 @@ def teacher_pass(
     return jax.lax.stop_gradient(Teacher(**outputs))
 
 
-def _encode(
-    model, plan, views, batch, draws: Draws, words: Words | None
-) -> dict[str, jax.Array | None]:
-    """The towers, and what of their output needs no other row.
+def _encode(model, plan, views, batch, draws: Draws) -> Towers:
+    """The towers, each in one call.
 
     Args:
       views: numbers of the views to encode, 1 first.
+    """
+    images = rows.join([batch[f'image{view}'] for view in views])
+    tokens = rows.split(model.encode_image(images), len(views))
+    texts = {'clean': batch['ids']}
+    if 'mlm' in plan.active:
+        texts['masked'] = draws.masked.ids
+    encoded = model.encode_text(
+        rows.join(list(texts.values())), rows.join([draws.valid] * len(texts))
+    )
+    views = {f'view{view}': part for view, part in zip(views, tokens, strict=True)}
+    return views, dict(zip(texts, rows.split(encoded, len(texts)), strict=True))
+
+
+def _read(
+    model, plan, views, towers: Towers, draws: Draws, words: Words | None
+) -> dict[str, jax.Array | None]:
+    """What of the towers' output needs no other row.
+
+    Args:
+      views: numbers of the views, 1 first.
+      towers: of `_encode`.
 
     Returns:
       tokens [b, n + 1, d] of view 1, cls [b, v, d], caption [b, t, d] (the clean one), and
       `image`, `text`, `mlm_logits` and `relevance` of `Teacher`.
     """
     mim, mlm = plan.config.mim, 'mlm' in plan.active
-    images = rows.join([batch[f'image{view}'] for view in views])
-    tokens = rows.split(model.encode_image(images), len(views))
-    texts = [batch['ids'], draws.masked.ids] if mlm else [batch['ids']]
-    encoded = model.encode_text(rows.join(texts), rows.join([draws.valid] * len(texts)))
-    caption, *masked = rows.split(encoded, len(texts))
+    images, texts = towers
+    tokens, caption = [images[f'view{view}'] for view in views], texts['clean']
     outputs = {
         'tokens': tokens[0],
         'cls': jnp.stack([view[:, 0] for view in tokens], axis=1),
@@ -106,7 +137,8 @@ def _encode(
     if mlm or mim.masking == 'cross_attention':
         context = model.image_context(tokens[0])
     if mlm:
-        fused = model.fuse(*masked, draws.valid, context, queries=draws.masked.positions)
+        options = dict(queries=draws.masked.positions)
+        fused = model.fuse(texts['masked'], draws.valid, context, **options)
         outputs['mlm_logits'] = model.predict_words(fused)
     if plan.masks:
         outputs['relevance'] = patch_relevance(
