@@ -7,9 +7,10 @@ import json
 import pathlib
 from typing import Any
 
-from semmim_jax.conversion.files import check_exportable
 from semmim_jax.conversion.model_card import model_card
+from semmim_jax.conversion.to_torch import MODULES
 from semmim_jax.data.json_files import read_json
+from semmim_jax.tasks.registry import find_task
 from semmim_jax.training import ledger
 from semmim_jax.training.workdir import Workdir
 from semmim_jax.viz.curves import draw_curves
@@ -79,7 +80,9 @@ def add_run(
         for path in others:
             page.text(path.name).picture(path, about=path.stem)
     page.section('Config').preformatted(json.dumps(plain, indent=1, sort_keys=True))
-    page.section('Model card').preformatted(_card(plain, results, step, parameters))
+    family = config.task.get('model', getattr(find_task(config), 'family', None))
+    card = _card(plain, family, results, step, parameters)
+    page.section('Model card').preformatted(card)
 
 
 def _add_figures(page: ReportPage, results: dict[str, Any] | None) -> None:
@@ -99,11 +102,11 @@ def _add_figures(page: ReportPage, results: dict[str, Any] | None) -> None:
     )
 
 
-def _card(config: dict[str, Any], results: Any, step: int, parameters: int) -> str:
-    try:
-        check_exportable(config['task'], to='a model card')
-    except ValueError as error:
-        return f'None: {error}'
+def _card(
+    config: dict[str, Any], family: str | None, results: Any, step: int, parameters: int
+) -> str:
+    if family not in MODULES:
+        return f'None: a run of the task {config["task"]["name"]} has no exported form.'
     text, model = config['model']['text'], config['model']
     layers = {
         'tower': text['depth'],
@@ -112,6 +115,7 @@ def _card(config: dict[str, Any], results: Any, step: int, parameters: int) -> s
     }
     return model_card(
         config,
+        family=family,
         layers={name: depth for name, depth in layers.items() if depth},
         params=config['eval']['params'],
         parameters=parameters,

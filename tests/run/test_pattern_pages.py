@@ -9,6 +9,7 @@ import pytest
 
 from configs.pretrain import get_config
 from semmim_jax.data.readers.sources import make_source
+from semmim_jax.data.text import clean_caption
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.run.pattern_pages import ABOUT, _chosen, write_patterns
 from semmim_jax.tasks.registry import find_task
@@ -64,7 +65,9 @@ def test_some_images_of_a_list_are_spread_over_it(tmp_path):
     chosen = _chosen(dataclasses.replace(data, source=everything), spec, 4)
     assert chosen.num_images == 4
     for place, index in enumerate((0, 8, 16, 24)):
-        assert chosen.captions().of_images[place] == everything.captions(index)
+        assert chosen.captions().of_images[place] == [
+            clean_caption(text, max_words=None) for text in everything.captions(index)
+        ]
     (batch,) = chosen.image_batches()
     assert batch['valid'].sum() == 4
     corpus = _chosen(data, 'emoji_scenes:val', 11)

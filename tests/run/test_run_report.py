@@ -5,7 +5,7 @@ import json
 import ml_collections
 import pytest
 
-from configs.completion import get_config as completion_config
+from configs.dvae import get_config as dvae_config
 from configs.pretrain import get_config
 from semmim_jax.run.run_report import write_run_report
 from semmim_jax.training.workdir import Workdir
@@ -35,8 +35,8 @@ def test_curves_are_drawn_where_no_evaluation_drew_them(tmp_path):
 @pytest.mark.parametrize('results', ['{"step": 7, "losses"', '[1]', '{"step": 7, "losses": {}}'])
 def test_a_damaged_result_or_a_task_without_card_does_not_stop_the_report(results, tmp_path):
     (tmp_path / 'results.json').write_text(results)
-    page = written(tmp_path, completion_config('tiny'))
-    assert 'The run was not evaluated.' in page and 'None: a run of the task completion' in page
+    page = written(tmp_path, dvae_config('tiny'))
+    assert 'The run was not evaluated.' in page and 'None: a run of the task dvae' in page
 
 
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path):
