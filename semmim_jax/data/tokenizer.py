@@ -121,7 +121,8 @@ class Tokenizer:
         encoding = self._backend.encode(text, add_special_tokens=False)
         words: dict[int, list[int]] = {}
         for place, word in enumerate(encoding.word_ids[: max_tokens - 1 - len(self._end)]):
-            words.setdefault(word, []).append(place)
+            if word is not None:
+                words.setdefault(word, []).append(place)
         spans = [
             (encoding.offsets[places[0]][0], encoding.offsets[places[-1]][1])
             for places in words.values()

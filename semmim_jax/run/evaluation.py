@@ -118,12 +118,12 @@ class Evaluation:
         return self._predictor.bind(state.replace(params=params, opt_state=None))
 
 
-def open_writer(workdir: str | pathlib.Path, config: Any, *, first_step: int) -> MetricsWriter:
+def open_writer(folder: Workdir, config: Any, *, first_step: int) -> MetricsWriter:
     """The writer of a run's figures, with the trackers of `config.log`, on process 0."""
-    active = jax.process_index() == 0
-    options = dict(first_step=first_step, active=active)
-    trackers = open_trackers(config.log.trackers, workdir, config=config.to_dict(), **options)
-    return MetricsWriter(workdir, trackers=trackers, **options)
+    options = dict(first_step=first_step, active=jax.process_index() == 0)
+    about = dict(config=config.to_dict(), name=pathlib.Path(str(folder.path)).absolute().name)
+    trackers = open_trackers(config.log.trackers, folder.local, **about, **options)
+    return MetricsWriter(folder.local, trackers=trackers, **options)
 
 
 def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[str, float]:
@@ -144,7 +144,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
     """
     with Workdir(workdir) as folder:
         evaluate, state = open_workdir(folder, config)
-        writer = open_writer(folder.local, evaluate.config, first_step=int(state.step))
+        writer = open_writer(folder, evaluate.config, first_step=int(state.step))
         figures = evaluate(state, writer)
         writer.close()
         if jax.process_index() == 0:

@@ -94,7 +94,7 @@ def train_and_evaluate(
                 last_step=train.steps,
             ),
             clock=clock,
-            writer=open_writer(folder.local, run.config, first_step=first),
+            writer=open_writer(folder, run.config, first_step=first),
             progress=Progress(
                 first_step=first, last_step=train.steps, batch_size=train.batch_size, active=main
             ),

@@ -21,7 +21,7 @@ import flax
 import numpy as np
 
 PROJECT = 'semmim_jax'  # of Weights & Biases; experiment of MLflow
-_RUNS = 'trackers.json'  # of a workdir: which run of a tracker is its own
+_RUNS = 'trackers.jsonl'  # of a workdir: which run of a tracker is its own
 
 
 class Tracker(Protocol):
@@ -46,10 +46,12 @@ class TensorBoard:
     Args:
       workdir: the run's folder.
       first_step: steps done so far; points of an earlier try after it are hidden.
-      config: not shown.
+      config, name: not shown.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int, config: Mapping[str, Any]):
+    def __init__(
+        self, workdir: pathlib.Path, *, first_step: int, config: Mapping[str, Any], name: str
+    ):
         import logging
 
         from tensorboardX import summary
@@ -95,10 +97,12 @@ class Wandb:
 
     Args:
       workdir, first_step: as of `TensorBoard`.
-      config: of the run.
+      config, name: of the run.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int, config: Mapping[str, Any]):
+    def __init__(
+        self, workdir: pathlib.Path, *, first_step: int, config: Mapping[str, Any], name: str
+    ):
         import wandb
 
         self._image = wandb.Image
@@ -108,7 +112,7 @@ class Wandb:
             mode=os.environ.get('WANDB_MODE', 'offline'),
             dir=str(workdir),
             id=identity,
-            name=workdir.absolute().name,
+            name=name,
             resume='allow',
             config=dict(config),
             settings=wandb.Settings(console='off', silent=True, disable_code=True),
@@ -143,9 +147,12 @@ class MLflow:
     Args:
       workdir, first_step: as of `TensorBoard`.
       config: of the run; its fields are parameters, those of a resumed run are the first start's.
+      name: of the run.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int, config: Mapping[str, Any]):
+    def __init__(
+        self, workdir: pathlib.Path, *, first_step: int, config: Mapping[str, Any], name: str
+    ):
         os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')
         from mlflow import MlflowClient, entities
 
@@ -156,7 +163,7 @@ class MLflow:
         def start() -> str:
             known = self._client.get_experiment_by_name(PROJECT)
             experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
-            run = self._client.create_run(experiment, run_name=workdir.absolute().name)
+            run = self._client.create_run(experiment, run_name=name)
             flat = flax.traverse_util.flatten_dict(dict(config), sep='.').items()
             fields = [entities.Param(key, str(value)[:6000]) for key, value in flat]
             for at in range(0, len(fields), 100):  # as many as a call may have
@@ -244,6 +251,7 @@ def open_trackers(
     *,
     first_step: int,
     config: Mapping[str, Any],
+    name: str,
     active: bool,
 ) -> list[Safe]:
     """The trackers of a run.
@@ -252,14 +260,15 @@ def open_trackers(
       names: `config.log.trackers`.
       workdir, first_step: as of `MetricsWriter`.
       config: of the run, as plain values.
+      name: of the run, for people.
       active: False on processes that do not write: they have none.
     """
     if not active:
         return []
-    options = dict(first_step=first_step, config=config)
+    options = dict(first_step=first_step, config=config, name=name)
     return [
-        Safe(name, lambda name=name: TRACKERS[name](pathlib.Path(workdir), **options))
-        for name in names
+        Safe(tracker, lambda tracker=tracker: TRACKERS[tracker](pathlib.Path(workdir), **options))
+        for tracker in names
     ]
 
 
@@ -278,16 +287,16 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def _own_run(workdir: pathlib.Path, name: str, make: Callable[[], str]) -> str:
+def _own_run(workdir: pathlib.Path, tracker: str, make: Callable[[], str]) -> str:
     """The identity of a workdir's run in a tracker; made at its first start."""
     path = workdir / _RUNS
-    known = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
-    if name not in known:
-        known[name] = make()
-        draft = path.with_suffix('.draft')
-        draft.write_text(json.dumps(known) + '\n', encoding='utf-8')
-        draft.replace(path)
-    return str(known[name])
+    lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+    known = {entry['tracker']: entry['run'] for entry in map(json.loads, lines)}
+    if tracker not in known:
+        known[tracker] = make()
+        with path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps({'tracker': tracker, 'run': known[tracker]}) + '\n')
+    return str(known[tracker])
 
 
 def _allowed(name: str) -> str:

@@ -116,7 +116,7 @@ def test_a_tracker_holds_the_figures_pictures_and_config(tmp_path, name, read):
     config = {'train': {'steps': 3}, 'data': {'train': 'emoji'}}
     for first, last in ((0, 3), (2, 4)):  # the second start resumes from step 2
         options = dict(first_step=first, active=True)
-        opened = open_trackers((name,), tmp_path, config=config, **options)
+        opened = open_trackers((name,), tmp_path, config=config, name='mine', **options)
         writer = MetricsWriter(tmp_path, trackers=opened, **options)
         for step in range(first + 1, last + 1):
             writer.scalars(step, 'train', {'loss': step / 3 + first, 'lr': 1e-4})
@@ -146,7 +146,7 @@ def test_tensorboard_holds_them_too(tmp_path):
     from tensorboardX.record_writer import masked_crc32c  # the format that tensorboard reads
 
     options = dict(first_step=2, active=True)
-    opened = open_trackers(('tensorboard',), tmp_path, config={}, **options)
+    opened = open_trackers(('tensorboard',), tmp_path, config={}, name='mine', **options)
     writer = MetricsWriter(tmp_path, trackers=opened, **options)
     writer.scalars(3, 'train', {'loss': 0.25})
     writer.pictures(3, {'masks': PICTURE})
