@@ -131,7 +131,7 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.optim.fusion_lr = 1e-4  # bridges, fusion and poolers
     c.optim.update(ema=0.0, ema_end=0.0)  # there is no teacher
     c.train.collapse_alarm = 0.0  # there are no codes
-    c.eval.update(params='online', probe_source='', pattern_sets=())
+    c.eval.update(params='online', probe_source='', pattern_sets=(), compositions=())
     return c
 
 

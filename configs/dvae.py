@@ -30,7 +30,7 @@ def get_config(variant: str = 'base') -> ml_collections.ConfigDict:
     c = pretrain.get_config(variant)
     c.data.match_views = False
     c.data.lexicon.captions = 0
-    c.eval.update(probe_source='', pattern_sets=())
+    c.eval.update(probe_source='', pattern_sets=(), compositions=())
     c.model.encoding.codes = c.model.dvae.get_ref('codes')  # of the collapse alarm's bound
     c.task = dict(
         name='dvae',

@@ -77,7 +77,7 @@ def own(*, epochs: float, lr: float = 5e-4, encoder_lr: float = 2e-4) -> ml_coll
 def _for_all_tasks(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data.match_views = False
     c.data.lexicon.captions = 0
-    c.eval.probe_source = ''
+    c.eval.update(probe_source='', compositions=())
     c.data.max_prompt_tokens = 32  # [CLS] and [SEP] included; 0: the longest prompt's
     c.data.max_target_tokens = 12  # 0: the longest caption's or target's
     c.data.references = 0  # right texts of a record that an example holds, for a reward

@@ -271,6 +271,7 @@ def base() -> ml_collections.ConfigDict:
     evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
     evaluation.probe_source = ''  # images with patch labels to fit probes of features on; '': none
     evaluation.probe_images = 500  # the first of them
+    evaluation.compositions = ()  # sets with wrong captions, e.g. 'sugarcrepe:swap_att.json'
 
     c.mesh = dict(data=-1, fsdp=1, tensor=1)  # devices along each axis; -1: all that remain
     c.sharding = dict(  # logical axis of an array of the state -> mesh axis; others stay whole
@@ -319,6 +320,8 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.eval.update(batch_size=50, k_test=32)
     held_out = 'concepts', 'combinations', 'style'
     c.eval.pattern_sets = tuple(f'emoji_scenes:held_out_{what}' for what in held_out)
+    c.eval.probe_source = 'emoji_scenes:train'
+    c.eval.compositions = ('emoji_compositions:val',)
     return c
 
 
@@ -336,8 +339,7 @@ def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.encoding.update(hidden=128)
     c.task.update(queue_size=48, alpha_ramp_steps=200)
     c.train.update(batch_size=48, steps=400, save_every=100, images_every=0)
-    c.eval.update(every=100, k_test=16, pattern_images=500, pattern_set_images=250)
-    c.eval.probe_source = 'emoji_scenes:train'
+    c.eval.update(every=100, k_test=16, pattern_images=500, pattern_set_images=250, compositions=())
     return c
 
 
@@ -362,7 +364,7 @@ def own(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.task.update(queue_size=32, alpha_ramp_share=0.4, tau_teacher_share=0.4)
     c.optim.update(lr=1e-3, text_lr=1e-3, image_lr=1e-3, warmup_share=0.1)
     c.train.update(batch_size=32, steps=0, epochs=60.0, images_every=0)
-    c.eval.update(batch_size=16, k_test=16, pattern_sets=())
+    c.eval.update(batch_size=16, k_test=16, pattern_sets=(), probe_source='', compositions=())
     return c
 
 
@@ -379,7 +381,9 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.task.update(queue_size=32)
     c.task.mim.update(attention_layer=1, injection_layers=2)
     c.train.update(batch_size=8, steps=20, log_every=1, save_every=10, images_every=0)
-    c.eval.update(batch_size=8, k_test=4, pattern_images=0, pattern_sets=())
+    c.eval.update(
+        batch_size=8, k_test=4, pattern_images=0, pattern_sets=(), probe_source='', compositions=()
+    )
     return c
 
 

@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     'verify': Subcommand('main', ('--mode=verify',), 'compares all checkpoints with their digests'),
     'prepare': Subcommand('prepare', (), 'any source as verified shards; verify, show'),
     'predict': Subcommand('predict', (), 'captions, answers, matches or embeds images'),
+    'patterns': Subcommand('patterns', (), 'what patterns a run has: pictures, words, a page'),
     'convert': Subcommand('convert', (), 'weights from and to Hugging Face and PyTorch'),
     'preflight': Subcommand('preflight', (), 'memory, FLOPs and time of a run on a machine'),
     'ablate': Subcommand('ablate', (), 'runs the study, rows by seeds, and writes its table'),

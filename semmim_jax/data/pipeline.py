@@ -254,6 +254,32 @@ def eval_texts(source: CaptionSource, data_config: DataConfig) -> tuple[list[str
     return texts, np.array(image_of_text, np.int32)
 
 
+class ImageCaptions:
+    """The captions of each image, cleaned as of `eval_texts`, read when they are asked for.
+
+    Image n is that of position n in the order of `eval_image_batches`. What is held are two numbers
+    a record, no text.
+    """
+
+    def __init__(self, source: CaptionSource, data_config: DataConfig):
+        ids = np.fromiter(map(source.image_id, range(len(source))), np.int64, len(source))
+        _, first, image = np.unique(ids, return_index=True, return_inverse=True)
+        image = np.argsort(np.argsort(first))[image]  # [records], numbered as they first occur
+        self._records = np.argsort(image, kind='stable')
+        self._starts = np.searchsorted(image[self._records], np.arange(len(first) + 1))
+        self._source, self._config = source, data_config
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, image: int) -> list[str]:
+        records = self._records[self._starts[image] : self._starts[image + 1]].tolist()
+        texts = [text for record in records for text in self._source.captions(record)]
+        if not self._config.clean_text:
+            return texts
+        return [clean_caption(text, max_words=self._config.max_words) for text in texts]
+
+
 def eval_text_batches(
     texts: list[str], tokenizer: Tokenizer, *, max_tokens: int, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:

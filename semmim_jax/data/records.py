@@ -15,6 +15,7 @@ class Texts(TypedDict, total=False):
     """Texts of a record, see readers/image_texts.py, ImageText."""
 
     captions: list[str]
+    wrong: list[str]
     prompt: str
     targets: list[str]
     weights: list[float]

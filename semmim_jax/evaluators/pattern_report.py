@@ -46,10 +46,10 @@ def evaluate(predict: Any, data: EvalData) -> Report:
       data: the evaluation set; each image is read with its caption of `EvalData.pair_batches`.
     """
     main, *further = pattern_sets(data)
-    collected, captions = _collect(predict, main.data, images=main.images)
+    collected, captions = collect(predict, main.data, images=main.images)
     if not data.scores:
         for further_set in further:
-            _collect(predict, further_set.data, images=further_set.images)
+            collect(predict, further_set.data, images=further_set.images)
         return Report({})
     rows = patterns.evaluate_patterns(_patch_codes(collected))
     heads = [row for row in rows if row.is_head]
@@ -84,7 +84,7 @@ def _evaluate_set(
     predict: Any, pattern_set: PatternSet
 ) -> tuple[dict[str, float], list[str], dict]:
     """Figures, texts and details of a further set; its text leaves out what decides nothing."""
-    collected, captions = _collect(predict, pattern_set.data, images=pattern_set.images)
+    collected, captions = collect(predict, pattern_set.data, images=pattern_set.images)
     rows = patterns.evaluate_patterns(_patch_codes(collected))
     figures = {f'{pattern_set.name}/{k}': x for k, x in _head_figures(rows, SET_FIGURES).items()}
     heading = f'Patterns of {pattern_set.name}, {len(captions):,} images'
@@ -147,7 +147,7 @@ def _patch_codes(collected: dict[str, np.ndarray]) -> patterns.PatchCodes:
 
 def draw(predict: Any, data: EvalData) -> dict[str, np.ndarray]:
     """The pictures of a few images of the set, for looking on while training."""
-    collected, captions = _collect(predict, data, images=spread(data.num_images, SHOWN))
+    collected, captions = collect(predict, data, images=spread(data.num_images, SHOWN))
     return _draw(collected, captions, data) if data.scores else {}
 
 
@@ -177,17 +177,24 @@ def _draw(collected: dict[str, np.ndarray], captions: list[str], data: EvalData)
     return {'masks': masks, 'layout': layout}
 
 
-def _collect(predict: Any, data: EvalData, *, images: Sequence[int] | None = None):
+def collect(
+    predict: Any,
+    data: EvalData,
+    *,
+    images: Sequence[int] | None = None,
+    always_features: bool = False,
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Everything that `patterns` gives, for the valid rows of all images, or of some; the captions.
 
-    Features, by far the largest part, are kept only where there are labels to cluster them for.
+    Features, by far the largest part, are kept only where there are labels to cluster them for, or
+    where they are asked for.
     """
     parts: dict[str, list[np.ndarray]] = {}
     captions: list[str] = []
     for number, (batch, texts) in enumerate(data.pair_batches(images=images)):
         words = Words(*(batch[name] for name in WORD_FIELDS)) if WORD_FIELDS[0] in batch else None
         outputs = predict('patterns', batch['image'], batch['ids'], words, jax.random.key(number))
-        if 'labels' not in batch:
+        if 'labels' not in batch and not always_features:
             outputs = {name: array for name, array in outputs.items() if name not in _FEATURES}
         outputs = to_host(outputs)
         outputs |= data.whole({name: batch[name] for name in ('image', 'labels') if name in batch})

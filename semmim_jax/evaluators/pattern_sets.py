@@ -45,7 +45,7 @@ def pattern_sets(data: EvalData) -> list[PatternSet]:
     settings = data.settings
     wanted = [('', data.data.eval, settings.pattern_images)]
     wanted += [(*pair, settings.pattern_set_images) for pair in _named(settings.pattern_sets)]
-    return [_opened(data, *each) for each in wanted]
+    return [open_set(data, *each) for each in wanted]
 
 
 def check(config: Any) -> None:
@@ -65,7 +65,8 @@ def _named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
     return list(zip(names, specs, strict=True))
 
 
-def _opened(data: EvalData, name: str, spec: str, images: int) -> PatternSet:
+def open_set(data: EvalData, name: str, spec: str, images: int) -> PatternSet:
+    """Up to `images` images of a source, 0 for all, as `pattern_sets` takes them."""
     corpus = spec.partition(':')[0]
     is_made = corpus in data.data and 'eval_size' in data.data[corpus]
     if name or images and is_made:

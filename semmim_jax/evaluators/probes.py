@@ -1,13 +1,14 @@
-"""What patch features tell about objects: k nearest neighbours and a linear probe.
+"""What features tell about objects: k nearest neighbours and a linear probe, of patches and CLS.
 
-Both say which object covers a patch, from the image tower's feature of the patch alone, as the
-evaluated parameters give it: no text, no head. They are fitted on labelled patches of other images,
-`eval.probe_source`, and only patches that an object covers count (docs/method.md section 8).
+Both say which object covers a patch, or which one covers most of an image, from the image tower's
+feature of the patch, or of CLS, alone, as the evaluated parameters give it: no text, no head. They
+are fitted on other images, `eval.probe_source`; patches of background and images without an object
+do not count (docs/method.md section 8).
 
 Shapes: m patches, d width, c classes.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,29 +22,37 @@ _CHUNK = 2**23  # similarities that are held at a time
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
-    """Accuracy of both probes on patches of objects.
+    """Accuracy of both probes on patches of objects, and on images by their largest object.
 
-    Figures: `knn_accuracy`, `linear_accuracy`, `patches` and `fitted_patches`; chance is the
-    commonest label. Empty where no image has labels, with a line that says so.
+    Figures: `knn_accuracy`, `linear_accuracy`, `patches` and `fitted_patches`; `cls_knn_accuracy`,
+    `cls_linear_accuracy`, `images` and `fitted_images`; chance is the commonest label. Empty where
+    no image has labels, with a line that says so.
 
     Args:
-      predict: 'patches', see `tasks.pretrain.predict.patch_fns`.
+      predict: 'patches' and 'cls', see `tasks.pretrain.predict.patch_fns`.
       data: the evaluation set; its `fit` are the images to fit on.
     """
-    fitted, known = _object_patches(predict, data.fit)
-    features, labels = _object_patches(predict, data)
+    fitted, evaluated = _read(predict, data.fit), _read(predict, data)
     if not data.scores:
         return Report({})
-    if not len(known) or not len(labels):
+    if not len(fitted['patches'].labels) or not len(evaluated['patches'].labels):
         return Report({}, 'probes: no patch with a label of an object')
-    guesses = {
-        'knn_accuracy': nearest_labels(fitted, known, features),
-        'linear_accuracy': linear_labels(fitted, known, features),
-    }
-    figures = {name: float((guess == labels).mean()) for name, guess in guesses.items()}
-    chance = dict.fromkeys(guesses, float(np.bincount(labels).max() / len(labels)))
-    figures |= {'patches': len(labels), 'fitted_patches': len(known)}
+    figures, chance = {}, {}
+    for what, prefix in (('patches', ''), ('images', 'cls_')):
+        known, (features, labels) = fitted[what], evaluated[what]
+        guesses = {
+            f'{prefix}knn_accuracy': nearest_labels(known.features, known.labels, features),
+            f'{prefix}linear_accuracy': linear_labels(known.features, known.labels, features),
+        }
+        figures |= {name: float((guess == labels).mean()) for name, guess in guesses.items()}
+        chance |= dict.fromkeys(guesses, float(np.bincount(labels).max() / len(labels)))
+        figures |= {what: len(labels), f'fitted_{what}': len(known.labels)}
     return Report(figures, chance=chance)
+
+
+class _Labelled(NamedTuple):
+    features: np.ndarray  # [m, d]
+    labels: np.ndarray  # int [m], from 0 on
 
 
 def nearest_labels(
@@ -105,18 +114,27 @@ def linear_labels(
     return ((features - mean) / scale @ weights + shares).argmax(1)
 
 
-def _object_patches(predict: Any, data: EvalData) -> tuple[np.ndarray, np.ndarray]:
-    """Features [m, d] and labels int [m], from 0 on, of the patches that an object covers."""
-    features, labels = [np.zeros((0, 1))], [np.zeros(0, np.int64)]
+def _read(predict: Any, data: EvalData) -> dict[str, _Labelled]:
+    """'patches' that an object covers, and 'images' by the object that covers most of each."""
+    parts: dict[str, list[_Labelled]] = {'patches': [], 'images': []}
     for batch in data.image_batches():
         if 'labels' not in batch:
             break
-        all_features = to_host(predict('patches', batch['image']))
+        features = {name: to_host(predict(name, batch['image'])) for name in ('patches', 'cls')}
         objects = data.whole(batch['labels'])  # [b, n]
         chosen = (objects > 0) & batch['valid'][:, None]
-        features.append(all_features[chosen])
-        labels.append(objects[chosen] - 1)
-    return np.concatenate(features[1:] or features), np.concatenate(labels)
+        parts['patches'].append(_Labelled(features['patches'][chosen], objects[chosen] - 1))
+        shown = chosen.any(1)
+        largest = np.array([_commonest(row[row > 0]) for row in objects[shown]], np.int64)
+        parts['images'].append(_Labelled(features['cls'][shown], largest - 1))
+    nothing = _Labelled(np.zeros((0, 1)), np.zeros(0, np.int64))
+    joined = lambda read: _Labelled(*map(np.concatenate, zip(*read))) if read else nothing
+    return {name: joined(read) for name, read in parts.items()}
+
+
+def _commonest(labels: np.ndarray) -> int:
+    """The commonest of int [m]; of equals the lowest."""
+    return int(np.bincount(labels).argmax())
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:

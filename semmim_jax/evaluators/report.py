@@ -86,6 +86,10 @@ class EvalData:
         """All captions, and the image of each."""
         return pipeline.eval_texts(self.source, self.data)
 
+    def captions(self) -> 'PairCaptions':
+        """The caption that `pair_batches` gives each image."""
+        return PairCaptions(pipeline.ImageCaptions(self.source, self.data))
+
     def text_batches(self, texts: list[str]):
         """See `pipeline.eval_text_batches`."""
         return pipeline.eval_text_batches(
@@ -100,27 +104,24 @@ class EvalData:
 
         Where the run has a lexicon, the fields of its words are added as well.
 
-        The first image gets its first caption, the second its second, and so on round: a source
-        may give its captions in an order of kinds.
+        Which caption an image gets: `PairCaptions`. Batches and captions are read as they are
+        taken, so that memory does not grow with them.
 
         Args:
           images: positions in the order of `image_batches`, to read these alone.
         """
-        texts, image_of_text = self.texts()
-        own = [np.flatnonzero(image_of_text == i) for i in range(image_of_text.max() + 1)]
-        chosen = range(len(own)) if images is None else images
-        captions = [texts[own[i][i % len(own[i])]] for i in chosen]
-        text_batches = self.text_batches(captions)
-        size = self.settings.batch_size
-        source = self.source
+        captions = self.captions()
+        chosen = range(len(captions)) if images is None else images
+        size, source = self.settings.batch_size, self.source
         if images is not None:
             records = pipeline.unique_images(source)
             source = Records(source, [records[i] for i in images])
         image_batches = pipeline.eval_image_batches(
             source, self.data, batch_size=size, local=self.local
         )
-        for number, (batch, ids) in enumerate(zip(image_batches, text_batches)):
-            shown = captions[number * size : (number + 1) * size]
+        for number, batch in enumerate(image_batches):
+            shown = [captions.read(i) for i in chosen[number * size : (number + 1) * size]]
+            (ids,) = self.text_batches(shown)
             batch = {**batch, 'ids': ids['ids']}
             lexicon = getattr(self.make_example, 'lexicon', None)
             if lexicon:
@@ -129,8 +130,24 @@ class EvalData:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairCaptions:
+    """One caption for each image: the first image gets its first, the second its second, and so on
+    round, since a source may give its captions in an order of kinds."""
+
+    of_images: pipeline.ImageCaptions
+
+    def __len__(self) -> int:
+        return len(self.of_images)
+
+    def read(self, image: int) -> str:
+        """The caption of the image at this position in the order of `image_batches`."""
+        own = self.of_images[image]
+        return own[image % len(own)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Records:
-    """Some records of a source, as far as `pipeline.eval_image_batches` asks."""
+    """Some records of a source, as far as evaluation on images and captions asks."""
 
     source: Any
     positions: Sequence[int]
@@ -144,6 +161,20 @@ class Records:
     def image_id(self, index: int) -> int:
         """The image id of record `index`."""
         return self.source.image_id(self.positions[index])
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of record `index`."""
+        return self.source.captions(self.positions[index])
+
+    @property
+    def attribution(self) -> str:
+        """Of the source."""
+        return self.source.attribution
+
+    @property
+    def patch_label_names(self) -> tuple[str, ...]:
+        """Of the source."""
+        return self.source.patch_label_names
 
 
 def spread(count: int, wanted: int) -> list[int]:

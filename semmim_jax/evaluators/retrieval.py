@@ -159,7 +159,7 @@ def _rerank(
         count = int(batch['valid'].sum())
         rows, columns = np.nonzero(chosen[first : first + count])
         context = predict('context', batch['image'])
-        for part in _parts(len(rows), data.settings.batch_size):
+        for part in fixed_parts(len(rows), data.settings.batch_size):
             row, column = rows[part], columns[part]
             logits = predict('match', context, row, text['tokens'][column], text['mask'][column])
             scores[first + row, column] = RERANKS[rerank](to_host(logits))
@@ -176,7 +176,7 @@ def _below_itm(similarity: np.ndarray) -> np.ndarray:
     return similarity.astype(np.float64) - 1e6
 
 
-def _parts(total: int, size: int) -> Iterator[np.ndarray]:
+def fixed_parts(total: int, size: int) -> Iterator[np.ndarray]:
     """Index arrays of one fixed size that cover range(total); the last repeats its final index."""
     for start in range(0, total, size):
         yield np.minimum(np.arange(start, start + size), total - 1)

@@ -10,6 +10,7 @@ import PIL.Image
 
 from semmim_jax.data.stored import StoredSource
 from semmim_jax.evaluators import (
+    compositions,
     direction,
     grounding,
     losses,
@@ -17,6 +18,7 @@ from semmim_jax.evaluators import (
     probes,
     reconstruction,
     retrieval,
+    segmentation,
     texts,
 )
 from semmim_jax.evaluators.report import EvalData, Report
@@ -25,9 +27,11 @@ from semmim_jax.viz.curves import draw_curves
 EVALUATORS = {
     'losses': losses.evaluate,
     'retrieval': retrieval.evaluate,
+    'compositions': compositions.evaluate,
     'direction': direction.evaluate,
     'patterns': pattern_report.evaluate,
     'grounding': grounding.evaluate,
+    'segmentation': segmentation.evaluate,
     'probes': probes.evaluate,
     'reconstruction': reconstruction.evaluate,
     'captions': texts.evaluate_captions,

@@ -19,8 +19,8 @@ from semmim_jax.inference.explanation import Explanation, word_maps
 from semmim_jax.inference.inputs import Images, as_images, as_pixels, as_texts
 from semmim_jax.inference.outputs import Fused, Patches, Written, writer
 from semmim_jax.inference.predictor import Predictor, to_host
-from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.inference.videos import Videos, as_frames, as_videos
+from semmim_jax.models.grounding import WORD_FIELDS, Words
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import load_params
 from semmim_jax.training.sharding import make_mesh, replicated

@@ -8,7 +8,7 @@ from semmim_jax.data.mixtures import Mixture, parts_of
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.stored import StoredSource
-from semmim_jax.evaluators import pattern_sets, suite
+from semmim_jax.evaluators import compositions, pattern_sets, suite
 from semmim_jax.training.task import Task
 
 _LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation records all
@@ -77,6 +77,8 @@ def open_evaluation(config: Any, task: Task) -> Any:
     suite.check_source(source, task.evaluators, images=task.images)
     if 'patterns' in task.evaluators:
         pattern_sets.check(config)
+    if 'compositions' in task.evaluators:
+        compositions.check(config)
     if 'captions' in task.evaluators and importlib.util.find_spec('pycocoevalcap') is None:
         raise ValueError(
             'captions are scored by pycocoevalcap: run  pip install semmim_jax[eval] , or give no '

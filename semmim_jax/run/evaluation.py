@@ -2,6 +2,8 @@
 
 import functools
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax
@@ -16,6 +18,7 @@ from semmim_jax.evaluators import pattern_report, suite, training_losses
 from semmim_jax.evaluators.report import EvalData, Records
 from semmim_jax.inference.predictor import Predictor
 from semmim_jax.run.data_checks import open_evaluation
+from semmim_jax.run.run_report import write_run_report
 from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.checkpoint import Checkpoints, SavedRun, load_run
 from semmim_jax.training.config_rules import check_ranges
@@ -45,6 +48,10 @@ class Evaluation:
       labels: what the task chooses from.
       make_example: of the run, see data/examples.py.
       mesh: of the devices.
+
+    Attributes:
+      config, mesh: the same.
+      data: the evaluation set.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class Evaluation:
         make_example: Any,
         mesh: Mesh,
     ):
-        self._config, self._workdir, self._task, self._mesh = config, workdir, task, mesh
+        self.config, self._workdir, self._task, self.mesh = config, workdir, task, mesh
         self._predictor = Predictor(task.predict_fns(), None, mesh)
         open_data = functools.partial(
             EvalData,
@@ -76,7 +83,7 @@ class Evaluation:
         if config.eval.probe_source:
             known = sources.make_source(config.eval.probe_source, config.data)
             fit = open_data(Records(known, range(min(len(known), config.eval.probe_images))))
-        self._data = open_data(source, fit=fit)
+        self.data = open_data(source, fit=fit)
 
     def __call__(self, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Prints the table of all figures; writes results.json, pictures and scalars.
@@ -85,14 +92,14 @@ class Evaluation:
           'EVALUATOR/FIGURE' -> value; {} on processes other than 0, which write nothing.
         """
         step = int(state.step)
-        with jax.set_mesh(self._mesh):
-            reports = suite.run(self._task.evaluators, self._bound(state), self._data)
+        with jax.set_mesh(self.mesh):
+            reports = suite.run(self._task.evaluators, self.bound(state), self.data)
         if jax.process_index() != 0:
             return {}
         reports['training'] = training_losses.evaluate(self._workdir.local / 'metrics.jsonl')
         for name, report in reports.items():
             writer.scalars(step, f'eval_{name}', report.figures)
-        print(f'\nevaluation at step {step} ({self._config.eval.params} parameters)\n')
+        print(f'\nevaluation at step {step} ({self.config.eval.params} parameters)\n')
         print(suite.format_reports(reports))
         for path in suite.write(reports, self._workdir.local, step=step):
             print(f'wrote {self._workdir.place(path)}')
@@ -101,13 +108,13 @@ class Evaluation:
     def draw(self, state: TrainState, writer: MetricsWriter) -> None:
         """Pictures of a few images for TensorBoard, of tasks that have patterns."""
         if 'patterns' in self._predictor:
-            with jax.set_mesh(self._mesh):
-                pictures = pattern_report.draw(self._bound(state), self._data)
+            with jax.set_mesh(self.mesh):
+                pictures = pattern_report.draw(self.bound(state), self.data)
             writer.pictures(int(state.step), pictures)
 
-    def _bound(self, state: TrainState) -> Predictor:
+    def bound(self, state: TrainState) -> Predictor:
         """The predict functions on the parameters that `config.eval.params` names."""
-        params = {'ema': state.ema_params, 'online': state.params}[self._config.eval.params]
+        params = {'ema': state.ema_params, 'online': state.params}[self.config.eval.params]
         return self._predictor.bind(state.replace(params=params, opt_state=None))
 
 
@@ -122,8 +129,8 @@ def open_writer(folder: Workdir, config: Any, *, first_step: int) -> MetricsWrit
 def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[str, float]:
     """Evaluates the newest checkpoint of a workdir, from what the checkpoint itself holds.
 
-    No training data is read and no optimizer state; of the workdir results.json, the pictures and
-    metrics.jsonl change, nothing else.
+    No training data is read and no optimizer state; of the workdir results.json, the pictures,
+    metrics.jsonl and report.html change, nothing else.
 
     Args:
       workdir: the run's folder.
@@ -136,15 +143,39 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
       ValueError: if there is no checkpoint or no evaluation set, or `config` is of another model.
     """
     with Workdir(workdir) as folder:
-        return _evaluate(folder, config)
+        evaluate, state = open_workdir(folder, config)
+        writer = open_writer(folder, evaluate.config, first_step=int(state.step))
+        figures = evaluate(state, writer)
+        writer.close()
+        if jax.process_index() == 0:
+            facts = dict(config=evaluate.config, parameters=_count(state.params))
+            print(write_run_report(folder, step=int(state.step), **facts))
+    return figures
 
 
-def _evaluate(folder: Workdir, config: Any) -> dict[str, float]:
+def open_workdir(
+    folder: Workdir,
+    config: Any = None,
+    *,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Evaluation, TrainState]:
+    """The evaluation of a workdir and the state of its newest checkpoint; nothing is written.
+
+    Args:
+      folder: of the run.
+      config: as of `evaluate_workdir`.
+      overrides: fields to change in what these say, e.g. {'data.eval': 'captions:LIST.json'}.
+
+    Raises:
+      ValueError: as `evaluate_workdir`.
+    """
     workdir = folder.path
     saved = load_run(workdir)
     if saved is None:
         raise ValueError(f'{workdir} holds no checkpoint to evaluate')
-    config = _settings(saved, config)
+    settings = ml_collections.ConfigDict(_settings(saved, config).to_dict())
+    settings.update_from_flattened_dict(dict(overrides))
+    config = ml_collections.FrozenConfigDict(settings)
     if not config.data.eval:
         raise ValueError("data.eval is '': name an evaluation set, e.g. captions:LIST.json")
     check_ranges(config)
@@ -171,10 +202,11 @@ def _evaluate(folder: Workdir, config: Any) -> dict[str, float]:
         make_example=task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon),
         mesh=mesh,
     )
-    writer = open_writer(folder, config, first_step=int(state.step))
-    figures = evaluate(state, writer)
-    writer.close()
-    return figures
+    return evaluate, state
+
+
+def _count(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _settings(saved: SavedRun, requested: Any) -> ml_collections.FrozenConfigDict:

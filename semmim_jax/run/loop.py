@@ -21,6 +21,7 @@ import numpy as np
 
 from semmim_jax.run.evaluation import Evaluation, open_writer
 from semmim_jax.run.experiment import Experiment, open_experiment
+from semmim_jax.run.run_report import write_run_report
 from semmim_jax.run.summary import describe_data
 from semmim_jax.training import guard, ledger
 from semmim_jax.training.alarms import CollapseAlarm
@@ -112,6 +113,9 @@ def train_and_evaluate(
         loop.close()
         if main:
             print(ledger.table(ledger.totals(folder.local / 'ledger.jsonl')))
+        if main and int(state.step) == train.steps:  # not where a signal's seconds run out
+            facts = dict(config=run.config, step=train.steps, parameters=_count(state.params))
+            _say(main, write_run_report(folder, **facts))
     return state
 
 

@@ -25,6 +25,7 @@ ADDED = {
     'eval.pattern_set_images': 0,
     'eval.probe_source': '',
     'eval.probe_images': 500,
+    'eval.compositions': (),
     'data.match_views': False,
     'data.shards': {'index': 'memory'},
     'data.tars': {'text': 'caption', 'cache': ''},
@@ -106,7 +107,8 @@ def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         needed = _ONLY_OF.get(field)
         if section is None or name in section or needed and needed not in section:
             continue
-        section[name] = value
+        # As JSON has it: ml_collections cannot freeze an empty list beside an empty tuple.
+        section[name] = list(value) if isinstance(value, tuple) else value
         added.append(f'{field}={value!r}')
     return config, f'config of an earlier version; added {", ".join(added)}' if added else ''
 

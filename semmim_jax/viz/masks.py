@@ -93,7 +93,7 @@ def draw_masks(
         objects = None if labels is None else labels[index].reshape(grid, grid)
         heat = relevance[index].astype(np.float64).reshape(grid, grid)
         masked = mask[index].astype(bool).reshape(grid, grid)
-        pictures = (images[index], _heat(heat, cell), _masked(images[index], masked, cell))
+        pictures = (images[index], heat_map(heat, cell), striped(images[index], masked, cell))
         for panel, pixels in enumerate(pictures):
             axes = sheet.picture(
                 pixels,
@@ -118,13 +118,15 @@ def draw_masks(
     return figure.finish(sheet.figure, path)
 
 
-def _heat(relevance: np.ndarray, cell: int) -> np.ndarray:
+def heat_map(relevance: np.ndarray, cell: int) -> np.ndarray:
+    """Relevance [g, g] as colours, dark for its least and bright for its greatest value."""
     spread = np.ptp(relevance)
     scaled = (relevance - relevance.min()) / spread if spread > 0 else np.zeros_like(relevance)
     return patches.enlarge(matplotlib.colormaps['magma'](scaled)[..., :3], cell)
 
 
-def _masked(image: np.ndarray, masked: np.ndarray, cell: int) -> np.ndarray:
+def striped(image: np.ndarray, masked: np.ndarray, cell: int) -> np.ndarray:
+    """The image [s, s, 3] with stripes over masked patches, bool [g, g]; float in [0, 1]."""
     rows, columns = np.indices(image.shape[:2])
     stripes = np.where((rows + columns) // max(1, cell // 4) % 2, *MASK_GREYS)
     return np.where(patches.enlarge(masked, cell)[..., None], stripes[..., None], image / 255)

@@ -9,18 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.patches import Rectangle
 
 from semmim_jax.viz import figure, palette, patches
+from semmim_jax.viz.clusters import REACH, Cluster, draw_cluster_sheet
 
 SIDE = 1.35  # inches, an image in the layout
 GAP = 0.08
 LEGEND = 1.35  # names of the labels, beside them
 GUTTER = 0.4
-CLUSTER_SIDE = 2.3  # inches, the windows of one pattern
-WINDOW_REACH = 2  # patches on every side: 5 x 5
 CAPTION_LINES = 2
 
 
@@ -47,13 +43,19 @@ def most_on_objects(codes: np.ndarray, labels: np.ndarray, count: int, *, images
     """
     values, places = np.unique(codes, return_inverse=True)  # [c], [i * n]
     places = places.reshape(codes.shape)
-    on_objects = np.bincount(places.ravel(), labels.ravel() > 0) / np.bincount(places.ravel())
+    on_objects = np.bincount(places.ravel(), labels.ravel() > 0)
     occurs = np.zeros((len(codes), len(values)), bool)
     np.put_along_axis(occurs, places, True, axis=1)
-    spread = occurs.sum(axis=0)  # [c]
+    counts = dict(patches=np.bincount(places.ravel()), spread=occurs.sum(axis=0), images=images)
+    return [int(v) for v in values[object_order(on_objects, **counts)[:count]]]
+
+
+def object_order(
+    on_objects: np.ndarray, *, patches: np.ndarray, spread: np.ndarray, images: int
+) -> np.ndarray:
+    """The order of `most_on_objects` among codes that occur, from their counts, each [c]."""
     rare = spread < min(images, spread.max() / 2)
-    order = np.lexsort((values, -on_objects, rare))
-    return [int(v) for v in values[order[:count]]]
+    return np.lexsort((np.arange(len(patches)), -on_objects / patches, rare))
 
 
 def top_patches(
@@ -131,62 +133,39 @@ def draw_clusters(
     else:
         chosen = most_on_objects(codes, labels, num_patterns, images=per_side**2)
         how = ' Shown: those with most of their patches on objects.'
-    if not chosen:
-        raise ValueError('patterns: none to draw')
-    columns = min(columns, len(chosen))
-    members = {code: top_patches(codes, scores, code, count=per_side**2) for code in chosen}
-    lines = max(1, *(-(-len(x) // per_side) for x in members.values()))
-    height = CLUSTER_SIDE * lines / per_side
-    head = figure.text_height(1 if labels is None else 2, figure.TEXT_SIZE) + 0.03
-    step = height + head + 0.2
-    rows = -(-len(chosen) // columns)
-    sheet = figure.Sheet(
-        width=2 * figure.MARGIN + columns * CLUSTER_SIDE + (columns - 1) * 0.2,
-        body_height=rows * step - 0.2,
+    clusters = [
+        Cluster(
+            code=code,
+            patches=int((codes == code).sum()),
+            windows=[
+                patches.window(images[i], n, num_patches=codes.shape[1], reach=REACH)
+                for i, n in top_patches(codes, scores, code, count=per_side**2)
+            ],
+            label=''
+            if labels is None
+            else commonest_label(np.bincount(labels[codes == code]), concepts),
+        )
+        for code in chosen
+    ]
+    return draw_cluster_sheet(
+        clusters,
+        cell=cell,
+        per_side=per_side,
+        columns=columns,
         title=title,
-        note='The framed patch carries the code; around it a window of 5 x 5 patches. Up to '
-        f'{per_side**2} a pattern, at most one per image, best first. {len(images):,} images, '
-        f'{np.unique(codes).size:,} used codes.{how}',
+        note=cluster_note(per_side**2, images=len(images), used=np.unique(codes).size) + how,
         attribution=attribution,
+        path=path,
     )
-    for index, code in enumerate(chosen):
-        row, column = divmod(index, columns)
-        left = figure.MARGIN + column * (CLUSTER_SIDE + 0.2)
-        top = sheet.top + row * step
-        size = int((codes == code).sum())
-        sheet.text(f'pattern {code}', left=left, top=top, weight='bold')
-        sheet.text(
-            f'{size:,} {"patch" if size == 1 else "patches"}',
-            left=left + CLUSTER_SIDE,
-            top=top,
-            color=figure.FAINT,
-            ha='right',
-        )
-        label = figure.wrap(
-            _commonest_label(codes, labels, code, concepts),
-            width=CLUSTER_SIDE,
-            size=figure.TEXT_SIZE,
-            max_lines=1,
-        )
-        sheet.text(
-            ''.join(label),
-            left=left,
-            top=top + figure.text_height(1, figure.TEXT_SIZE),
-            color=figure.FAINT,
-        )
-        windows = [
-            patches.window(images[i], n, num_patches=codes.shape[1], reach=WINDOW_REACH)
-            for i, n in members[code]
-        ]
-        axes = sheet.picture(
-            _mosaic(windows, cell, per_side, lines),
-            left=left,
-            top=top + head,
-            width=CLUSTER_SIDE,
-            height=height,
-        )
-        _frame_centres(axes, len(windows), cell, per_side)
-    return figure.finish(sheet.figure, path)
+
+
+def cluster_note(windows: int, *, images: int, used: int) -> str:
+    """What a picture of clusters shows."""
+    return (
+        'The framed patch carries the code; around it a window of 5 x 5 patches. Up to '
+        f'{windows} a pattern, at most one per image, best first. {images:,} images, '
+        f'{used:,} used codes.'
+    )
 
 
 def draw_layout(
@@ -314,40 +293,12 @@ def label_name(label: int, concepts: Sequence[str]) -> str:
     return concepts[label - 1] if label <= len(concepts) else f'concept {label - 1}'
 
 
-def _commonest_label(codes, labels, code, concepts) -> str:
-    if labels is None:
-        return ''
-    values, counts = np.unique(labels[codes == code], return_counts=True)
-    if not values.size:
+def commonest_label(counts: np.ndarray, concepts: Sequence[str]) -> str:
+    """'83% sun' of how many patches have each label, int [l]; '' where there are none."""
+    if not counts.any():
         return ''
     best = int(counts.argmax())
-    return f'{counts[best] / counts.sum():.0%} {label_name(int(values[best]), concepts)}'
-
-
-def _mosaic(windows: list[np.ndarray], cell: int, per_side: int, lines: int) -> np.ndarray:
-    width = (2 * WINDOW_REACH + 1) * cell
-    gap = max(1, cell // 4)
-    shape = (lines * (width + gap) - gap, per_side * (width + gap) - gap, 3)
-    canvas = np.full(shape, 255, np.uint8)
-    for index, pixels in enumerate(windows):
-        row, column = (place * (width + gap) for place in divmod(index, per_side))
-        canvas[row : row + width, column : column + width] = pixels
-    return canvas
-
-
-def _frame_centres(axes: Axes, count: int, cell: int, per_side: int) -> None:
-    step = (2 * WINDOW_REACH + 1) * cell + max(1, cell // 4)
-    inset = WINDOW_REACH * cell
-    frames = [
-        Rectangle((inset + column * step, inset + row * step), cell, cell)
-        for row, column in (divmod(index, per_side) for index in range(count))
-    ]
-    for colour, width in (('white', 1.3), ('black', 0.5)):
-        axes.add_collection(
-            PatchCollection(frames, facecolors='none', edgecolors=colour, linewidths=width)
-        )
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    return f'{counts[best] / counts.sum():.0%} {label_name(best, concepts)}'
 
 
 def _label_colours(labels: np.ndarray) -> dict[int, tuple[float, float, float]]:

@@ -29,6 +29,7 @@ MODULES = {'scenes': 'semmim_jax.data.emoji', 'drill': 'drills'}  # others: semm
 COMPLETE = {
     'main': [TINY, '--workdir=run'],
     'predict': ['caption', '--workdir=run', '--images=.', '--out=out.jsonl'],
+    'patterns': ['run', '--out=out'],
     'convert': ['to-torch', 'run', 'out'],
     'preflight': [TINY, '--topology=local'],
     'ablate': [f'--config={ROOT}/configs/ablation.py', '--out=study'],
@@ -113,6 +114,9 @@ MISTAKES = [
     ('ablate', [*COMPLETE['ablate'], '--set=seed'], '--set=seed: must be FIELD=VALUE'),
     ('ablate', [*COMPLETE['ablate'], '--part=5/4'], '--part=5/4: must be I/N'),
     ('ablate', COMPLETE['ablate'][:1], '--out=VALUE must be given'),
+    ('patterns', ['absent', '--out=out'], 'absent: no such folder'),
+    ('patterns', ['--out=out'], 'RUN is missing; usage: RUN --FLAG=VALUE'),
+    ('patterns', ['run'], '--out=VALUE must be given'),
     ('convert', ['to-trch', 'run', 'out'], 'none of from-hf.*did you mean to-torch?'),
     ('convert', ['to-torch', 'run'], 'OUT is missing; usage: COMMAND FROM OUT'),
     ('convert', ['from-hf', 'run', 'out'], '--config=FILE is needed'),

@@ -68,6 +68,7 @@ def test_help_lists_the_subcommands_in_a_screen(words):
         'verify',
         'prepare',
         'predict',
+        'patterns',
         'convert',
         'preflight',
         'ablate',

@@ -394,6 +394,14 @@ def test_eval_texts_point_at_their_images(data_config, tokenizer):
     assert [tokenizer.decode(row) for row in ids] == texts
 
 
+def test_captions_of_an_image_are_those_of_all_its_records(data_config):
+    captions = pipeline.ImageCaptions(Pairs(), data_config)
+    texts, image_of_text = pipeline.eval_texts(Pairs(), data_config)
+    own = [[text for text, image in zip(texts, image_of_text) if image == n] for n in range(5)]
+    assert [captions[n] for n in range(len(captions))] == own
+    assert own[0] == ['caption 0a', 'caption 0b', 'caption 2a', 'caption 2b']
+
+
 def test_eval_labels_of_scenes(data_config):
     source = sources.make_source('emoji_scenes:val', data_config)
     batch = next(pipeline.eval_image_batches(source, data_config, batch_size=4))

@@ -1,5 +1,6 @@
 """The loop with a small task, in this process: nothing is lost and nothing is done twice."""
 
+import base64
 import json
 import os
 import signal
@@ -64,6 +65,19 @@ def test_each_step_and_each_evaluation_is_written_once(whole):
     assert written.count((4, False)) > 0
 
 
+def test_the_report_has_the_figures_curves_and_config_of_the_run(whole):
+    workdir = whole[0]
+    page = (workdir / 'report.html').read_text()
+    results = json.loads((workdir / 'results.json').read_text())
+    for name, value in results['losses']['figures'].items():
+        shown = f'{value:,}' if isinstance(value, int) else f'{value:.4g}'
+        assert f'<td>losses/{name}</td><td class=number>{shown}</td>' in page
+    curves = base64.b64encode((workdir / 'curves.png').read_bytes()).decode()
+    assert f'data:image/png;base64,{curves}' in page
+    size = json.loads((workdir / 'config.json').read_text())['train']['batch_size']
+    assert f'&quot;batch_size&quot;: {size}' in page and '# SemMIM' in page  # config and card
+
+
 def test_a_run_without_steps_evaluates_what_it_starts_from(captions, tmp_path):
     """Zero-shot figures: there is no course of the losses to tell or to draw."""
     state = train_and_evaluate(config_of(captions, steps=0), str(tmp_path), SmallTask)
@@ -71,6 +85,7 @@ def test_a_run_without_steps_evaluates_what_it_starts_from(captions, tmp_path):
     assert int(state.step) == results['step'] == 0
     assert results['losses']['figures']['loss'] > 0
     assert not (tmp_path / 'curves.png').exists()
+    assert 'No curves: ' in (tmp_path / 'report.html').read_text()
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -92,6 +107,7 @@ def test_a_signal_ends_the_run_saved_and_the_next_start_makes_it_whole(
     assert 6 <= stopped.step <= 7
     assert steps_saved(tmp_path)[-1] == stopped.step
     assert f'stopped after step {stopped.step}: saved' in capfd.readouterr().out
+    assert not (tmp_path / 'report.html').exists()  # the seconds of a signal are for the state
     assert [signal.getsignal(n) for n in (number, signal.SIGTERM)] == handlers
     final = train_and_evaluate(config, str(tmp_path), SmallTask)
     assert_same(final, whole[1])

@@ -227,7 +227,7 @@ def test_a_target_of_none_is_no_masked_modelling(config):
     config.task.mim.target = 'none'
     task = Pretrain(ml_collections.FrozenConfigDict(config), SPECIAL)
     assert 'mim' not in task.plan.active
-    assert task.evaluators == ('losses', 'retrieval')
+    assert task.evaluators == ('losses', 'retrieval', 'segmentation')
 
 
 @pytest.mark.parametrize('name', CHOICES)

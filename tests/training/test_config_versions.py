@@ -1,5 +1,8 @@
 """A config of today is not taken for one of an earlier version."""
 
+import json
+
+import ml_collections
 import pytest
 
 from configs import caption, classify, completion, nlvr2, pretrain, retrieval, vqa
@@ -14,6 +17,15 @@ from semmim_jax.training.config_versions import upgraded
 def test_nothing_is_added_to_a_shipped_config(module):
     config = module.get_config('tiny').to_dict()
     assert upgraded(config) == (config, '')
+
+
+def test_a_config_with_what_was_added_can_be_frozen():
+    """ml_collections fails on an empty list that comes after an empty tuple."""
+    config = json.loads(json.dumps(pretrain.get_config('tiny').to_dict()))
+    assert config['eval']['pattern_sets'] == []
+    del config['eval']['compositions']
+    frozen = ml_collections.FrozenConfigDict(upgraded(config)[0])
+    assert frozen.eval.compositions == frozen.eval.pattern_sets == ()
 
 
 @pytest.mark.parametrize('module', [retrieval, vqa, nlvr2], ids=lambda module: module.__name__)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from semmim_jax.data.config import DataConfig
 from semmim_jax.data.emoji import artwork
+from semmim_jax.data.emoji.compositions import EmojiCompositions
 from semmim_jax.data.emoji.faces import EmojiSentiment, FaceScenes
 from semmim_jax.data.emoji.languages import EmojiFrench, EmojiGerman
 from semmim_jax.data.emoji.prompts import EmojiAsking, EmojiDialog
@@ -29,6 +30,7 @@ _TEXTS: tuple[type[SceneTexts], ...] = (
     EmojiGerman,
     EmojiFrench,
     EmojiSentiment,
+    EmojiCompositions,
 )
 
 

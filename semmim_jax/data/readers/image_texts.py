@@ -11,6 +11,7 @@ from semmim_jax.data import images
 from semmim_jax.data.answers import label_names
 from semmim_jax.data.json_files import shown
 from semmim_jax.data.records import Entry, Record
+from semmim_jax.data.unreadable import UnreadableRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class ImageText:
     where: str  # file and line or id, for error messages
     image_id: int | None = None  # None: numbered by path
     captions: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()  # captions that the image does not show, for tests of composition
+    box: tuple[int, int, int, int] | None = None  # left, top, right, bottom: what counts of it
     prompt: str | None = None
     targets: tuple[str, ...] = ()  # distinct right answers, the commonest first
     weights: tuple[float, ...] = ()  # of the targets: share of the annotators
@@ -50,11 +53,13 @@ class ImageTexts:
             if record.image_id is not None and not 0 <= record.image_id < 2**31:
                 raise ValueError(f'{record.where}: image id {record.image_id}, beyond 31 bits')
         first = 1 + max((r.image_id for r in records if r.image_id is not None), default=-1)
-        numbers: dict[tuple[str, ...], int] = {}
+        numbers: dict[object, int] = {}
         for record in records:
             if record.image_id is None:
-                numbers.setdefault(record.images, first + len(numbers))
-        self._image_ids = [numbers[r.images] if r.image_id is None else r.image_id for r in records]
+                numbers.setdefault((record.images, record.box), first + len(numbers))
+        self._image_ids = [
+            numbers[r.images, r.box] if r.image_id is None else r.image_id for r in records
+        ]
 
     def __len__(self) -> int:
         return len(self._records)
@@ -68,6 +73,13 @@ class ImageTexts:
             images.read_image(path, decoder=self._decoder, max_pixels=self._max_pixels)
             for path in self._records[index].images
         ]
+        if box := self._records[index].box:
+            left, top, right, bottom = box
+            pixels = [each[max(top, 0) : bottom, max(left, 0) : right] for each in pixels]
+            if not pixels[0].size:
+                raise UnreadableRecord(
+                    f'{self._records[index].where}: the box is outside the image'
+                )
         entry = self.entry(index)
         if len(pixels) == 1:
             return {'image': pixels[0], **entry}
@@ -140,5 +152,7 @@ class ImageTexts:
 
 
 _TEXT_FIELDS = tuple(
-    f.name for f in dataclasses.fields(ImageText) if f.name not in ('images', 'where', 'image_id')
+    f.name
+    for f in dataclasses.fields(ImageText)
+    if f.name not in ('images', 'where', 'image_id', 'box')
 )

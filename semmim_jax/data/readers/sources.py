@@ -10,6 +10,7 @@
   nlvr2:FILE
   jsonl:FILE                         the project's list for generate and classify
   easy_vqa:SPLIT
+  sugarcrepe:FILE, aro:FILE, winoground:FILE   tests of composition, for eval.compositions
 
   shards:DIR                         prepared shards, see data/shards.py
   tar:GLOB                           tars of img2dataset, read where they are, see data/tars.py
@@ -37,6 +38,7 @@ from semmim_jax.data.mixtures import Joined, Mixture, whole_weights
 from semmim_jax.data.readers.albef import read_albef
 from semmim_jax.data.readers.captions import read_captions, without_empty
 from semmim_jax.data.readers.coco import read_coco
+from semmim_jax.data.readers.compositions import read_aro, read_sugarcrepe, read_winoground
 from semmim_jax.data.readers.corpus import installed_corpora
 from semmim_jax.data.readers.easy_vqa import read_easy_vqa
 from semmim_jax.data.readers.image_texts import ImageText, ImageTexts
@@ -65,6 +67,9 @@ _READERS: dict[str, Callable[..., list[ImageText]]] = {
     'nlvr2': read_nlvr2,
     'jsonl': read_json_lines,
     'easy_vqa': read_easy_vqa,
+    'sugarcrepe': read_sugarcrepe,
+    'aro': read_aro,
+    'winoground': read_winoground,
 }
 _FORMS = (
     'captions:PATH',
@@ -77,6 +82,9 @@ _FORMS = (
     'nlvr2:FILE',
     'jsonl:FILE',
     'easy_vqa:SPLIT',
+    'sugarcrepe:FILE',
+    'aro:FILE',
+    'winoground:FILE',
     'shards:DIR',
     'tar:GLOB',
     'tfds:DIR:SPLIT',

@@ -96,11 +96,13 @@ def patch_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
 
     Returns:
       patches: images uint8 [b, s, s, 3] -> features of the image tower float32 [b, n, d].
+      cls: images -> its feature of CLS float32 [b, d].
+      patch_projections: images -> its patches as ITC projects images, float32 [b, n, e], unit.
       encode_patches: images, ids [b, t] or None, the texts' `Words` or None where they are not
         read -> {'features' as above, 'values' float32 [b, n, d] of the last block's attention};
         with codes in the targets also 'codes' int32 [b, n] and, with ids, 'codes_with_text'.
     """
-    features = lambda model, images: model.encode_image(images)[:, 1:].astype(jnp.float32)
+    encoded = lambda model, images: model.encode_image(images).astype(jnp.float32)
 
     def encode_patches(model, images, ids, words):
         tokens, values = model.image_values(images)
@@ -118,7 +120,14 @@ def patch_fns(model: SemMIM, plan: Plan) -> dict[str, Callable[..., Any]]:
             outputs['codes_with_text'] = code(plan.config.mim.inject_teacher, caption)
         return outputs
 
-    fns = {'patches': features, 'encode_patches': encode_patches}
+    fns = {
+        'patches': lambda model, images: encoded(model, images)[:, 1:],
+        'cls': lambda model, images: encoded(model, images)[:, 0],
+        'patch_projections': lambda model, images: model.project_image(
+            model.encode_image(images)[:, 1:]
+        ),
+        'encode_patches': encode_patches,
+    }
     return {name: _applied(fn, model) for name, fn in fns.items()}
 
 

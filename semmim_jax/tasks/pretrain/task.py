@@ -51,6 +51,7 @@ class Pretrain(Task):
         self.has_words = config.data.lexicon.captions > 0
         self.has_matches = config.data.match_views
         self.probes = bool(config.eval.probe_source)
+        self.compositions = bool(config.eval.compositions)
 
     @property
     def evaluators(self) -> tuple[str, ...]:
@@ -58,7 +59,10 @@ class Pretrain(Task):
         codes = self.plan.has_codes
         by_codes = ('patterns',) if codes else ()
         by_words = ('grounding',) if codes and self.plan.reads_words else ()
-        return ('losses', 'retrieval', *by_codes, *by_words, *(('probes',) * self.probes))
+        fitted = ('probes',) * self.probes
+        composed = ('compositions',) * self.compositions
+        plain = 'losses', 'retrieval', *composed
+        return (*plain, *by_codes, *by_words, 'segmentation', *fitted)
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
