@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.models.scl import SCL
+from semmim_jax.models.vit import patches_a_side
 from semmim_jax.tasks.completion.plan import Plan
 
 
@@ -40,7 +41,8 @@ def retrieval_fns(model: SCL, plan: Plan) -> dict[str, Callable[..., Any]]:
         side = jax.tree.map(lambda x: x[rows], context)
         streams = model.fusion.first(model.to_text_stream(tokens), side, text_mask=mask)
         streams = model.fusion(streams, text_mask=mask, start=1, stop=-1)
-        frames = streams.image.shape[1] // (plan.patches + 1)  # one CLS token each, in front
+        patches = patches_a_side(model.config.image) ** 2
+        frames = streams.image.shape[1] // (patches + 1)  # one CLS token each, in front
         first = jnp.zeros((len(tokens), 1), jnp.int32)
         every = jnp.broadcast_to(jnp.arange(frames, dtype=jnp.int32), (len(tokens), frames))
         fused = model.fusion.last(streams, text_mask=mask, text_queries=first, image_queries=every)
