@@ -82,6 +82,7 @@ _ONLY_OF = {
     'task.shared_towers': 'tau_student',
     'task.global_features': 'tau_student',
     'task.stable_width': 'tau_student',
+    'log': 'train',  # of the config itself
 }
 
 

@@ -3,7 +3,10 @@
 Needs no config.
 """
 
+import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ import orbax.checkpoint as ocp
 from semmim_jax.data.cloud import children
 from semmim_jax.training import integrity
 from semmim_jax.training.checkpoint import checkpoints_of, load_run, saved_steps
+from semmim_jax.training.config_versions import upgraded
 from semmim_jax.training.copies import CONFIG, config_text, differing_copies
 
 
@@ -53,12 +57,24 @@ def _foreign_copies(workdir: pathlib.Path) -> list[str]:
     saved = load_run(workdir)
     if saved is None:
         return []
-    expected = {CONFIG: config_text(saved.config), **saved.files}
+    names = differing_copies(workdir, saved.files)
+    if not _is_config(workdir / CONFIG, saved.config):
+        names.insert(0, CONFIG)
     return [
         f'{workdir / name}: FOREIGN: not that of checkpoint {saved.step}, which is used instead; '
         'training writes it anew'
-        for name in differing_copies(workdir, expected)
+        for name in names
     ]
+
+
+def _is_config(path: pathlib.Path, config: Mapping[str, Any]) -> bool:
+    """Whether a file holds a config, perhaps as an earlier version wrote it."""
+    try:
+        present = json.loads(path.read_text(encoding='utf-8'))
+        present, saved = config_text(upgraded(present)[0]), config_text(config)
+        return json.loads(present) == json.loads(saved)
+    except (AttributeError, OSError, ValueError, RecursionError):  # AttributeError: no object
+        return False
 
 
 def _read_state(folder: pathlib.Path) -> dict:

@@ -135,6 +135,17 @@ def test_what_is_used_is_the_checkpoints_and_verify_sees_another(started, capsys
     assert verify_workdir(workdir)
 
 
+def test_a_config_of_an_earlier_version_is_the_runs_own(started):
+    path = started[1] / 'config.json'
+    config = json.loads(path.read_text())
+    del config['log']  # a field that came later, with the value of before
+    path.write_text(json.dumps(config))
+    assert verify_workdir(started[1])
+    config['seed'] += 1
+    path.write_text(json.dumps(config))
+    assert not verify_workdir(started[1])
+
+
 def test_a_checkpoint_whose_labels_were_changed_on_disk_is_damaged(started):
     config, workdir, _ = started
     path = next((workdir / 'checkpoints/0/files').rglob('*'))
