@@ -59,7 +59,7 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_kill_9_and_the_same_command_again_changes_nothing(uninterrupted, tmp_path, workers):
     flags = (
         '--config.data.eval=',

@@ -63,6 +63,7 @@ def test_the_step_is_the_plain_one(case):
         assert (np.abs(gradient).max() > 1e-5) == trained, name
 
 
+@pytest.mark.slow
 def test_slices_of_the_batch_change_nothing_with_dropout_either():
     """Each row has its own dropout keys, and the losses are those of the whole batch."""
     changes = {'model.dropout': 0.3}
@@ -137,6 +138,7 @@ def test_options_out_of_range_are_named():
             warm_completion(small(changes), rows=8)
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_agree():
     """Dropout included: a row's masks do not depend on where it is computed."""
     one, eight = lines_of('tests.tasks.completion_on_devices')

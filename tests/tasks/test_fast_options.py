@@ -56,7 +56,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize('case', CASES)
+QUICK = ('dropped_half', 'shared')  # every option once; the others take minutes together
+
+
+@pytest.mark.parametrize(
+    'case',
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_the_cheaper_step_is_the_plain_one(config, case):
     warm = warm_state(override(config, TEXT | CASES[case]), rows=4)
 
