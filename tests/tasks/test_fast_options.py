@@ -56,7 +56,7 @@ CASES = {
 }
 
 
-QUICK = ('dropped_half', 'shared')  # every option once; the others take minutes together
+QUICK = ('dropped_half', 'shared')  # the others take minutes together
 
 
 @pytest.mark.parametrize(
