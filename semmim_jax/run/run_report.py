@@ -107,16 +107,14 @@ def _card(
 ) -> str:
     if family not in MODULES:
         return f'None: a run of the task {config["task"]["name"]} has no exported form.'
-    text, model = config['model']['text'], config['model']
-    layers = {
-        'tower': text['depth'],
-        'fusion': model['fusion_depth'],
-        'decoder': model['decoder_depth'],
-    }
+    model = config['model']
+    depths = {'tower': model['text']['depth'], 'fusion': model['fusion_depth']}
+    if family == 'semmim':  # SCL has no decoder
+        depths['decoder'] = model['decoder_depth']
     return model_card(
         config,
         family=family,
-        layers={name: depth for name, depth in layers.items() if depth},
+        layers={name: depth for name, depth in depths.items() if depth},
         params=config['eval']['params'],
         parameters=parameters,
         step=step,

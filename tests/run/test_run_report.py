@@ -5,6 +5,7 @@ import json
 import ml_collections
 import pytest
 
+from configs import caption, completion, nlvr2, retrieval, vqa
 from configs.dvae import get_config as dvae_config
 from configs.pretrain import get_config
 from semmim_jax.run.run_report import write_run_report
@@ -18,8 +19,16 @@ def written(workdir, config):
     return (workdir / 'report.html').read_text()
 
 
-def test_what_there_is_not_is_said(tmp_path):
-    page = written(tmp_path, get_config('tiny'))
+TINY = [
+    *(module.get_config('tiny') for module in (caption, completion, nlvr2, retrieval, vqa)),
+    *(module.get_config('scl_tiny') for module in (nlvr2, retrieval, vqa)),
+    get_config('tiny'),
+]
+
+
+@pytest.mark.parametrize('config', TINY, ids=lambda config: f'{config.task.name}')
+def test_what_there_is_not_is_said(tmp_path, config):
+    page = written(tmp_path, config)
     assert 'The run was not evaluated.' in page and 'No curves: ' in page
     assert 'Not evaluated.' in page and '1,234' in page  # of the card
 
