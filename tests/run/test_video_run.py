@@ -81,7 +81,7 @@ def test_itm_reads_every_frame_and_knows_order_by_the_table_alone(model):
     source = make_source('emoji_videos:val', config().data)
     clips = np.stack([source[i]['frames'][[0, 7, 15]] for i in range(4)])
     task = find_task(config())(model.config, model.tokenizer.special)
-    fns, variables = task.predict_fns(), model._predict._variables
+    fns, variables = task.predict_fns(), model._predict.variables
     still = jax.tree.map(lambda x: x, variables.params)
     still['image']['temporal'] = jnp.zeros_like(still['image']['temporal'])
     ids = np.stack([model.tokenizer.encode(source.captions(i)[0], 18) for i in range(4)])
