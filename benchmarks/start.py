@@ -7,8 +7,8 @@ its own, which does what a run of configs/pretrain.py:tiny does with its data be
 first steps: vocabulary of the texts, lexicon, fingerprint, sizes of the files, and batches from its
 workers. Building the model is left out: it is the same for any data. Prints seconds by the clock
 and of all processors, and the resident memory of the run's process and of its largest worker; then
-what more the many records take, beside what they may. Exits with 1 if that is more, of time by
-that of the processors: the clock's depends on what else the machine does.
+what more the many records take, beside what they may. Exits with 1 if that is more, by the clock:
+it needs a machine that does nothing else.
 """
 
 import argparse
@@ -115,10 +115,10 @@ def main() -> None:
     used, seconds = (many[name] - few[name] for name in ('processor', 'seconds'))
     grown = max(many[name] - few[name] for name in ('run', 'worker'))
     print(
-        f'more: {used:.1f} s of processors, at most {MORE_SECONDS:.0f}; {seconds:.1f} by the clock'
+        f'more: {seconds:.1f} s by the clock, at most {MORE_SECONDS:.0f}; {used:.1f} of processors'
     )
     print(f'more: {grown / 1e6:.0f} MB a process, at most {MORE_BYTES / 1e6:.0f}')
-    sys.exit(used > MORE_SECONDS or grown > MORE_BYTES)
+    sys.exit(seconds > MORE_SECONDS or grown > MORE_BYTES)
 
 
 if __name__ == '__main__':

@@ -10,9 +10,7 @@ from collections.abc import Collection
 from semmim_jax.conversion.hf_tables import BERT_EMBEDDINGS, BERT_HEAD, BERT_LAYERS
 from semmim_jax.conversion.table import (
     BATCHED,
-    DENSE,
     DENSE_OUT,
-    FLAT,
     PATCH,
     SAME,
     TOKEN,
@@ -20,9 +18,8 @@ from semmim_jax.conversion.table import (
     linear,
     norm,
     placed,
+    qkv,
 )
-
-_QKV = ('attn/query/{}', 'attn/key/{}', 'attn/value/{}')
 
 VIT = [
     Entry('cls', 'cls_token', TOKEN),
@@ -34,8 +31,7 @@ VIT = [
     *placed(
         [
             *norm('norm1', 'norm1'),
-            Entry(tuple(path.format('kernel') for path in _QKV), 'attn.qkv.weight', DENSE),
-            Entry(tuple(path.format('bias') for path in _QKV), 'attn.qkv.bias', FLAT),
+            *qkv('attn.qkv.weight', 'attn.qkv.bias'),
             *linear('attn/out', 'attn.proj', DENSE_OUT),
             *norm('norm2', 'norm2'),
             *linear('mlp/up', 'mlp.fc1'),

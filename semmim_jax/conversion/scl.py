@@ -12,9 +12,7 @@ from semmim_jax.conversion.albef import CROSS_ATTENTION
 from semmim_jax.conversion.hf_tables import BERT_EMBEDDINGS, BERT_LAYERS
 from semmim_jax.conversion.table import (
     BATCHED,
-    DENSE,
     DENSE_OUT,
-    FLAT,
     PATCH,
     SAME,
     Entry,
@@ -22,6 +20,7 @@ from semmim_jax.conversion.table import (
     linear,
     norm,
     placed,
+    qkv,
 )
 
 # The text tower's unused pooler, buffers, and the decoder of masked autoencoders that no loss of
@@ -52,7 +51,6 @@ SETTINGS = {
 }
 TEMPORAL = 'image/temporal'  # a row a place in time; the first is what an image has
 
-_QKV = ('attn/query/{}', 'attn/key/{}', 'attn/value/{}')
 _IMAGE = [
     Entry('patch/kernel', 'conv1.weight', PATCH),
     Entry('cls', 'class_embedding', SAME),
@@ -62,8 +60,7 @@ _IMAGE = [
     *placed(
         [
             *norm('norm1', 'ln_1'),
-            Entry(tuple(path.format('kernel') for path in _QKV), 'attn.in_proj_weight', DENSE),
-            Entry(tuple(path.format('bias') for path in _QKV), 'attn.in_proj_bias', FLAT),
+            *qkv('attn.in_proj_weight', 'attn.in_proj_bias'),
             *linear('attn/out', 'attn.out_proj', DENSE_OUT),
             *norm('norm2', 'ln_2'),
             *linear('mlp/up', 'mlp.c_fc'),

@@ -108,6 +108,15 @@ def linear(ours: str, theirs: str, layout: Layout = DENSE) -> list[Entry]:
     ]
 
 
+def qkv(weight: str, bias: str) -> list[Entry]:
+    """Projections to queries, keys and values that others keep as one [3 d, d] and one [3 d]."""
+    names = ('query', 'key', 'value')
+    return [
+        Entry(tuple(f'attn/{name}/kernel' for name in names), weight, DENSE),
+        Entry(tuple(f'attn/{name}/bias' for name in names), bias, FLAT),
+    ]
+
+
 def norm(ours: str, theirs: str) -> list[Entry]:
     """Scale and bias of a LayerNorm."""
     return [

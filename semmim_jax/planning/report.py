@@ -1,6 +1,7 @@
 """Compiles the step for a machine and puts its figures into a table and into JSON."""
 
 import dataclasses
+import textwrap
 import time
 from typing import Any, NamedTuple
 
@@ -170,7 +171,7 @@ def table(figures: dict[str, Any]) -> str:
     settings = ', '.join(f'{name}={value}' for name, value in figures['settings'].items())
     lines = [
         f'{figures["topology"]}: {figures["devices"]} x {figures["device"]}, mesh {mesh}',
-        settings,
+        *textwrap.wrap(settings, 100, break_long_words=False),
         f'compiled in {figures["compile_seconds"]:.0f} s',
         *_memory_lines(figures['bytes_per_device']),
         *_flops_lines(figures),

@@ -50,7 +50,7 @@ class Evaluation:
       mesh: of the devices.
 
     Attributes:
-      config, mesh: the same.
+      config, task, mesh: the same.
       data: the evaluation set.
     """
 
@@ -66,7 +66,7 @@ class Evaluation:
         make_example: Any,
         mesh: Mesh,
     ):
-        self.config, self._workdir, self._task, self.mesh = config, workdir, task, mesh
+        self.config, self._workdir, self.task, self.mesh = config, workdir, task, mesh
         self._predictor = Predictor(task.predict_fns(), None, mesh)
         open_data = functools.partial(
             EvalData,
@@ -93,7 +93,7 @@ class Evaluation:
         """
         step = int(state.step)
         with jax.set_mesh(self.mesh):
-            reports = suite.run(self._task.evaluators, self.bound(state), self.data)
+            reports = suite.run(self.task.evaluators, self.bound(state), self.data)
         if jax.process_index() != 0:
             return {}
         reports['training'] = training_losses.evaluate(self._workdir.local / 'metrics.jsonl')
@@ -148,8 +148,9 @@ def evaluate_workdir(workdir: str | pathlib.Path, config: Any = None) -> dict[st
         figures = evaluate(state, writer)
         writer.close()
         if jax.process_index() == 0:
-            facts = dict(config=evaluate.config, parameters=_count(state.params))
-            print(write_run_report(folder, step=int(state.step), **facts))
+            facts = dict(config=evaluate.config, family=evaluate.task.family)
+            facts |= dict(step=int(state.step), parameters=_count(state.params))
+            print(write_run_report(folder, **facts))
     return figures
 
 

@@ -114,7 +114,8 @@ def train_and_evaluate(
         if main:
             print(ledger.table(ledger.totals(folder.local / 'ledger.jsonl')))
         if main and int(state.step) == train.steps:  # not where a signal's seconds run out
-            facts = dict(config=run.config, step=train.steps, parameters=_count(state.params))
+            facts = dict(config=run.config, family=run.task.family)
+            facts |= dict(step=train.steps, parameters=_count(state.params))
             _say(main, write_run_report(folder, **facts))
     return state
 

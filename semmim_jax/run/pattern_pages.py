@@ -92,8 +92,8 @@ def write_patterns(
     page = ReportPage(f'Patterns of {folder.path.name} on {config.data.eval}')
     _add_patterns(page, found, table, chosen, words, pictures)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    facts = dict(config=config, step=int(state.step), parameters=parameters)
-    add_run(page, folder.local, **facts)
+    facts = dict(config=config, family=evaluation.task.family, step=int(state.step))
+    add_run(page, folder.local, parameters=parameters, **facts)
     written.append(page.write(out / PAGE))
     return [str(path) for path in written]
 

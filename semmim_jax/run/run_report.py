@@ -10,7 +10,6 @@ from typing import Any
 from semmim_jax.conversion.model_card import model_card
 from semmim_jax.conversion.to_torch import MODULES
 from semmim_jax.data.json_files import read_json
-from semmim_jax.tasks.registry import find_task
 from semmim_jax.training import ledger
 from semmim_jax.training.workdir import Workdir
 from semmim_jax.viz.curves import draw_curves
@@ -20,7 +19,9 @@ PAGE = 'report.html'
 CURVES = 'curves.png'
 
 
-def write_run_report(folder: Workdir, *, config: Any, step: int, parameters: int) -> str:
+def write_run_report(
+    folder: Workdir, *, config: Any, family: str, step: int, parameters: int
+) -> str:
     """Writes report.html into a workdir; what it shows is described in the module.
 
     A report is never the reason for which a run fails: what cannot be shown is said in its place,
@@ -29,6 +30,7 @@ def write_run_report(folder: Workdir, *, config: Any, step: int, parameters: int
     Args:
       folder: of the run.
       config: of the run, resolved.
+      family: of its task.
       step: of its state.
       parameters: number of values of the model.
 
@@ -37,14 +39,21 @@ def write_run_report(folder: Workdir, *, config: Any, step: int, parameters: int
     """
     page = ReportPage(f'Run {folder.path.name}: {config.task.name}, step {step:,}')
     try:
-        add_run(page, folder.local, config=config, step=step, parameters=parameters)
+        facts = dict(config=config, family=family, step=step, parameters=parameters)
+        add_run(page, folder.local, **facts)
         return f'wrote {folder.place(page.write(folder.local / PAGE))}'
     except OSError as error:
         return f'{folder.local / PAGE} was not written: {error.strerror}'
 
 
 def add_run(
-    page: ReportPage, workdir: pathlib.Path, *, config: Any, step: int, parameters: int
+    page: ReportPage,
+    workdir: pathlib.Path,
+    *,
+    config: Any,
+    family: str,
+    step: int,
+    parameters: int,
 ) -> None:
     """Adds the sections on a run to a page; `workdir` holds its files, the rest as above."""
     plain = config.to_dict()
@@ -80,7 +89,6 @@ def add_run(
         for path in others:
             page.text(path.name).picture(path, about=path.stem)
     page.section('Config').preformatted(json.dumps(plain, indent=1, sort_keys=True))
-    family = config.task.get('model', getattr(find_task(config), 'family', None))
     card = _card(plain, family, results, step, parameters)
     page.section('Model card').preformatted(card)
 
@@ -102,9 +110,7 @@ def _add_figures(page: ReportPage, results: dict[str, Any] | None) -> None:
     )
 
 
-def _card(
-    config: dict[str, Any], family: str | None, results: Any, step: int, parameters: int
-) -> str:
+def _card(config: dict[str, Any], family: str, results: Any, step: int, parameters: int) -> str:
     if family not in MODULES:
         return f'None: a run of the task {config["task"]["name"]} has no exported form.'
     model = config['model']

@@ -8,13 +8,22 @@ import pytest
 from configs import caption, completion, nlvr2, retrieval, vqa
 from configs.dvae import get_config as dvae_config
 from configs.pretrain import get_config
+from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.run.run_report import write_run_report
+from semmim_jax.tasks.registry import find_task
 from semmim_jax.training.workdir import Workdir
+
+SPECIAL = SpecialTokens(pad=0, cls=2, sep=3, mask=4, vocab_size=64)
+
+
+def report(workdir, config):
+    frozen = ml_collections.FrozenConfigDict(config)
+    facts = dict(config=frozen, family=find_task(config)(frozen, SPECIAL).family)
+    return write_run_report(Workdir(workdir), step=7, parameters=1234, **facts)
 
 
 def written(workdir, config):
-    frozen = ml_collections.FrozenConfigDict(config)
-    line = write_run_report(Workdir(workdir), config=frozen, step=7, parameters=1234)
+    line = report(workdir, config)
     assert line == f'wrote {workdir / "report.html"}'
     return (workdir / 'report.html').read_text()
 
@@ -50,6 +59,5 @@ def test_a_damaged_result_or_a_task_without_card_does_not_stop_the_report(result
 
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path):
     (tmp_path / 'report.html').mkdir()
-    frozen = ml_collections.FrozenConfigDict(get_config('tiny'))
-    line = write_run_report(Workdir(tmp_path), config=frozen, step=7, parameters=1)
+    line = report(tmp_path, get_config('tiny'))
     assert line.startswith(f'{tmp_path / "report.html"} was not written: ')

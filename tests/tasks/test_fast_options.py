@@ -6,9 +6,8 @@ import pytest
 
 from semmim_jax.ops import rows
 from semmim_jax.tasks.pretrain.plan import Plan
-from tests.tasks.reference_step import reference_loss
 from tests.tasks.test_laws import two_passes
-from tests.tasks.test_patch_options import KEY, STEP, TEXT, step_of
+from tests.tasks.test_patch_options import TEXT, assert_plain, step_of
 from tests.tasks.test_reference_step import assert_close, assert_gradient_close
 from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
 
@@ -64,21 +63,7 @@ QUICK = ('dropped_half', 'shared')  # the others take minutes together
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_the_cheaper_step_is_the_plain_one(config, case):
-    warm = warm_state(override(config, TEXT | CASES[case]), rows=4)
-
-    def plain(params, ema_params, extra, batch):
-        draws = warm.task.plan.draw(KEY, batch['ids'])
-        return reference_loss(
-            warm.task.model, params, ema_params, extra, batch, draws, config, STEP
-        )
-
-    inputs = warm.params, warm.ema_params, warm.extra, warm.batch
-    (total, (losses, extra)), grads = jit(jax.value_and_grad(step_of(warm), has_aux=True))(*inputs)
-    want, plain_grads = jit(jax.value_and_grad(plain, has_aux=True))(*inputs)
-    assert_close(total, want[0], rtol=1e-5)
-    jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-5), losses, want[1][0])
-    jax.tree.map(lambda a, b: assert_close(a, b, atol=1e-6), extra, want[1][1])
-    jax.tree.map_with_path(assert_gradient_close, grads, plain_grads)
+    assert_plain(config, CASES[case])
 
 
 def test_slices_change_nothing(config):

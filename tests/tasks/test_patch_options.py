@@ -105,9 +105,9 @@ def step_of(warm, step=STEP):
     return loss
 
 
-@pytest.mark.parametrize('case', CASES)
-def test_the_step_with_an_option_is_the_plain_one(config, case):
-    warm = warm_state(override(config, TEXT | CASES[case]), rows=4)
+def assert_plain(config, changes):
+    """The task's loss, losses, extra state and gradients are those of the plain step."""
+    warm = warm_state(override(config, TEXT | changes), rows=4)
 
     def plain(params, ema_params, extra, batch):
         draws = warm.task.plan.draw(KEY, batch['ids'])
@@ -122,6 +122,11 @@ def test_the_step_with_an_option_is_the_plain_one(config, case):
     jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-5), losses, want[1][0])
     jax.tree.map(lambda a, b: assert_close(a, b, atol=1e-6), extra, want[1][1])
     jax.tree.map_with_path(assert_gradient_close, grads, plain_grads)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_step_with_an_option_is_the_plain_one(config, case):
+    assert_plain(config, CASES[case])
 
 
 def test_prototypes_and_student_train_apart(config):
