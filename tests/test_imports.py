@@ -205,6 +205,13 @@ def test_torch_is_imported_in_functions_of_conversion_only():
         assert 'torch' not in packages, f'{path.relative_to(ROOT)} imports torch'
 
 
+def test_scikit_learn_is_imported_in_functions_only():
+    """It takes a second, and a training needs none of it."""
+    for path in (ROOT / PACKAGE).rglob('*.py'):
+        packages = third_party(imports(path, functions=False))
+        assert 'sklearn' not in packages, f'{path.relative_to(ROOT)} imports sklearn'
+
+
 def test_files_are_short():
     folders = (PACKAGE, 'configs', 'benchmarks', 'drills', 'fuzz', 'tests')
     for path in [path for folder in folders for path in (ROOT / folder).rglob('*.py')]:

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from semmim_jax.data.answers import normalise_answer, vqa_accuracy
 from semmim_jax.evaluators.report import Report
@@ -47,6 +46,8 @@ def score_labels(labels: Sequence[str], entries: Sequence[dict]) -> Report:
       labels: in the order of the entries.
       entries: of source.entry; with label, maybe question_type.
     """
+    from sklearn.metrics import f1_score  # a second at every start of a training, which needs none
+
     truth = [entry['label'] for entry in entries]
     types = [entry.get('question_type', '') for entry in entries]
     guesses = _majority(truth, types)
