@@ -12,10 +12,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.commands import run_each
 from tests.run.own_data import write_own_data
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TINY = '--config=configs/pretrain.py:tiny'
+FEW = '--config.data.emoji_scenes.train_size=50'  # a vocabulary is soon made from them
 
 
 def command(workdir, *flags: str) -> list[str]:
@@ -106,28 +108,43 @@ def test_own_pictures_and_captions_train_and_evaluate(tmp_path):
     assert 0 <= results['retrieval']['figures']['tr@1_itm'] <= 1
 
 
-@pytest.mark.parametrize(
-    ('flags', 'said'),
-    [
-        (['--config.task.mim.tarrget=pixel'], 'target'),
-        (['--config.task.mim.target=pixels'], 'semantic_separate_head'),
-        (['--config.optim.lr=fast'], 'lr'),
-        (['--config.optim' + '.lr' * 30_000 + '=1'], 'nested too deeply'),
-        (['--config.data.train=emoji:train'], 'emoji_scenes:SPLIT'),
-        (['--config.data.train=captions:absent.json'], 'absent.json'),
-        (['--config.train.batch_size=128'], 'task.queue_size=32'),
-        (['--config.mesh.data=3'], 'mesh'),
-        (['--config.data.vocab=absent.txt'], 'absent.txt'),
-        (['--config.model.text.vocab_size=9'], 'too small'),
-        (['--config.task.name=pretrian'], 'pretrain'),
-        (['--mode=eval'], 'run holds no checkpoint'),
-        (['--mode=verify'], 'run holds no checkpoint'),
-    ],
-)
-def test_a_mistake_ends_in_one_line_that_names_it(tmp_path, flags, said):
-    result = run(tmp_path / 'run', *flags)
+MISTAKES = [
+    (['--config.task.mim.tarrget=pixel'], 'target'),
+    (['--config.task.mim.target=pixels'], 'semantic_separate_head'),
+    (['--config.optim.lr=fast'], 'lr'),
+    (['--config.optim' + '.lr' * 30_000 + '=1'], 'nested too deeply'),
+    (['--config.data.train=emoji:train'], 'emoji_scenes:SPLIT'),
+    (['--config.data.train=captions:absent.json'], 'absent.json'),
+    (['--config.train.batch_size=128'], 'task.queue_size=32'),
+    (['--config.mesh.data=3'], 'mesh'),
+    (['--config.data.vocab=absent.txt'], 'absent.txt'),
+    (['--config.model.text.vocab_size=9'], 'too small'),
+    (['--config.task.name=pretrian'], 'pretrain'),
+    (['--mode=eval'], 'run holds no checkpoint'),
+    (['--mode=verify'], 'run holds no checkpoint'),
+]
+
+
+@pytest.fixture(scope='module')
+def mistaken(tmp_path_factory) -> list[tuple[pathlib.Path, subprocess.CompletedProcess]]:
+    """The workdir and the end of a run with each of the mistakes."""
+    folder = tmp_path_factory.mktemp('mistakes')
+    workdirs = [folder / str(number) / 'run' for number, _ in enumerate(MISTAKES)]
+    lines = [
+        [TINY, FEW, f'--workdir={workdir}', *flags]
+        for workdir, (flags, _) in zip(workdirs, MISTAKES, strict=True)
+    ]
+    parts = ['semmim_jax.run.loop', 'semmim_jax.run.evaluation']
+    ended = run_each(lines, module='semmim_jax.main', imports=parts, folder=folder)
+    return list(zip(workdirs, ended, strict=True))
+
+
+@pytest.mark.parametrize('number', range(len(MISTAKES)), ids=[said for _, said in MISTAKES])
+def test_a_mistake_ends_in_one_line_that_names_it(mistaken, number):
+    flags, said = MISTAKES[number]
+    workdir, result = mistaken[number]
     assert result.returncode != 0
-    assert '--mode' not in flags[0] or not (tmp_path / 'run').exists()
+    assert '--mode' not in flags[0] or not workdir.exists()
     last = result.stderr.strip().splitlines()[-1]
     assert said in last, result.stderr[-1500:]
     assert 'Traceback' not in result.stderr, result.stderr[-1500:]
