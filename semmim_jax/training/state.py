@@ -45,8 +45,10 @@ def abstract_state(
       A `TrainState` of `jax.ShapeDtypeStruct` with shardings.
     """
     key = jax.random.key(seed)
-    params = logical_shardings(jax.eval_shape(task.init, key), mesh, rules)
-    shapes = jax.eval_shape(lambda: _init(task, tx, seed))
+    boxed_params, boxed_extra = (jax.eval_shape(f, key) for f in (task.init, task.init_extra))
+    params = logical_shardings(boxed_params, mesh, rules)
+    first = lambda params, extra: _first(params, extra, tx)
+    shapes = jax.eval_shape(first, *meta.unbox((boxed_params, boxed_extra)))
     whole = replicated(mesh)
     by_path = dict(jax.tree.leaves_with_path(params))
 
@@ -62,7 +64,7 @@ def abstract_state(
         params=params,
         ema_params=params,
         opt_state=jax.tree.map_with_path(like_its_parameter, shapes.opt_state),
-        extra=logical_shardings(jax.eval_shape(task.init_extra, key), mesh, rules),
+        extra=logical_shardings(boxed_extra, mesh, rules),
     )
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -73,13 +75,18 @@ def create_state(
     task: Any, tx: optax.GradientTransformation, *, seed: int, abstract: TrainState
 ) -> TrainState:
     """Makes the state in one jit, each array on its devices; arguments as in `abstract_state`."""
+
+    def create():
+        params_key, extra_key = jax.random.split(jax.random.key(seed))
+        params, extra = meta.unbox((task.init(params_key), task.init_extra(extra_key)))
+        return _first(params, extra, tx)
+
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return jax.jit(lambda: _init(task, tx, seed), out_shardings=shardings)()
+    return jax.jit(create, out_shardings=shardings)()
 
 
-def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
-    params_key, extra_key = jax.random.split(jax.random.key(seed))
-    params = meta.unbox(task.init(params_key))
+def _first(params: Any, extra: Any, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
@@ -87,7 +94,7 @@ def _init(task: Any, tx: optax.GradientTransformation, seed: int) -> TrainState:
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),  # its own buffers: the state is donated
         opt_state=tx.init(params),
-        extra=meta.unbox(task.init_extra(extra_key)),
+        extra=extra,
     )
     # A weak type would become a strong one in the first step, and the second compile again.
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
