@@ -66,15 +66,16 @@ def warm_state(config: ml_collections.ConfigDict, *, rows: int) -> Warm:
         noise = rng.normal(size=leaf.shape)
         name = path[-1].key
         if name == 'temperature':
-            return jnp.asarray(0.06 + 0.01 * noise, leaf.dtype)
+            return np.asarray(0.06 + 0.01 * noise, leaf.dtype)
         if name == 'scale':
-            return jnp.asarray(1 + 0.1 * noise, leaf.dtype)
+            return np.asarray(1 + 0.1 * noise, leaf.dtype)
         # Kernels of 32 to 64 inputs: a gain of about 1.5 a layer.
-        return jnp.asarray((0.1 if name == 'bias' else 0.25) * noise, leaf.dtype)
+        return np.asarray((0.1 if name == 'bias' else 0.25) * noise, leaf.dtype)
 
+    # NumPy's: JAX would compile each operation for each shape.
     params = jax.tree.map_with_path(fill, shapes)
     ema_params = jax.tree.map(
-        lambda p: p + 0.1 * jnp.asarray(rng.normal(size=p.shape), p.dtype) * jnp.abs(p), params
+        lambda p: (p + 0.1 * rng.normal(size=p.shape) * np.abs(p)).astype(p.dtype), params
     )
     extra = meta.unbox(task.init_extra(jax.random.key(1)))
     extra['queue']['pointer'] = jnp.int32(config.task.queue_size - 2)
@@ -91,4 +92,5 @@ def warm_state(config: ml_collections.ConfigDict, *, rows: int) -> Warm:
             *rng.integers(5, SPECIAL.vocab_size, config.data.max_tokens - 2),
             SPECIAL.sep,
         ]
-    return Warm(config, task, params, ema_params, extra, jax.tree.map(jnp.asarray, batch))
+    params, ema_params, batch = jax.tree.map(jnp.asarray, (params, ema_params, batch))
+    return Warm(config, task, params, ema_params, extra, batch)
