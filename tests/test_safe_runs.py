@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
+OFF = ('itm', 'mlm', 'prefix', 'agreement', 'mim', 'local', 'words')  # to compile less
 
 # main, with everything that Python code does towards the network or other programs on record.
 RECORDED = """
@@ -29,6 +30,8 @@ def test_a_run_on_a_full_disk_goes_on_says_so_and_fails_and_asks_nothing_of_the_
         '--config=configs/pretrain.py:tiny',
         f'--workdir={tmp_path}',
         '--config.data.eval=',
+        '--config.data.emoji_scenes.train_size=50',
+        *(f'--config.task.weights.{name}=0' for name in OFF),
     ]
     result = subprocess.run(
         [sys.executable, '-c', RECORDED, *flags],
