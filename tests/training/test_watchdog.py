@@ -38,22 +38,35 @@ print('never here')
 """
 
 
-@pytest.mark.parametrize('stuck', ['read_a_picture()', 'match_for_ever()', 'pass'])
-def test_a_stuck_step_ends_the_process_with_the_stacks(tmp_path, stuck):
-    done = subprocess.run(
-        [sys.executable, '-c', PROGRAM.replace('{stuck}', stuck), tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+STUCK = ['read_a_picture()', 'match_for_ever()', 'pass']
+
+
+@pytest.fixture(scope='module')
+def programs(tmp_path_factory):
+    """The program with each way to be stuck, and its folder: all at once, as they mostly sleep."""
+    started = {}
+    for stuck in STUCK:
+        folder = tmp_path_factory.mktemp('stuck')
+        command = [sys.executable, '-c', PROGRAM.replace('{stuck}', stuck), folder]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started[stuck] = subprocess.Popen(command, **pipes), folder
+    yield started
+    for process, _ in started.values():
+        process.kill()
+
+
+@pytest.mark.parametrize('stuck', STUCK)
+def test_a_stuck_step_ends_the_process_with_the_stacks(programs, stuck):
+    process, folder = programs[stuck]
+    stdout, stderr = process.communicate(timeout=50)
     if stuck == 'pass':
-        assert (done.returncode, done.stdout) == (0, 'working\nnever here\n')
+        assert (process.returncode, stdout) == (0, 'working\nnever here\n')
         return
-    assert (done.returncode, done.stdout) == (1, 'working\n')
+    assert (process.returncode, stdout) == (1, 'working\n')
     function = stuck.removesuffix('()')
-    assert f'in {function}' in done.stderr
+    assert f'in {function}' in stderr
     if function == 'read_a_picture':
-        text = (tmp_path / 'stacks-0.txt').read_text()
+        text = (folder / 'stacks-0.txt').read_text()
         assert 'data_wait of step 4' in text and f'in {function}' in text
 
 
