@@ -7,7 +7,7 @@ import pathlib
 os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.cache' / 'jax')
 )
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Programs of tests run a few times: compiling them is what takes long.
 os.environ.setdefault(
