@@ -4,7 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent
 DRIVER = """
@@ -32,6 +32,7 @@ def run_each(
     module: str,
     imports: Sequence[str],
     folder: pathlib.Path,
+    env: Mapping[str, str] | None = None,
 ) -> list[subprocess.CompletedProcess]:
     """`python -m module` with the words of each line, from the project's root.
 
@@ -40,10 +41,12 @@ def run_each(
       module: of the command.
       imports: modules that the commands share, imported once; JAX must not start in them.
       folder: empty, for what the commands print.
+      env: their environment, None for this process's.
     """
     done = subprocess.run(
         [sys.executable, '-c', DRIVER, module, folder, *imports],
         cwd=ROOT,
+        env=env,
         input=json.dumps(lines),
         capture_output=True,
         text=True,

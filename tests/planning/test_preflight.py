@@ -5,7 +5,6 @@ import math
 import os
 import pathlib
 import subprocess
-import sys
 
 import jax
 import PIL.Image
@@ -16,32 +15,38 @@ from semmim_jax.data.tokenizer import SPECIAL
 from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
+from tests.commands import run_each
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 # ITC and MIM alone: every part of the report, a third of the compilation.
 OPEN = '--config.data.max_tokens=0'
 LOSSES = {'itm': 0.0, 'mlm': 0.0, 'prefix': 0.0, 'agreement': 0.0}
 
 
-def preflight(*options: str) -> subprocess.CompletedProcess:
+TINY = [
+    '--config=configs/pretrain.py:tiny',
+    *(f'--config.task.weights.{name}={weight}' for name, weight in LOSSES.items()),
+    *('--config.model.scan=True', '--config.model.remat=full'),
+]
+
+
+def preflight(folder: pathlib.Path, *lines: list[str]) -> list[subprocess.CompletedProcess]:
+    """The command with the words of each line; `folder` is empty."""
     devices = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
-    return subprocess.run(
-        [sys.executable, '-m', 'semmim_jax.preflight', '--config=configs/pretrain.py:tiny']
-        + [f'--config.task.weights.{name}={weight}' for name, weight in LOSSES.items()]
-        + ['--config.model.scan=True', '--config.model.remat=full', *options],
-        cwd=ROOT,
+    return run_each(
+        [[*TINY, *line] for line in lines],
+        module='semmim_jax.preflight',
+        imports=['semmim_jax.planning.search', 'semmim_jax.run.resolve'],
+        folder=folder,
         env=os.environ | {'XLA_FLAGS': devices},
-        capture_output=True,
-        text=True,
-        timeout=600,
     )
 
 
 @pytest.fixture(scope='module')
 def planned(tmp_path_factory):
     """What the command printed, and its JSON."""
-    path = tmp_path_factory.mktemp('preflight') / 'figures.json'
-    result = preflight('--topology=local', '--config.mesh.fsdp=4', f'--json={path}')
+    path = tmp_path_factory.mktemp('figures') / 'figures.json'
+    line = ['--topology=local', '--config.mesh.fsdp=4', f'--json={path}']
+    (result,) = preflight(tmp_path_factory.mktemp('preflight'), line)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout, json.loads(path.read_text())
 
@@ -100,34 +105,44 @@ def test_the_table_shows_mesh_memory_flops_and_collectives(planned):
     assert any(c['axes'] == ['fsdp'] and c['bytes'] > 0 for c in gathers)
 
 
-def test_open_fields_are_taken_from_the_data_as_in_training(tmp_path):
-    """By a mesh that is refused after that, which saves the compilation."""
+@pytest.fixture(scope='module')
+def refused(tmp_path_factory):
+    """With open fields and a mesh that does not fit, without the data, with no such machine."""
+    data = tmp_path_factory.mktemp('data')
     for i, caption in enumerate(['a dog', 'two dogs run']):
-        PIL.Image.new('RGB', (9, 9)).save(tmp_path / f'{i}.png')
+        PIL.Image.new('RGB', (9, 9)).save(data / f'{i}.png')
         line = json.dumps({'image': f'{i}.png', 'caption': caption})
-        (tmp_path / 'list.jsonl').open('a').write(line + '\n')
-    train = f'--config.data.train=captions:{tmp_path}/list.jsonl'
+        (data / 'list.jsonl').open('a').write(line + '\n')
+    train = f'--config.data.train=captions:{data}/list.jsonl'
     still_open = '--config.model.text.vocab_size=0', OPEN
     words = [*SPECIAL, 'a', 'dog', 'dogs', 'run', 'two']
-    (tmp_path / 'vocab.txt').write_text('\n'.join(words))
-    vocab = f'--config.data.vocab={tmp_path}/vocab.txt'
-    result = preflight('--topology=local', '--config.mesh.fsdp=3', train, *still_open, vocab)
+    (data / 'vocab.txt').write_text('\n'.join(words))
+    vocab = f'--config.data.vocab={data}/vocab.txt'
+    return preflight(
+        tmp_path_factory.mktemp('refused'),
+        ['--topology=local', '--config.mesh.fsdp=3', train, *still_open, vocab],
+        ['--topology=local', '--config.data.train=captions:absent.json', OPEN],
+        ['--topology=v9:4x4'],
+    )
+
+
+def test_open_fields_are_taken_from_the_data_as_in_training(refused):
+    """By a mesh that is refused after that, which saves the compilation."""
+    result = refused[0]
     # [CLS] two dogs run [SEP]; the words of vocab.txt, five of them special.
     said = 'data.max_tokens=5', 'model.text.vocab_size=10'
     giver, _, fields = result.stdout.strip().partition(': ')
     assert giver == 'from the data' and sorted(fields.split(', ')) == list(said)
-    refused = 'mesh data=-1, fsdp=3, tensor=1 does not multiply to the 8 devices present'
-    assert result.stderr == f'error: {refused}\n'
+    message = 'mesh data=-1, fsdp=3, tensor=1 does not multiply to the 8 devices present'
+    assert result.stderr == f'error: {message}\n'
 
 
-def test_open_fields_without_data_are_refused_in_one_line():
-    result = preflight('--topology=local', '--config.data.train=captions:absent.json', OPEN)
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith('error: ') and 'absent.json' in line and result.returncode != 0
+def test_open_fields_without_data_are_refused_in_one_line(refused):
+    (line,) = refused[1].stderr.strip().splitlines()
+    assert line.startswith('error: ') and 'absent.json' in line and refused[1].returncode != 0
 
 
-def test_a_mistake_ends_in_one_line_that_names_it():
-    result = preflight('--topology=v9:4x4')
-    assert result.returncode != 0
-    (line,) = result.stderr.strip().splitlines()
+def test_a_mistake_ends_in_one_line_that_names_it(refused):
+    assert refused[2].returncode != 0
+    (line,) = refused[2].stderr.strip().splitlines()
     assert 'v9:4x4' in line and 'v5e' in line
