@@ -17,6 +17,7 @@ from tests.run.own_data import write_own_data
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TINY = '--config=configs/pretrain.py:tiny'
+PARTS = ['semmim_jax.run.loop', 'semmim_jax.run.evaluation']  # which main imports
 FEW = '--config.data.emoji_scenes.train_size=50'  # a vocabulary is soon made from them
 
 
@@ -55,7 +56,7 @@ def final_state(workdir) -> list[np.ndarray]:
 def uninterrupted(tmp_path_factory) -> pathlib.Path:
     """A run of 20 steps that checkpoints every 5, without evaluation."""
     workdir = tmp_path_factory.mktemp('uninterrupted')
-    result = run(workdir, '--config.data.eval=', '--config.train.save_every=5')
+    result = run(workdir, FEW, '--config.data.eval=', '--config.train.save_every=5')
     assert result.returncode == 0, result.stderr[-2000:]
     assert len(losses(workdir)) == 20
     return workdir
@@ -64,6 +65,7 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
 @pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_kill_9_and_the_same_command_again_changes_nothing(uninterrupted, tmp_path, workers):
     flags = (
+        FEW,
         '--config.data.eval=',
         '--config.train.save_every=5',
         f'--config.data.workers={workers}',
@@ -134,8 +136,7 @@ def mistaken(tmp_path_factory) -> list[tuple[pathlib.Path, subprocess.CompletedP
         [TINY, FEW, f'--workdir={workdir}', *flags]
         for workdir, (flags, _) in zip(workdirs, MISTAKES, strict=True)
     ]
-    parts = ['semmim_jax.run.loop', 'semmim_jax.run.evaluation']
-    ended = run_each(lines, module='semmim_jax.main', imports=parts, folder=folder)
+    ended = run_each(lines, module='semmim_jax.main', imports=PARTS, folder=folder)
     return list(zip(workdirs, ended, strict=True))
 
 
@@ -150,10 +151,14 @@ def test_a_mistake_ends_in_one_line_that_names_it(mistaken, number):
     assert 'Traceback' not in result.stderr, result.stderr[-1500:]
 
 
-def test_another_shape_or_other_data_is_refused_by_name(uninterrupted):
-    wider = run(uninterrupted, '--config.data.eval=', '--config.model.embed_dim=24')
+def test_another_shape_or_other_data_is_refused_by_name(uninterrupted, tmp_path):
+    place = TINY, f'--workdir={uninterrupted}', '--config.data.eval='
+    lines = [
+        [*place, FEW, '--config.model.embed_dim=24'],
+        [*place, '--config.data.emoji_scenes.train_size=77'],
+    ]
+    wider, other = run_each(lines, module='semmim_jax.main', imports=PARTS, folder=tmp_path)
     assert wider.returncode != 0
     assert 'grounding/patch_projection' in wider.stderr.splitlines()[-1]
-    other = run(uninterrupted, '--config.data.eval=', '--config.data.emoji_scenes.train_size=77')
     assert other.returncode != 0
-    assert 'had 100000 records and has 77' in other.stderr.splitlines()[-1]
+    assert 'had 50 records and has 77' in other.stderr.splitlines()[-1]
