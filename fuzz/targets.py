@@ -2,7 +2,15 @@
 
 from fuzz.engine import Target
 from fuzz.files import caption_list, dataset, image, record, vocabulary
-from fuzz.importers import hf_folder, huggingface, import_list, parquet, tar, tar_source
+from fuzz.importers import (
+    hf_folder,
+    huggingface,
+    import_list,
+    openclipart,
+    parquet,
+    tar,
+    tar_source,
+)
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
 from fuzz.shards import shards, whole
 from fuzz.videos import clip_list, video
@@ -22,6 +30,7 @@ TARGETS = {
     'huggingface': Target(huggingface, (ValueError,), 0.05, hf_folder),
     'parquet': Target(parquet, (ValueError,), 0.1),
     'import_list': Target(import_list, (ValueError,), 0.1),
+    'openclipart': Target(openclipart, (ValueError,), 0.07),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
     'weights': Target(weights, (ConversionError,), 0.1),
