@@ -21,7 +21,8 @@ _DEPTH = 1000  # of elements; expat keeps each open one
 _DC = 'http://purl.org/dc/elements/1.1/'
 _RDF = 'http://www.w3.org/1999/02/22-rdf-syntax-ns#'
 _WORKS = ('http://web.resource.org/cc/ Work', 'http://creativecommons.org/ns# Work')
-_KEYWORD = [f'{_DC} subject', f'{_RDF} Bag', f'{_RDF} li']
+_TITLE, _DESCRIPTION, _KEYWORD = f'{_DC} title', f'{_DC} description', f'{_RDF} li'
+_ABOVE_KEYWORD = [f'{_DC} subject', f'{_RDF} Bag']
 
 
 def read_openclipart(argument: str, options: Options) -> Iterator[Candidate | Dropped]:
@@ -73,7 +74,7 @@ def described_by(svg: bytes) -> tuple[str, ...]:
     """
     parser = expat.ParserCreate(namespace_separator=' ')
     open_elements: list[str] = []
-    found: dict[str, list[list[str]]] = {'title': [], 'description': [], 'keyword': []}
+    found: dict[str, list[list[str]]] = {_TITLE: [], _DESCRIPTION: [], _KEYWORD: []}
     pieces: list[str] | None = None  # of the text that is open
 
     def start(name: str, attributes: dict[str, str]) -> None:
@@ -82,9 +83,9 @@ def described_by(svg: bytes) -> tuple[str, ...]:
         open_elements.append(name)
         if len(open_elements) > _DEPTH:
             raise DropReason('malformed entry', f'elements {_DEPTH} deep')
-        if role := _role(open_elements):
+        if _is_text_of_work(open_elements):
             pieces = []
-            found[role].append(pieces)
+            found[name].append(pieces)
 
     def text(data: str) -> None:
         if pieces is not None:
@@ -93,7 +94,7 @@ def described_by(svg: bytes) -> tuple[str, ...]:
     def end(name: str) -> None:
         nonlocal pieces
         del name
-        if _role(open_elements):
+        if _is_text_of_work(open_elements):
             pieces = None
         open_elements.pop()
 
@@ -108,17 +109,19 @@ def described_by(svg: bytes) -> tuple[str, ...]:
         raise
     except (expat.ExpatError, ValueError, LookupError) as error:  # the latter: of its encoding
         raise DropReason('malformed entry', f'no XML: {" ".join(str(error).split())}') from None
-    keywords = ', '.join(word for word in map(_one_line, found['keyword']) if word)
-    texts = (*map(_one_line, found['title'] + found['description']), keywords)
+    keywords = ', '.join(word for word in map(_one_line, found[_KEYWORD]) if word)
+    texts = (*map(_one_line, found[_TITLE] + found[_DESCRIPTION]), keywords)
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _role(names: list[str]) -> str:
-    """What the innermost of the open elements holds, by their names from the root; '' for none."""
-    for role in ('title', 'description'):
-        if names[-1] == f'{_DC} {role}' and names[-2:-1] and names[-2] in _WORKS:
-            return role
-    return 'keyword' if names[-3:] == _KEYWORD and names[-4:-3] and names[-4] in _WORKS else ''
+def _is_text_of_work(names: list[str]) -> bool:
+    """Whether the innermost of the open elements is a title, a description or a keyword.
+
+    Authors have titles too, and layers; those of the drawing are the ones of its Work.
+    """
+    if names[-1] == _KEYWORD:
+        return names[-3:-1] == _ABOVE_KEYWORD and len(names) > 3 and names[-4] in _WORKS
+    return names[-1] in (_TITLE, _DESCRIPTION) and len(names) > 1 and names[-2] in _WORKS
 
 
 def _one_line(pieces: list[str]) -> str:
