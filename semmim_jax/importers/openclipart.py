@@ -47,8 +47,8 @@ def read_openclipart(argument: str, options: Options) -> Iterator[Candidate | Dr
     for name in sorted(described):
         try:
             texts[name] = described_by(read_image_file(f'{root}/svg/{name}.svg', options.max_bytes))
-        except DropReason as reason:
-            bad[name] = reason
+        except DropReason as error:
+            bad[name] = error
     shared = Counter(text for each in texts.values() for text in each)
     for name in sorted(pictures | described):
         key, where = f'{name}.png', f'{root}/png/{name}.png'
