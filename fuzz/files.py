@@ -164,6 +164,28 @@ LISTS = {
     'nlvr2': [
         {'identifier': f'dev-8-0-{n}', 'sentence': 'One is red.', 'label': 'True'} for n in (0, 1)
     ],
+    'sugarcrepe': {
+        str(n): {'filename': 'a.png', 'caption': 'a red bar', 'negative_caption': 'a blue bar'}
+        for n in (0, 1)
+    },
+    'aro': [
+        {
+            'image_path': 'a.png',
+            **{f'bbox_{side}': 4 for side in 'xywh'},
+            'true_caption': 'the bar left of the square',
+            'false_caption': 'the square left of the bar',
+            'relation_name': 'left of',
+        }
+    ],
+    'winoground': [
+        {
+            'image_0': 'a',
+            'image_1': 'b',
+            'caption_0': 'a bar in a square',
+            'caption_1': 'a square in a bar',
+            'collapsed_tag': 'Object',
+        }
+    ],
     'jsonl': [
         {'image': 'a.png', 'prompt': 'What?', 'targets': ['a bar', 'bar'], 'weights': [0.6, 0.3]},
         {'image': ['a.png', 'b.png'], 'prompt': 'Same?', 'label': 'yes', 'id': 3, 'type': 'pair'},
@@ -192,16 +214,16 @@ def changed(data: st.DataObject, value: object) -> object:
 
 
 def dataset(data: st.DataObject, folder: pathlib.Path) -> None:
-    for place in ('', 'folder', 'dev', 'val2014'):
+    for place in ('', 'folder', 'dev', 'val2014', 'images'):
         (folder / place).mkdir(exist_ok=True)
         for name in ('a', 'b', 'dev-8-0-img0', 'dev-8-0-img1'):
             (folder / place / f'{name}.png').write_bytes(pictures()[3])
-    kind = data.draw(st.sampled_from(['karpathy', 'vqa', 'nlvr2', 'jsonl']))
+    kind = data.draw(st.sampled_from(sorted(LISTS.keys() - {'annotations'})))
     parts = ('vqa', 'annotations') if kind == 'vqa' else (kind,)
     hit = data.draw(st.sampled_from(parts))
     for part in parts:
         content = changed(data, LISTS[part]) if part == hit else LISTS[part]
-        if kind in ('nlvr2', 'jsonl') and isinstance(content, list):
+        if kind in ('nlvr2', 'jsonl', 'winoground') and isinstance(content, list):
             raw = '\n'.join(map(json.dumps, content)).encode()
         else:
             raw = json.dumps(content).encode()
@@ -215,6 +237,7 @@ def dataset(data: st.DataObject, folder: pathlib.Path) -> None:
         assert -(2**31) <= entry['image_id'] < 2**31
         for text in (
             *entry.get('captions', ()),
+            *entry.get('wrong', ()),
             entry.get('prompt', ''),
             *entry.get('targets', ()),
         ):

@@ -48,7 +48,7 @@ MORE_LISTS = {
 }
 
 
-def _records(items: Iterable[Candidate | Dropped]) -> None:
+def check_records(items: Iterable[Candidate | Dropped]) -> None:
     """What a shard would hold of the items reads back as it is; a reason is a few plain words."""
     left_out: Counter[str] = Counter()
     for item in items:
@@ -91,7 +91,7 @@ def tar_file() -> bytes:
 def tar(data: st.DataObject, folder: pathlib.Path) -> None:
     (folder / 'a.tar').write_bytes(mutated(data, tar_file()))
     for piece in plan_tars([str(folder / 'a.tar')], OPTIONS):
-        _records(read_tar(piece, OPTIONS))
+        check_records(read_tar(piece, OPTIONS))
 
 
 def tar_source(data: st.DataObject, folder: pathlib.Path) -> None:
@@ -140,7 +140,7 @@ def huggingface(data: st.DataObject, folder: pathlib.Path) -> None:
     options = dataclasses.replace(OPTIONS, meta=('year',))
     for piece in plan_hf(argument, options):
         read = {'arrow': read_arrow, 'parquet': read_parquet}[piece.kind]
-        _records(read(piece, options))
+        check_records(read(piece, options))
 
 
 @functools.cache
@@ -161,7 +161,7 @@ def parquet_file() -> bytes:
 def parquet(data: st.DataObject, folder: pathlib.Path) -> None:
     (folder / 'a.parquet').write_bytes(mutated(data, parquet_file()))
     for piece in plan_parquets([str(folder / 'a.parquet')], OPTIONS):
-        _records(read_parquet(piece, OPTIONS))
+        check_records(read_parquet(piece, OPTIONS))
 
 
 def import_list(data: st.DataObject, folder: pathlib.Path) -> None:
@@ -191,4 +191,4 @@ def import_list(data: st.DataObject, folder: pathlib.Path) -> None:
     items = list(read_list(kind, argument, OPTIONS))
     write_part(folder, 0, items)
     assert read_part(folder, 0) == items
-    _records(items)
+    check_records(items)

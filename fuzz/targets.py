@@ -2,6 +2,7 @@
 
 from fuzz.engine import Target
 from fuzz.files import caption_list, dataset, image, record, vocabulary
+from fuzz.folders import openclipart, pictures_folder, stamps, tfds, tfds_folder
 from fuzz.importers import hf_folder, huggingface, import_list, parquet, tar, tar_source
 from fuzz.runs import checkpoint, command_line, experiment, metrics, saved, weights
 from fuzz.shards import shards, whole
@@ -22,6 +23,10 @@ TARGETS = {
     'huggingface': Target(huggingface, (ValueError,), 0.05, hf_folder),
     'parquet': Target(parquet, (ValueError,), 0.1),
     'import_list': Target(import_list, (ValueError,), 0.1),
+    'folder': Target(pictures_folder, (ValueError,), 0.05),
+    'stamps': Target(stamps, (ValueError,), 0.05),
+    'openclipart': Target(openclipart, (ValueError,), 0.05),
+    'tfds': Target(tfds, (ValueError,), 0.05, tfds_folder),
     'record': Target(record, (TooManyUnreadable,), 0.07),
     'vocabulary': Target(vocabulary, (ValueError,), 0.08),
     'weights': Target(weights, (ConversionError,), 0.1),

@@ -10,6 +10,7 @@ nlvr2 FILE                      train.json, dev.json, test1.json
 folder DIR                      DIR/CLASS/*.jpg, or *.jpg with captions in *.txt beside them
 msrvtt FILE, lsmdc FILE.csv     videos with captions, below --videos; jsonl of one's own: clips FILE
 stamps DIR                      Tux Paint's: NAME.png or NAME.svg with NAME.txt in many languages
+openclipart DIR                 Debian's: png/NAME.png, titles and keywords in svg/NAME.svg
 tar GLOB, parquet GLOB          what img2dataset writes; Hugging Face's parquet files
 hf DIR                          a folder of the package datasets; or a name, with that package
 tfds DIR                        .../NAME/VERSION of tensorflow-datasets, as ArrayRecord

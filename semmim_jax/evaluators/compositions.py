@@ -171,6 +171,9 @@ def _is_pair(entry: Any) -> bool:
 
 def _named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
     """Name of each set: its source, or of a file the part of its name before the dot."""
+    for spec in specs:
+        if not isinstance(spec, str):  # --config.eval.compositions=0 is parsed as one of numbers
+            raise ValueError(f'eval.compositions={tuple(specs)!r}: {spec!r} is no source')
     names = [
         pathlib.PurePath(spec.partition(':')[2]).stem if '.' in spec else spec.partition(':')[0]
         for spec in specs

@@ -58,6 +58,9 @@ def check(config: Any) -> None:
 
 
 def _named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
+    for spec in specs:
+        if not isinstance(spec, str):  # --config.eval.pattern_sets=0 is parsed as one of numbers
+            raise ValueError(f'eval.pattern_sets={tuple(specs)!r}: {spec!r} is no source')
     names = [pathlib.PurePath(spec.split(':')[-1]).stem for spec in specs]
     for name in names:
         if names.count(name) > 1:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 import posixpath
 import urllib.error
@@ -24,6 +25,7 @@ from semmim_jax.data.shard_format import FORMAT, MANIFEST
 
 _EXTRAS = {'gs': 'gcs', 's3': 's3'}  # of this package, by scheme
 _CHUNK = 2**20
+_BLOCK = 8 * 2**20  # of a request to a cloud, all of which is lost where it is cut; s3fs takes 50
 _SILENCE = 60  # seconds without a byte
 
 
@@ -95,6 +97,8 @@ def _check(url: str) -> None:
     if _is_cloud(url):
         import fsspec
 
+        for client in ('aiobotocore', 'botocore'):  # they log where they found credentials
+            logging.getLogger(client).setLevel(logging.WARNING)
         fsspec.get_filesystem_class(parts.scheme)  # takes a second, which is not the network's
 
 
@@ -199,7 +203,7 @@ def _stream(remote: Remote, start: int) -> Iterator[IO[bytes]]:
     import fsspec
 
     files, path = fsspec.core.url_to_fs(remote.url)
-    with files.open(path, 'rb') as file:
+    with files.open(path, 'rb', block_size=_BLOCK) as file:
         file.seek(start)
         yield file
 

@@ -13,6 +13,7 @@ from semmim_jax.importers.corpora import find_corpus, open_corpus, plan_corpus, 
 from semmim_jax.importers.folders import read_folder
 from semmim_jax.importers.huggingface import hf_files, plan_hf
 from semmim_jax.importers.lists import READERS, list_files, read_list, test_set_filter
+from semmim_jax.importers.openclipart import read_openclipart
 from semmim_jax.importers.parquets import plan_parquets, read_parquet
 from semmim_jax.importers.plan import (
     Options,
@@ -28,7 +29,7 @@ from semmim_jax.importers.stamps import read_stamps
 from semmim_jax.importers.tars import matching, plan_tars, read_tar
 from semmim_jax.importers.tfds_records import plan_tfds, read_tfds, tfds_files
 
-_FOLDERS = {'folder': read_folder, 'stamps': read_stamps}
+_FOLDERS = {'folder': read_folder, 'stamps': read_stamps, 'openclipart': read_openclipart}
 _Arguments = Sequence[str]
 
 

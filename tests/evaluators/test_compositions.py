@@ -121,6 +121,7 @@ def test_sets_that_cannot_be_are_named_before_a_run_starts(tmp_path):
     for specs, message in (
         (('emoji_scenes:val',), 'has no captions that are wrong'),
         (('nowhere:x',), 'unknown source'),
+        ((0,), '0 is no source'),
         ((f'sugarcrepe:{tmp_path}/a.json',), 'no file .*no.png'),
         ((f'sugarcrepe:{tmp_path}/a.json', 'sugarcrepe:b/a.json'), "named 'a'"),
     ):

@@ -257,6 +257,7 @@ def test_sets_that_cannot_be_are_named_before_a_run_starts():
     for specs, message in (
         (('emoji_scenes:nowhere',), "emoji_scenes.split='nowhere'"),
         (('captions:a/val.json', 'captions:b/val.json'), "named 'val'"),
+        ((0,), '0 is no source'),
     ):
         config = get_config('tiny')
         config.eval.pattern_sets = specs

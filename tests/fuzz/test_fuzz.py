@@ -12,6 +12,7 @@ from fuzz.targets import TARGETS
 
 EXAMPLES = dict(image=80, caption_list=60, record=30, vocabulary=40, weights=50, metrics=30)
 EXAMPLES |= dict(tar=60, tar_source=40, huggingface=40, parquet=60, import_list=60)
+EXAMPLES |= dict(folder=60, stamps=60, openclipart=80, tfds=40)
 EXAMPLES |= dict(video=60, clip_list=60)
 EXAMPLES |= dict(dataset=60, command_line=60, experiment=4, checkpoint=12, shards=40)
 

@@ -399,6 +399,46 @@ def write_stamps(folder: pathlib.Path, *, lacking: bool = True) -> None:
     write(animals / 'torn.txt', 'A map.\n')
 
 
+def clipart_svg(*, title: str = '', description: str = '', keywords: tuple[str, ...] = ()) -> str:
+    """An SVG as Open Clip Art has them: titles of people, and empty keywords, are in them too."""
+    words = ''.join(f'<rdf:li>{word}</rdf:li>' for word in (*keywords, ''))
+    return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.0//EN"
+  "http://www.w3.org/TR/2001/REC-SVG-20010904/DTD/svg10.dtd">
+<svg xmlns="http://www.w3.org/2000/svg" xmlns:cc="http://web.resource.org/cc/"
+    xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" width="60" height="40">
+  <metadata><rdf:RDF><cc:Work rdf:about="">
+    <dc:title>{title}</dc:title>
+    <dc:description>{description}</dc:description>
+    <dc:subject><rdf:Bag>{words}</rdf:Bag></dc:subject>
+    <dc:creator><cc:Agent><dc:title>A. Person</dc:title></cc:Agent></dc:creator>
+  </cc:Work></rdf:RDF></metadata>
+  <title>Layer 1</title><rect width="60" height="40"/>
+</svg>
+"""
+
+
+def write_openclipart(folder: pathlib.Path, *, lacking: bool = True) -> None:
+    """Open Clip Art as openclipart-svg and -png have it; more that lack something, if asked for."""
+    apple = clipart_svg(title='An  Apple', keywords=('hash', 'fruit'))
+    frogs = clipart_svg(title='2 dead frogs', description='2 dead frogs...\nnothing more')
+    drawings = {'food/fruit/apple_01': apple, 'animals/frogs': frogs}
+    if lacking:
+        drawings |= {
+            f'icons/{i}': clipart_svg(title='Icon set', keywords=('icon',)) for i in range(11)
+        }
+        drawings['icons/3'] = clipart_svg(title='Icon set', keywords=('icon', 'bomb'))
+        drawings['office/poster'] = clipart_svg()
+        drawings['office/torn'] = apple[:400]
+        drawings['office/flower'] = apple.replace('svg10.dtd">', 'svg10.dtd" [<!ENTITY a "b">]>')
+        write(folder / 'png/office/mute.png', encoded(pixels(1), 'PNG'))
+        write(folder / 'svg/office/unseen.svg', apple)
+    for name, svg in drawings.items():
+        write(folder / f'svg/{name}.svg', svg)
+        write(folder / f'png/{name}.png', encoded(pixels(len(name)), 'PNG'))
+
+
 def write_all(folder: pathlib.Path) -> None:
     """Every source, in a folder of its own."""
     write_captions(folder / 'own')
@@ -412,6 +452,7 @@ def write_all(folder: pathlib.Path) -> None:
     write_parquets(folder / 'parquet')
     write_folders(folder / 'folders')
     write_stamps(folder / 'tuxpaint/usr/share/tuxpaint/stamps', lacking=False)
+    write_openclipart(folder / 'clipart/usr/share/openclipart', lacking=False)
 
 
 def write_packages(folder: pathlib.Path) -> None:

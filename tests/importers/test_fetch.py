@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from fsspec.registry import _registry
 
 from semmim_jax.importers import fetch as fetching
 from semmim_jax.importers.fetch import fetch
@@ -116,6 +117,7 @@ def test_a_silent_server_is_refused_in_time(tmp_path, monkeypatch):
 
 def test_s3_needs_its_client_and_says_which(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 's3fs', None)
+    monkeypatch.delitem(_registry, 's3', raising=False)  # where it was asked for
     with pytest.raises(ValueError, match=r'^s3://bucket/set: needs pip install semmim_jax\[s3\]$'):
         fetch('s3://bucket/set', str(tmp_path / 'new'))
     assert not (tmp_path / 'new').exists()

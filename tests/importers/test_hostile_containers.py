@@ -331,7 +331,7 @@ def test_no_file_matches(tmp_path):
 
 @pytest.mark.slow
 def test_of_a_thousand_records_exactly_the_damaged_are_dropped(tmp_path):
-    """Five of a hundred of each kind of damage; the bombs cost no memory."""
+    """Five of a hundred of each kind of damage; bombs cost no memory, and nothing else changes."""
     import resource
 
     from tests.importers.test_hostile_images import DROPPED, png_header
@@ -355,9 +355,17 @@ def test_of_a_thousand_records_exactly_the_damaged_are_dropped(tmp_path):
     fixtures.write(tmp_path / 'list.json', json.dumps(entries))
     prepared(tmp_path / 'warm', 'json', tmp_path / 'list.json', max_bytes=MAX_BYTES, limit=100)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outside = _state(tmp_path)
     records = prepared(tmp_path / 'out', 'json', tmp_path / 'list.json', max_bytes=MAX_BYTES)
+    assert _state(tmp_path, without='out') == outside
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert {r.key for r in records} == {f'images/{n}.jpg' for n in range(1000) if n not in damage}
     assert dict(dropped(tmp_path / 'out')) == {f'images/{n}.jpg': r for n, r in damage.items()}
     assert grown < 50_000  # KiB
     assert PIL.Image.MAX_IMAGE_PIXELS  # Pillow's own limit stays on
+
+
+def _state(folder, *, without=''):
+    """Size and time of change of everything below a folder, but for one folder in it."""
+    paths = [p for p in folder.rglob('*') if p.relative_to(folder).parts[0] != without]
+    return {p: (p.lstat().st_size, p.lstat().st_mtime_ns) for p in paths}
