@@ -5,13 +5,22 @@ import json
 import ml_collections
 import pytest
 
-from configs import caption, classify, completion, nlvr2, pretrain, retrieval, vqa
+from configs import (
+    caption,
+    classify,
+    completion,
+    nlvr2,
+    pretrain,
+    retrieval,
+    video_retrieval,
+    vqa,
+)
 from semmim_jax.training.config_versions import upgraded
 
 
 @pytest.mark.parametrize(
     'module',
-    [pretrain, retrieval, caption, vqa, nlvr2, classify, completion],
+    [pretrain, retrieval, caption, vqa, nlvr2, classify, completion, video_retrieval],
     ids=lambda module: module.__name__,
 )
 def test_nothing_is_added_to_a_shipped_config(module):

@@ -1,0 +1,64 @@
+"""Fine-tuning for text-video retrieval as a run: evaluated, cut short, started from other weights."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import completion, video_retrieval
+from semmim_jax.run import loop
+from semmim_jax.run.experiment import open_experiment
+from semmim_jax.run.loop import train_and_evaluate
+from semmim_jax.run.resolve import resolve
+from semmim_jax.tasks.registry import find_task
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def run(workdir):
+    config = video_retrieval.get_config('tiny')
+    config.model.update(dropout=0.1, scan=True)
+    config.train.update(steps=4, save_every=2, log_every=1, async_save=False)
+    return train_and_evaluate(config, str(workdir), find_task(config))
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('whole')
+    return workdir, run(workdir)
+
+
+@pytest.mark.slow
+def test_it_ranks_clips_and_texts_and_tells_directions(whole):
+    results = json.loads((whole[0] / 'results.json').read_text())
+    figures = results['retrieval']['figures']
+    for suffix in ('itc', 'itm'):
+        assert {f'{side}@{k}_{suffix}' for side in ('tr', 'ir') for k in (1, 5, 10)} <= set(figures)
+        assert {f'tr_median_{suffix}', f'ir_median_{suffix}'} <= set(figures)
+    assert figures['images'] == figures['texts'] == 16
+    assert (whole[0] / 'retrieved_clips.png').exists()
+    line = json.loads((whole[0] / 'metrics.jsonl').read_text().splitlines()[0])
+    assert {'train/loss_ranking', 'train/loss_contrast', 'train/ranking_accuracy'} <= set(line)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_short_ends_as_the_whole_one(whole, tmp_path, monkeypatch):
+    shard, taken = loop.shard_batch, []
+
+    def shard_or_stop(*args):
+        taken.append(1)
+        if len(taken) == 4:
+            raise Stop
+        return shard(*args)
+
+    monkeypatch.setattr(loop, 'shard_batch', shard_or_stop)
+    with pytest.raises(Stop):
+        run(tmp_path)
+    monkeypatch.undo()
+    final = run(tmp_path)
+    assert int(final.step) == 4
+    for ours, theirs in zip(jax.tree.leaves(final), jax.tree.leaves(whole[1]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
