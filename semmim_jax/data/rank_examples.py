@@ -16,7 +16,7 @@ _MOST_UNREADABLE = 100  # records in the search for the wrong texts of one examp
 class RankExamples(CompletionExamples):
     """frames uint8 [f, s, s, 3]; ids int32 [t] of a caption; image_id; false_ids int32 [g, t] of
     captions of g other images, all different, each as likely; g = 0 leaves the field out, and the
-    other examples of the batch have the wrong texts."""
+    other examples of the batch have the wrong texts. See docs/method.md section 9."""
 
     kind: ClassVar[str] = 'rank'
     false_texts: int
