@@ -8,6 +8,7 @@ import pytest
 
 from configs import video_retrieval
 from semmim_jax.run import loop
+from semmim_jax.run.experiment import open_experiment
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
 
@@ -61,3 +62,24 @@ def test_a_run_that_was_cut_short_ends_as_the_whole_one(whole, tmp_path, monkeyp
     assert int(final.step) == 4
     for ours, theirs in zip(jax.tree.leaves(final), jax.tree.leaves(whole[1]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_clips_of_ones_own_take_sizes_and_weights_from_the_run_that_they_start_from(
+    whole, tmp_path
+):
+    config = video_retrieval.get_config('own')
+    config.init_from = str(whole[0])
+    config.data.update(train='emoji_videos:val', eval='', frames=3)
+    config.data.emoji_scenes.update(canvas=32, eval_size=16)
+    config.train.update(batch_size=8, epochs=2.5)
+    config.task.false_texts = 3
+    config.model.scan = True
+    run = open_experiment(config, str(tmp_path), find_task(config))
+    model, data = run.config.model, run.config.data
+    assert (model.image.width, model.image.frames, data.image_size) == (32, 3, 32)
+    assert run.config.train.steps == 5 and 5 < data.max_tokens < 32
+    state = run.restore_or_create()
+    ours, theirs = state.params, whole[1].params
+    for part in ('image', 'fusion', 'rank_head'):
+        jax.tree.map(np.testing.assert_array_equal, ours[part], theirs[part])
+    run.checkpoints.close()
