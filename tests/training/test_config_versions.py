@@ -48,3 +48,10 @@ def test_a_classifier_of_an_earlier_version_is_of_semmim():
     del config['task']['model']
     found, said = upgraded(config)
     assert found['task']['model'] == 'semmim' and "task.model='semmim'" in said
+
+
+def test_a_ranking_of_an_earlier_version_has_texts_of_the_batch():
+    config = retrieval.get_config('scl_tiny').to_dict()
+    del config['data']['false_texts']
+    found, said = upgraded(config)
+    assert found['data']['false_texts'] == 0 and 'data.false_texts=0' in said
