@@ -167,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for way in (WITH, STEPS, TIME, *((ONE_FRAME,) if demo == 'video' else ()))
     }
     steps = {key: config.train.steps for key, config in configs.items()}
+    for config in configs.values():  # seeds share programs, and ways those of evaluation
+        config.train.compilation_cache = str(args.workdir / 'compiled')
     # All ways of a seed first, so that a stop leaves pairs.
     for seed in [] if args.read else map(int, args.seeds.split(',')):
         for (demo, way), config in configs.items():
