@@ -18,7 +18,6 @@ from semmim_jax.training.sharding import AXES, shard_batch
 from tests.tasks.warm_completion import small, warm_completion
 
 ONE_AND_EIGHT = (1, 1, 1), (4, 2, 1)
-OF_EIGHT = (8, 1, 1), (4, 2, 1)
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
         jax.distributed.initialize(coordinator, int(processes), int(process))
     config = small({'model.dropout': 0.2, 'task.group': 4})
     warm = warm_completion(config, rows=8)
-    meshes = OF_EIGHT if sys.argv[1:] else ((1, 1, 1), *OF_EIGHT)
+    meshes = [(4, 2, 1)] if sys.argv[1:] else [(1, 1, 1), (8, 1, 1), (4, 2, 1)]
     print_on_meshes(warm.task, warm.params, warm.batch, meshes=meshes)
 
 
