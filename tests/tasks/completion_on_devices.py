@@ -1,11 +1,9 @@
 """Prints SCL's losses and the norm of its gradient on one device and on meshes of all of them.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.tasks.completion_on_devices
-With COORDINATOR PROCESSES PROCESS behind it, it is one of several, and process 0 prints.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +20,9 @@ ONE_AND_EIGHT = (1, 1, 1), (4, 2, 1)
 
 def main() -> None:
     """The same parameters and batch, with dropout."""
-    if sys.argv[1:]:
-        coordinator, processes, process = sys.argv[1:]
-        jax.distributed.initialize(coordinator, int(processes), int(process))
     config = small({'model.dropout': 0.2, 'task.group': 4})
     warm = warm_completion(config, rows=8)
-    meshes = [(4, 2, 1)] if sys.argv[1:] else [(1, 1, 1), (8, 1, 1), (4, 2, 1)]
+    meshes = (1, 1, 1), (8, 1, 1), (4, 2, 1)
     print_on_meshes(warm.task, warm.params, warm.batch, meshes=meshes)
 
 
@@ -39,10 +34,7 @@ def print_on_meshes(
     meshes: Sequence[tuple[int, int, int]] = ONE_AND_EIGHT,
 ) -> None:
     """A line for each mesh."""
-    share = len(batch['ids']) // jax.process_count()
-    mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
-    batch = {name: np.asarray(value)[mine] for name, value in batch.items()}
-    params = jax.tree.map(np.asarray, params)  # the same for all processes
+    batch = {name: np.asarray(value) for name, value in batch.items()}
 
     def loss(params, batch):
         total, (metrics, _) = task.loss(params, None, {}, batch, key=jax.random.key(0), step=0)
@@ -55,8 +47,7 @@ def print_on_meshes(
             step = jax.jit(jax.value_and_grad(loss, has_aux=True))
             (_, metrics), gradient = step(params, shard_batch(batch, mesh))
         metrics['grad_norm'] = optax.global_norm(gradient)
-        if jax.process_index() == 0:
-            print(json.dumps({name: float(value) for name, value in metrics.items()}))
+        print(json.dumps({name: float(value) for name, value in metrics.items()}))
 
 
 if __name__ == '__main__':
