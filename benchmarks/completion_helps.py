@@ -1,25 +1,27 @@
 """Whether completion helps: the demos of SCL with and without it, from the same seeds and data.
 
     python -m benchmarks.completion_helps --workdir=runs/completion_helps
-    python -m benchmarks.completion_helps --demos=video --seeds=1 --steps=100
+    python -m benchmarks.completion_helps --demos=video --seeds=0,2     # some of the trainings
+    python -m benchmarks.completion_helps --read                        # the table of what there is
 
 From the root of the project; hours on two cores. A demo (emoji scenes, emoji videos) is trained for
 each seed in three ways: with completion; without it for as many steps; and without it for as much
 time. The last has as many more steps as a step costs less, by the FLOPs of the lowered step. Of
 videos, one training a seed sees one frame a clip: a control. Each training is an ordinary workdir;
-one that is there is continued, a complete one is read.
+one that is there is continued, a complete one is read. Several commands may share the folder, each
+with seeds or demos of its own.
 
 Prints the figures, their paired differences by seed, and a verdict for each comparison: "helps"
 only where the mean difference of R@1 is above 0 in both directions and at least two of three seeds
-agree in both; otherwise "not shown". Writes the same as results.json. Exits with 0 whatever the
-verdict.
+agree in both; otherwise "not shown". Writes the same as results.json, after every training. Exits
+with 0 whatever the verdict.
 """
 
 import argparse
 import json
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -46,6 +48,7 @@ FIGURES['video'] = (
 DECIDES = ('retrieval/tr@1_itm', 'retrieval/ir@1_itm')
 WITH, ONE_FRAME = 'completion', 'one frame'
 STEPS, TIME = 'without, equal steps', 'without, equal time'
+Found = dict[str, dict[int, dict[str, float]]]  # way -> seed -> figures of a complete training
 
 
 class Run(NamedTuple):
@@ -92,48 +95,54 @@ def cheaper(config: Any) -> float:
     return next(both) / next(both)
 
 
-def figures(run: Run, folder: pathlib.Path, *, steps: int, variant: str = '') -> dict[str, float]:
-    """'EVALUATOR/FIGURE' -> value of a training, which is run, continued or read."""
-    config, workdir = config_of(run, steps=steps, variant=variant), folder / run.folder
-    path = workdir / 'results.json'
-    if not path.exists() or json.loads(path.read_text())['step'] != config.train.steps:
-        train_and_evaluate(config, str(workdir), find_task(config))
+def complete(run: Run, folder: pathlib.Path, *, steps: int) -> dict[str, float] | None:
+    """'EVALUATOR/FIGURE' -> value of a training of so many steps; None where it is not complete."""
+    path = folder / run.folder / 'results.json'
+    if not path.exists():
+        return None
     results = json.loads(path.read_text())
-    return {'steps': config.train.steps} | {
+    if results.pop('step') != steps:
+        return None
+    return {'steps': steps} | {
         f'{evaluator}/{name}': value
         for evaluator, report in results.items()
-        if evaluator != 'step'
         for name, value in report['figures'].items()
     }
 
 
 def verdict(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> str:
-    """'helps' or 'not shown', of figures by seed with and without completion."""
+    """'helps' or 'not shown', of figures of the same seeds with and without completion."""
     gains = {
         name: [a[name] - b[name] for a, b in zip(ours, theirs, strict=True)] for name in DECIDES
     }
     agree = sum(all(values[i] > 0 for values in gains.values()) for i in range(len(ours)))
-    above = all(statistics.mean(values) > 0 for values in gains.values())
+    above = all(values and statistics.mean(values) > 0 for values in gains.values())
     return 'helps' if above and agree >= 2 else 'not shown'
 
 
-def report(demo: str, found: dict[str, list[dict[str, float]]]) -> tuple[list[str], dict[str, Any]]:
-    """Lines for people, and the same as JSON, of figures by way and seed."""
-    lines = [f'\n{demo}', f'{"figure":34} {"way":22} {"mean":>7} {"gain":>7}   seeds']
-    table: dict[str, Any] = {'figures': found, 'verdicts': {}}
+def report(demo: str, found: Found) -> tuple[list[str], dict[str, Any]]:
+    """Lines for people, and the same as JSON, of the trainings that are complete."""
+    lines = [f'\n{demo}', f'{"figure":34} {"way":22} {"mean":>7} {"gain":>7}   by seed']
+    paired = {way: sorted(found[way].keys() & found[WITH].keys()) for way in (STEPS, TIME)}
     for name in ('steps', *FIGURES[demo]):
         for way, by_seed in found.items():
-            values = [seed[name] for seed in by_seed]
+            values = {seed: by_seed[seed][name] for seed in sorted(by_seed)}
+            if not values:
+                continue
             gain = ''
-            if way in (STEPS, TIME) and name != 'steps':
-                ours = [seed[name] for seed in found[WITH]]
-                gain = f'{statistics.mean(a - b for a, b in zip(ours, values)):+.3f}'
-            each = ' '.join(f'{value:.3f}' for value in values)
-            lines.append(f'{name:34} {way:22} {statistics.mean(values):7.3f} {gain:>7}   {each}')
-    for way in (STEPS, TIME):
-        table['verdicts'][way] = verdict(found[WITH], found[way])
-        lines.append(f'{demo}: completion {table["verdicts"][way]} ({way})')
-    return lines, table
+            if name != 'steps' and paired.get(way):
+                gains = [found[WITH][seed][name] - values[seed] for seed in paired[way]]
+                gain = f'{statistics.mean(gains):+.3f}'
+            each = ' '.join(f'{seed}:{value:.3f}' for seed, value in values.items())
+            mean = statistics.mean(values.values())
+            lines.append(f'{name:34} {way:22} {mean:7.3f} {gain:>7}   {each}')
+    verdicts = {}
+    for way, seeds in paired.items():
+        ours, theirs = ([found[w][seed] for seed in seeds] for w in (WITH, way))
+        verdicts[way] = verdict(ours, theirs)
+        of = ', '.join(map(str, seeds)) or 'none'
+        lines.append(f'{demo}: completion {verdicts[way]} ({way}; seeds compared: {of})')
+    return lines, {'figures': found, 'verdicts': verdicts}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -141,29 +150,59 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('--workdir', default='runs/completion_helps', type=pathlib.Path)
     parser.add_argument('--demos', default=','.join(DEMOS), help='images, video or both')
-    parser.add_argument('--seeds', default=3, type=int)
+    parser.add_argument('--seeds', default='0,1,2', help='seeds to train, with commas')
     parser.add_argument('--steps', default=0, type=int, help='with completion; 0: the demo')
     parser.add_argument('--variant', default='', help='tiny: every part at the least size')
+    parser.add_argument('--read', action='store_true', help='train nothing')
     args = parser.parse_args(argv)
     demos = args.demos.split(',')
     if wrong := set(demos) - DEMOS.keys():
         parser.error(f'no demo {", ".join(wrong)}: there are {", ".join(DEMOS)}')
-    tables = {}
-    for demo in demos:
-        ways = (WITH, STEPS, TIME, *((ONE_FRAME,) if demo == 'video' else ()))
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-        for seed in range(args.seeds):  # all ways of a seed first, so that a stop leaves pairs
-            for way in ways:
-                run = Run(demo, way, seed)
-                found[way].append(
-                    figures(run, args.workdir, steps=args.steps, variant=args.variant)
-                )
-        lines, tables[demo] = report(demo, found)
+    if not all(seed.isdecimal() for seed in args.seeds.split(',')):
+        parser.error(f'--seeds={args.seeds}: whole numbers with commas')
+    given = dict(steps=args.steps, variant=args.variant)
+    configs = {
+        (demo, way): config_of(Run(demo, way, 0), **given)
+        for demo in demos
+        for way in (WITH, STEPS, TIME, *((ONE_FRAME,) if demo == 'video' else ()))
+    }
+    steps = {key: config.train.steps for key, config in configs.items()}
+    for config in configs.values():  # seeds share programs, and ways those of evaluation
+        config.train.compilation_cache = str(args.workdir / 'compiled')
+    # All ways of a seed first, so that a stop leaves pairs.
+    for seed in [] if args.read else map(int, args.seeds.split(',')):
+        for (demo, way), config in configs.items():
+            run = Run(demo, way, seed)
+            if complete(run, args.workdir, steps=steps[demo, way]) is None:
+                config.seed = seed
+                train_and_evaluate(config, str(args.workdir / run.folder), find_task(config))
+                write(args.workdir, steps)
+    for lines in write(args.workdir, steps):
         print('\n'.join(lines))
-        args.workdir.mkdir(parents=True, exist_ok=True)
-        path = args.workdir / 'results.json'
-        path.write_text(json.dumps(tables, indent=1) + '\n')
-        print(f'wrote {path}')
+    print(f'wrote {args.workdir / "results.json"}')
+
+
+def write(folder: pathlib.Path, steps: Mapping[tuple[str, str], int]) -> list[list[str]]:
+    """Writes results.json of the trainings that are complete; lines for people, by demo.
+
+    Args:
+      folder: of the workdirs.
+      steps: of a training, by demo and way.
+    """
+    found: dict[str, Found] = {demo: {} for demo, _ in steps}
+    for (demo, way), last in steps.items():
+        prefix = Run(demo, way, 0).folder[:-1]
+        there = (path.name.removeprefix(prefix) for path in folder.glob(f'{prefix}*'))
+        runs = [Run(demo, way, int(seed)) for seed in there if seed.isdecimal()]
+        read = {run.seed: complete(run, folder, steps=last) for run in runs}
+        found[demo][way] = {seed: values for seed, values in read.items() if values}
+    reports = {demo: report(demo, of_demo) for demo, of_demo in found.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'results.json'
+    path.write_text(
+        json.dumps({demo: table for demo, (_, table) in reports.items()}, indent=1) + '\n'
+    )
+    return [lines for lines, _ in reports.values()]
 
 
 if __name__ == '__main__':

@@ -128,7 +128,8 @@ def classify(
 
 def rank(c: ml_collections.ConfigDict) -> None:
     """Makes `c.task` that of ranking texts with SCL (semmim_jax/tasks/rank.py)."""
+    c.data.false_texts = 0  # of other records that an example holds; 0: those are of the batch
     c.task = task = ml_collections.ConfigDict()
     task.name = 'rank'
-    task.false_texts = 15  # texts of other images of the batch, beside the right one
+    task.false_texts = 15  # texts of other images, beside the right one
     task.weights = dict(ranking=1.0, contrast=0.5)

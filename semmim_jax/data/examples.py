@@ -44,6 +44,7 @@ class ExampleMaker:
         *,
         labels: tuple[str, ...] = (),
         lexicon: Lexicon | None = None,
+        source: Source | None = None,
     ) -> Self:
         """The maker of a run.
 
@@ -52,6 +53,7 @@ class ExampleMaker:
           data_config: `config.data`; the fields of the maker are read.
           labels: what the task chooses from, () for others.
           lexicon: of the captions, where words are read.
+          source: of training, for examples that hold texts of other records.
         """
         least, most = data_config.augment.crop_scale
         augment = Augment(
@@ -64,7 +66,7 @@ class ExampleMaker:
         )
         # Any: which fields there are depends on the subclass.
         given: dict[str, Any] = dict(
-            tokenizer=tokenizer, labels=labels, lexicon=lexicon, augment=augment
+            tokenizer=tokenizer, labels=labels, lexicon=lexicon, augment=augment, source=source
         )
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: given[name] if name in given else data_config[name] for name in names})

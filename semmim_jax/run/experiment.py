@@ -191,7 +191,9 @@ def open_experiment(config: Any, workdir: str | Workdir, make_task: MakeTask) ->
     labels = ()
     if task.needs_labels:
         labels = source.label_names(min_count=config.data.min_answer_count)
-    make_example = task.examples.of(tokenizer, config.data, labels=labels, lexicon=lexicon)
+    make_example = task.examples.of(
+        tokenizer, config.data, labels=labels, lexicon=lexicon, source=source
+    )
     for part in parts_of(source):  # which may have records of another kind
         make_example.check_source(part)
     if task.needs_labels:

@@ -28,15 +28,14 @@ TABLE = (
         'image_size patch_size canvas width heads mlp_width max_positions embed_dim hidden '
         'bottleneck codes queue_size batch_size accumulate k_test log_every save_every keep '
         'frames max_words max_pixels max_masked block_min_patches min_answer_count images beams '
-        'max_length max_skipped_in_a_row samples vocab_min_count probe_images '
-        'false_texts',
+        'max_length max_skipped_in_a_row samples vocab_min_count probe_images',
     ),
     (
         'a whole number from 0 to 2**31 - 1',
         lambda x: _whole(x, 0, MOST),
         'steps warmup_steps alpha_ramp_steps tau_teacher_steps images_every every workers prefetch '
         'ops rank rollbacks references no_repeat_ngram pattern_images pattern_set_images '
-        'group patch_group',
+        'group patch_group false_texts',
     ),
     ('a whole number from -1 to 2**31 - 1', lambda x: _whole(x, -1, MOST), 'min_length'),
     # What is unrolled.

@@ -67,6 +67,7 @@ ADDED = {
     'task.shared_towers': False,
     'model.predictor_depth': 1,
     'task.mim.text_share': 1.0,
+    'data.false_texts': 0,
     'log': {'trackers': ('tensorboard',)},
 }
 _ONLY_OF = {
@@ -82,6 +83,7 @@ _ONLY_OF = {
     'task.shared_towers': 'tau_student',
     'task.global_features': 'tau_student',
     'task.stable_width': 'tau_student',
+    'data.false_texts': 'task.false_texts',  # of rank
     'log': 'train',  # of the config itself
 }
 
@@ -105,8 +107,11 @@ def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
                 to[key] = value
     for field, value in ADDED.items():
         section, name = _place(config, field)
-        needed = _ONLY_OF.get(field)
-        if section is None or name in section or needed and needed not in section:
+        if section is None or name in section:
+            continue
+        needed = _ONLY_OF.get(field, '')
+        beside, part = _place(config, needed) if '.' in needed else (section, needed)
+        if part and (beside is None or part not in beside):
             continue
         # As JSON has it: ml_collections cannot freeze an empty list beside an empty tuple.
         section[name] = list(value) if isinstance(value, tuple) else value

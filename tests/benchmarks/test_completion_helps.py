@@ -45,32 +45,79 @@ def test_equal_steps_and_equal_time_differ_in_steps_alone(monkeypatch):
     assert {c.seed for c in configs.values()} == {2}
 
 
-def test_complete_trainings_are_read_and_compared_by_seed(monkeypatch, tmp_path, capsys):
+def trained(tmp_path, monkeypatch):
+    """A training whose figures are known: completion adds .1, twice the steps nothing."""
     monkeypatch.setattr(completion_helps, 'count', flops)
-    trained = []
+    runs = []
 
     def train(config, workdir, task):
-        """A training whose figures are known: completion adds .1, twice the steps nothing."""
-        trained.append(workdir)
+        runs.append(workdir.rpartition('/')[2])
         value = 0.3 + 0.1 * config.task.weights.completion + 0.01 * config.seed
         evaluators = {}
         for name in completion_helps.FIGURES['images']:
             evaluator, figure = name.split('/')
             evaluators.setdefault(evaluator, {'figures': {}})['figures'][figure] = value
-        folder = tmp_path / 'out' / workdir.rpartition('/')[2]
+        folder = tmp_path / runs[-1]
         folder.mkdir(parents=True)
         (folder / 'results.json').write_text(json.dumps({'step': config.train.steps, **evaluators}))
 
     monkeypatch.setattr(completion_helps, 'train_and_evaluate', train)
-    command = [f'--workdir={tmp_path / "out"}', '--demos=images', '--steps=10']
+    return runs
+
+
+def test_complete_trainings_are_read_and_compared_by_seed(monkeypatch, tmp_path, capsys):
+    runs = trained(tmp_path, monkeypatch)
+    command = [f'--workdir={tmp_path}', '--demos=images', '--steps=10']
     completion_helps.main(command)
-    assert len(trained) == 9
+    assert len(runs) == 9
     said = capsys.readouterr().out
-    assert 'images: completion helps (without, equal time)' in said
-    table = json.loads((tmp_path / 'out' / 'results.json').read_text())['images']
+    assert 'images: completion helps (without, equal time; seeds compared: 0, 1, 2)' in said
+    table = json.loads((tmp_path / 'results.json').read_text())['images']
     assert table['verdicts'] == {STEPS: 'helps', TIME: 'helps'}
-    assert [seed['steps'] for seed in table['figures'][TIME]] == [14, 14, 14]
+    assert [seed['steps'] for seed in table['figures'][TIME].values()] == [14, 14, 14]
     line = next(x for x in said.splitlines() if 'tr@1_itm' in x and STEPS in x)
-    assert line.split()[4:] == ['0.310', '+0.100', '0.300', '0.310', '0.320']
+    assert line.split()[4:] == ['0.310', '+0.100', '0:0.300', '1:0.310', '2:0.320']
     completion_helps.main(command)
-    assert len(trained) == 9  # all were read
+    assert len(runs) == 9  # all were read
+    (tmp_path / 'images_completion_1' / 'results.json').unlink()
+    completion_helps.main([*command, '--read'])
+    assert len(runs) == 9
+    said = capsys.readouterr().out
+    assert 'images: completion helps (without, equal steps; seeds compared: 0, 2)' in said
+
+
+def test_seeds_in_any_order_and_a_table_of_what_there_is(monkeypatch, tmp_path, capsys):
+    runs = trained(tmp_path, monkeypatch)
+    command = [f'--workdir={tmp_path}', '--demos=images', '--steps=10']
+    completion_helps.main([*command, '--read'])
+    assert not runs and 'images: completion not shown' in capsys.readouterr().out
+    completion_helps.main([*command, '--seeds=2'])
+    folders = [Run('images', way, 2).folder for way in (WITH, STEPS, TIME)]
+    assert runs == folders
+    assert 'not shown (without, equal time; seeds compared: 2)' in capsys.readouterr().out
+    completion_helps.main([*command, '--seeds=0'])
+    assert 'helps (without, equal time; seeds compared: 0, 2)' in capsys.readouterr().out
+    table = json.loads((tmp_path / 'results.json').read_text())['images']['figures']
+    assert {way: set(seeds) for way, seeds in table.items()} == dict.fromkeys(
+        (WITH, STEPS, TIME), {'0', '2'}
+    )
+    completion_helps.main([*command, '--steps=20', '--read'])  # of other steps there is none
+    assert 'seeds compared: none' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        completion_helps.main([*command, '--seeds=one'])
+
+
+def test_a_table_is_there_after_every_training(monkeypatch, tmp_path):
+    runs = trained(tmp_path, monkeypatch)
+    train = completion_helps.train_and_evaluate
+
+    def train_two(*args):
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        train(*args)
+
+    monkeypatch.setattr(completion_helps, 'train_and_evaluate', train_two)
+    with pytest.raises(KeyboardInterrupt):
+        completion_helps.main([f'--workdir={tmp_path}', '--demos=images', '--steps=10'])
+    table = json.loads((tmp_path / 'results.json').read_text())['images']['figures']
+    assert set(table[WITH]) == set(table[STEPS]) == {'0'} and not table[TIME]

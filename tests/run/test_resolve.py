@@ -8,7 +8,17 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import caption, classify, dvae, generate, nlvr2, pretrain, retrieval, vqa
+from configs import (
+    caption,
+    classify,
+    dvae,
+    generate,
+    nlvr2,
+    pretrain,
+    retrieval,
+    video_retrieval,
+    vqa,
+)
 from semmim_jax.data.tokenizer import UNUSED, make_tokenizer
 from semmim_jax.run import resolve as resolving
 from semmim_jax.run.experiment import open_experiment
@@ -28,6 +38,7 @@ SHIPPED = [
         generate: 'list question_generation german french dialog tiny',
         classify: 'list sentiment tiny',
         dvae: 'base demo study tiny',
+        video_retrieval: 'msrvtt lsmdc emoji tiny',
     }.items()
     for name in names.split()
 ]

@@ -5,7 +5,7 @@ import json
 import ml_collections
 import pytest
 
-from configs import caption, completion, nlvr2, retrieval, vqa
+from configs import caption, completion, nlvr2, retrieval, video_retrieval, vqa
 from configs.dvae import get_config as dvae_config
 from configs.pretrain import get_config
 from semmim_jax.ops.special_tokens import SpecialTokens
@@ -31,6 +31,7 @@ def written(workdir, config):
 TINY = [
     *(module.get_config('tiny') for module in (caption, completion, nlvr2, retrieval, vqa)),
     *(module.get_config('scl_tiny') for module in (nlvr2, retrieval, vqa)),
+    video_retrieval.get_config('tiny'),
     get_config('tiny'),
 ]
 

@@ -67,7 +67,7 @@ def test_the_step_is_the_plain_one(case):
 def test_slices_of_the_batch_change_nothing_with_dropout_either():
     """Each row has its own dropout keys, and the losses are those of the whole batch."""
     changes = {'model.dropout': 0.3}
-    whole, cut = (warm_completion(small(changes | {'train.accumulate': n}), rows=4) for n in (1, 2))
+    whole, cut = (warm_completion(small(changes | {'train.accumulate': n}), rows=4) for n in (1, 4))
 
     def gradient(warm):
         loss = lambda params: warm.task.loss(params, None, {}, warm.batch, key=KEY, step=0)[0]
@@ -141,6 +141,7 @@ def test_options_out_of_range_are_named():
 @pytest.mark.slow
 def test_one_device_and_eight_agree():
     """Dropout included: a row's masks do not depend on where it is computed."""
-    one, eight = lines_of('tests.tasks.completion_on_devices')
-    assert {'loss_itm', 'loss_completion', 'grad_norm'} <= set(one)
-    assert eight == pytest.approx(one, rel=1e-5)
+    one, *others = lines_of('tests.tasks.completion_on_devices')
+    assert {'loss_itm', 'loss_completion', 'grad_norm'} <= set(one) and len(others) == 2
+    for other in others:
+        assert other == pytest.approx(one, rel=1e-5)

@@ -8,7 +8,16 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import caption, classify, completion, nlvr2, pretrain, retrieval, vqa
+from configs import (
+    caption,
+    classify,
+    completion,
+    nlvr2,
+    pretrain,
+    retrieval,
+    video_retrieval,
+    vqa,
+)
 from semmim_jax.data.lexicon import make_lexicon
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
@@ -67,7 +76,7 @@ def test_shapes(name):
 @pytest.mark.parametrize(
     'config',
     [m.get_config('tiny') for m in (pretrain, retrieval, caption, vqa, nlvr2, classify, completion)]
-    + [caption.get_config('tiny_scst')],
+    + [caption.get_config('tiny_scst'), video_retrieval.get_config('tiny')],
     ids=lambda config: config.task.name,
 )
 def test_rows_are_what_the_pipeline_makes(config):

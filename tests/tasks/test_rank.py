@@ -82,6 +82,23 @@ def test_contrast_goes_one_way_and_leaves_out_texts_of_the_same_image():
     assert abs(loss.value - other.value) > 1e-3
 
 
+def scored(task, params, batch, ids):
+    """Scores [b, t] of each image with each text, and features, as evaluation has them."""
+    fns = task.predict_fns()
+    every = np.indices((BATCH, len(ids))).reshape(2, -1)
+
+    def pairs(state):
+        text = fns['text'](state, ids)
+        context = fns['context'](state, batch['frames'][:, 0])
+        tokens, mask = (text[name][every[1]] for name in ('tokens', 'mask'))
+        logits = fns['match'](state, context, every[0], tokens, mask)
+        return logits, fns['image'](state, batch['frames'][:, 0]), text['feature']
+
+    logits, image, text = jit(pairs)(Params(params))
+    assert not np.asarray(logits[:, 0]).any()
+    return np.asarray(logits[:, 1]).reshape(BATCH, len(ids)), image, text
+
+
 def test_a_ranking_holds_the_scores_that_evaluation_gives_its_pairs():
     """The loss, from scores of each pair by itself: the right text first, then those drawn."""
     config = config_of()
@@ -89,20 +106,7 @@ def test_a_ranking_holds_the_scores_that_evaluation_gives_its_pairs():
     params['temperature'] = jnp.float32(0.2)
     batch, key = batch_of(config), jax.random.key(3)
     loss, (metrics, _) = jit(lambda p: task.loss(p, None, {}, batch, key=key, step=0))(params)
-
-    fns, state = task.predict_fns(), Params(params)
-    every = np.indices((BATCH, BATCH)).reshape(2, -1)
-
-    def pairs(state):
-        text = fns['text'](state, batch['ids'])
-        context = fns['context'](state, batch['frames'][:, 0])
-        tokens, mask = (text[name][every[1]] for name in ('tokens', 'mask'))
-        logits = fns['match'](state, context, every[0], tokens, mask)
-        return logits, fns['image'](state, batch['frames'][:, 0]), text['feature']
-
-    logits, image, text = jit(pairs)(state)
-    assert not np.asarray(logits[:, 0]).any()
-    scores = np.asarray(logits[:, 1]).reshape(BATCH, BATCH)
+    scores, image, text = scored(task, params, batch, batch['ids'])
     rows, weights = false_texts(stream(key, 'false texts'), batch['image_id'], count=3)
     assert (batch['image_id'][rows] != batch['image_id'][:, None]).all() and weights.all()
     ranking = np.concatenate([scores.diagonal()[:, None], np.take_along_axis(scores, rows, 1)], 1)
@@ -111,6 +115,29 @@ def test_a_ranking_holds_the_scores_that_evaluation_gives_its_pairs():
     assert_close(metrics['loss_ranking'].value, by_hand.mean(), rtol=1e-5)
     assert_close(metrics['ranking_accuracy'].value, (ranking.argmax(axis=1) == 0).mean())
     contrast = text_contrast(image, text, batch['image_id'], temperature=0.2).value
+    assert_close(loss, by_hand.mean() + 0.5 * contrast, rtol=1e-5)
+
+
+def test_a_ranking_of_texts_that_the_examples_hold():
+    """The right text first, then those of the example; contrast is of the right ones alone."""
+    config = config_of(**{'data.false_texts': 3, 'train.batch_size': 2})
+    task, params = make_task(config)
+    params['temperature'] = jnp.float32(0.2)
+    batch = batch_of(config)
+    others = jnp.asarray(texts(3 * BATCH, config.data.max_tokens, seed=2))
+    batch['false_ids'] = others.reshape(BATCH, 3, -1)
+    assert {name: x.shape[1:] for name, x in batch.items()} == {
+        name: x.shape for name, x in task.batch_spec.items()
+    }
+    step = jit(lambda p: task.loss(p, None, {}, batch, key=jax.random.key(3), step=0))
+    loss, (metrics, _) = step(params)
+    scores, image, text = scored(task, params, batch, jnp.concatenate([batch['ids'], others]))
+    i = np.arange(BATCH)[:, None]
+    ranking = scores[i, np.hstack([i, BATCH + 3 * i + np.arange(3)])]
+    by_hand = np.log(np.exp(ranking).sum(axis=1)) - ranking[:, 0]
+    assert by_hand.std() > 0.05
+    assert_close(metrics['loss_ranking'].value, by_hand.mean(), rtol=1e-5)
+    contrast = text_contrast(image, text[:BATCH], batch['image_id'], temperature=0.2).value
     assert_close(loss, by_hand.mean() + 0.5 * contrast, rtol=1e-5)
 
 
@@ -144,6 +171,10 @@ def test_one_device_and_eight_agree():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r'task.false_texts=8 .* train.batch_size=8 has too few'):
         make_task(config_of(**{'task.false_texts': 8}))
+    with pytest.raises(ValueError, match=r'data.false_texts=2 must be 0, .* task.false_texts=3'):
+        make_task(config_of(**{'data.false_texts': 2}))
+    with pytest.raises(ValueError, match='task.false_texts=0 must be above 0'):
+        make_task(config_of(**{'task.false_texts': 0}))
     config = nlvr2.get_config('scl_tiny')
     config.task.model = 'clip'
     with pytest.raises(ValueError, match="task.model='clip' is none of semmim, scl"):

@@ -5,13 +5,22 @@ import json
 import ml_collections
 import pytest
 
-from configs import caption, classify, completion, nlvr2, pretrain, retrieval, vqa
+from configs import (
+    caption,
+    classify,
+    completion,
+    nlvr2,
+    pretrain,
+    retrieval,
+    video_retrieval,
+    vqa,
+)
 from semmim_jax.training.config_versions import upgraded
 
 
 @pytest.mark.parametrize(
     'module',
-    [pretrain, retrieval, caption, vqa, nlvr2, classify, completion],
+    [pretrain, retrieval, caption, vqa, nlvr2, classify, completion, video_retrieval],
     ids=lambda module: module.__name__,
 )
 def test_nothing_is_added_to_a_shipped_config(module):
@@ -39,3 +48,10 @@ def test_a_classifier_of_an_earlier_version_is_of_semmim():
     del config['task']['model']
     found, said = upgraded(config)
     assert found['task']['model'] == 'semmim' and "task.model='semmim'" in said
+
+
+def test_a_ranking_of_an_earlier_version_has_texts_of_the_batch():
+    config = retrieval.get_config('scl_tiny').to_dict()
+    del config['data']['false_texts']
+    found, said = upgraded(config)
+    assert found['data']['false_texts'] == 0 and 'data.false_texts=0' in said
