@@ -40,7 +40,11 @@ def main(argv: list[str]) -> None:
     """Serves until interrupted; a user's mistake ends in one line, not in a traceback."""
     logging.getLogger().setLevel(logging.WARNING)
     try:
-        for flag, folder in (('RUN', argv[1]), ('--other', _OTHER.value), ('--images', _IMAGES.value)):
+        for flag, folder in (
+            ('RUN', argv[1]),
+            ('--other', _OTHER.value),
+            ('--images', _IMAGES.value),
+        ):
             if folder and not pathlib.Path(folder).is_dir():
                 raise ValueError(f'{flag}={folder}: no such folder')
         if importlib.util.find_spec('gradio') is None:

@@ -11,6 +11,9 @@ from semmim_jax.app.asking import ask, kinds_of
 if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
+SIDE = 138  # pixels of a map
+NAMES = {'caption': 'caption', 'question': 'answer', 'prompt': 'text'}
+
 
 def side(model: 'Model', name: str, pixels: np.ndarray, words: str) -> str:
     """What one run makes of a picture and a text; what it cannot do is said in a sentence.
@@ -34,13 +37,10 @@ def side(model: 'Model', name: str, pixels: np.ndarray, words: str) -> str:
         except ValueError as error:
             parts.append(fragments.message(error))
     try:
-        parts.append(word_maps.page(pixels, word_maps.explain(model, pixels, words)))
+        parts.append(word_maps.page(pixels, word_maps.explain(model, pixels, words), side=SIDE))
     except ValueError as error:
         parts.append(fragments.message(error))
     return f'<section>{"".join(parts)}</section>'
-
-
-NAMES = {'caption': 'caption', 'question': 'answer', 'prompt': 'text'}
 
 
 def page(sides: list[str]) -> str:

@@ -27,16 +27,22 @@ class Desk(NamedTuple):
 
 
 def listen(
-    triggers: Sequence[Any],
+    triggers: Sequence[Callable[..., Any]],
     fn: Callable[..., Any],
     inputs: Sequence[Any],
     outputs: Any,
     **options: Any,
-) -> Any:
-    """Calls `fn` after events; all such calls wait for each other."""
-    options = dict(show_progress='minimal', trigger_mode='always_last') | options
+) -> None:
+    """Calls `fn` after each of some events; all such calls wait for each other.
+
+    Args:
+      triggers: of components, as `button.click`.
+      fn, inputs, outputs, options: as Gradio's events take them.
+    """
     shared = dict(concurrency_limit=1, concurrency_id='model', api_visibility='private')
-    return gr.on(list(triggers), fn, list(inputs), outputs, **shared, **options)
+    options = dict(show_progress='minimal', trigger_mode='always_last', **shared) | options
+    for trigger in triggers:
+        trigger(fn, list(inputs), outputs, **options)
 
 
 def said(fn: Callable[..., str]) -> Callable[..., str]:

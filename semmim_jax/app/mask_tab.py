@@ -5,7 +5,7 @@ import gradio as gr
 from semmim_jax.app import fragments
 from semmim_jax.app.events import Desk, follow
 from semmim_jax.app.masking import draw_mask, page
-from semmim_jax.app.patterns import view_of
+from semmim_jax.app.pictures import view_of
 
 HOTTEST = 10.0  # T_mask of the slider's end, at least
 
@@ -26,14 +26,22 @@ def add(desk: Desk) -> gr.Tab:
         own = min(float(mim.mask_temperature), HOTTEST)
         with gr.Row():
             ratio = gr.Slider(
-                0.05, 0.95, value=mim.ratio, step=0.05, label='ratio of masked patches',
+                0.05,
+                0.95,
+                value=mim.ratio,
+                step=0.05,
+                label='ratio',
                 elem_id='ratio',
             )
             temperature = gr.Slider(
-                0, HOTTEST, value=own, step=0.05, elem_id='temperature',
-                label=f'T_mask (the run: {mim.mask_temperature:g}; 0: the most relevant)',
+                0,
+                HOTTEST,
+                value=own,
+                step=0.05,
+                elem_id='temperature',
+                label=f'T_mask (of the run: {mim.mask_temperature:g})',
             )
-            draw = gr.Slider(0, 20, value=0, step=1, label='draw (seed)', elem_id='draw')
+            draw = gr.Slider(0, 20, value=0, step=1, label='draw', elem_id='draw')
         shown = gr.HTML(elem_id='mask')
 
         def show(picture, caption: str, ratio: float, temperature: float, draw: float) -> str:

@@ -1,4 +1,4 @@
-"""The text-guided mask of a picture, by caption, ratio and temperature (docs/method.md section 3)."""
+"""The text-guided mask of a picture by caption, ratio, temperature (docs/method.md section 3)."""
 
 import math
 from typing import TYPE_CHECKING, NamedTuple
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from semmim_jax.app import fragments
-from semmim_jax.app.pictures import smaller
-from semmim_jax.viz import masks, patches
+from semmim_jax.app.pictures import sized
+from semmim_jax.viz import masks
 
 if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
-SIDE = 256  # pixels of a picture
+SIDE = 280  # pixels of a picture
 CAPTIONED = ('words', 'similarity', 'cross_attention', 'similarity_inverse')  # that read the text
 
 
@@ -84,8 +84,7 @@ def page(view: np.ndarray, mask: Mask, *, kind: str) -> str:
     grid, n = round(mask.relevance.size**0.5), mask.relevance.size
     cell = max(1, SIDE // grid)
     relevance = mask.relevance.reshape(grid, grid).astype(np.float64)
-    large = patches.enlarge(view, max(1, -(-SIDE // view.shape[0])))
-    large = smaller(large, side=cell * grid)
+    large = sized(view, side=cell * grid)
     masked = masks.striped(large, mask.masked.reshape(grid, grid), cell)
     inside, everywhere = mask.relevance[mask.masked].mean(), mask.relevance.mean()
     figures = [

@@ -9,9 +9,8 @@ import numpy as np
 
 from semmim_jax.app import fragments
 from semmim_jax.app.patch_table import PatchTable, Place, codes_of
-from semmim_jax.app.pictures import Picture
+from semmim_jax.app.pictures import Picture, view_of
 from semmim_jax.data.images import read_image
-from semmim_jax.data.transforms import eval_view
 from semmim_jax.viz import palette, patches
 
 if TYPE_CHECKING:  # with JAX, which takes seconds
@@ -35,11 +34,6 @@ class Coded(NamedTuple):
     view: np.ndarray
     codes: np.ndarray
     features: np.ndarray
-
-
-def view_of(pixels: np.ndarray, settings: Any) -> np.ndarray:
-    """The picture as a model sees it: uint8 [s, s, 3]."""
-    return eval_view(pixels, None, size=settings.image_size)[0]
 
 
 def code_picture(model: 'Model', pixels: np.ndarray, caption: str) -> Coded:
@@ -66,9 +60,7 @@ def grid_page(coded: Coded, *, chosen: int | None) -> str:
     n = len(coded.codes)
     grid = round(n**0.5)
     cell = SIDE // grid
-    painted = palette.paint(
-        coded.codes.reshape(grid, grid), palette.code_colours(coded.codes)
-    )
+    painted = palette.paint(coded.codes.reshape(grid, grid), palette.code_colours(coded.codes))
     cells = []
     for patch, code in enumerate(coded.codes.tolist()):
         kind = 'same' if chosen is not None and code == coded.codes[chosen] else ''
@@ -89,7 +81,9 @@ def grid_page(coded: Coded, *, chosen: int | None) -> str:
     return fragments.row(
         [
             fragments.figure(clickable, 'picture', 'click a patch'),
-            fragments.figure(map_, 'patterns', f'{used} patterns; one colour each, in this picture'),
+            fragments.figure(
+                map_, 'patterns', f'{used} patterns; one colour each, in this picture'
+            ),
         ]
     )
 
@@ -156,9 +150,7 @@ def _windows(
     shown = []
     for place in places:
         path = table.paths[place.image]
-        pixels = read_image(
-            folder / path, decoder=settings.decoder, max_pixels=settings.max_pixels
-        )
+        pixels = read_image(folder / path, decoder=settings.decoder, max_pixels=settings.max_pixels)
         n = table.codes.shape[1]
         around = patches.window(view_of(pixels, settings), place.patch, num_patches=n, reach=REACH)
         code = int(table.codes[place.image, place.patch])

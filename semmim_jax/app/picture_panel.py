@@ -9,7 +9,7 @@ import gradio as gr
 from semmim_jax.app import fragments, scripts
 from semmim_jax.app.events import listen
 from semmim_jax.app.explorer import Explorer
-from semmim_jax.app.pictures import Picture, smaller, uploaded
+from semmim_jax.app.pictures import Picture, sized, uploaded
 from semmim_jax.app.searching import thumbnail
 
 STRIP = 9  # pictures of the folder that are shown at a time
@@ -22,9 +22,7 @@ def add(explorer: Explorer) -> tuple[gr.State, gr.Textbox, gr.HTML]:
       The state of the picture, the caption's text box, and the HTML that shows the picture.
     """
     picture = gr.State(None)
-    upload = gr.HTML(
-        html_template=scripts.UPLOAD_PAGE, js_on_load=scripts.UPLOAD, elem_id='upload'
-    )
+    upload = gr.HTML(html_template=scripts.UPLOAD_PAGE, js_on_load=scripts.UPLOAD, elem_id='upload')
     shown = gr.HTML(look(explorer, None), elem_id='picture')
     caption = gr.Textbox(
         label='Caption', placeholder='of the picture; Enter shows it', elem_id='caption'
@@ -54,7 +52,9 @@ def add(explorer: Explorer) -> tuple[gr.State, gr.Textbox, gr.HTML]:
             return first, strip_page(explorer, first)
 
         listen([more.click], turn, [start], [start, strip])
-        listen([strip.pick], picker(explorer), [], [picture, shown, caption], show_progress='hidden')
+        listen(
+            [strip.pick], picker(explorer), [], [picture, shown, caption], show_progress='hidden'
+        )
     return picture, caption, shown
 
 
@@ -63,7 +63,7 @@ def picker(explorer: Explorer) -> Callable[[gr.EventData], tuple[Any, Any, Any]]
 
     def on_pick(event: gr.EventData):
         try:
-            new = explorer.picture_at((event._data or {}).get('path'))
+            new = explorer.picture_at((event._data or {}).get('picture'))
             known = explorer.captions.get(new.name)
             return new, look(explorer, new), gr.skip() if known is None else known
         except (ValueError, OSError) as error:
@@ -78,7 +78,7 @@ def look(explorer: Explorer, picture: Picture | None) -> str:
         return fragments.text('No picture yet.', kind='note')
     pixels = explorer.pixels(picture)
     height, width = pixels.shape[:2]
-    shown = fragments.image(smaller(pixels), about=picture.name)
+    shown = fragments.image(sized(pixels), about=picture.name)
     return fragments.figure(shown, picture.name, f'{width} x {height} pixels')
 
 
@@ -86,7 +86,7 @@ def strip_page(explorer: Explorer, first: int) -> str:
     """Some pictures of the folder, from number `first` on, as buttons."""
     settings = explorer.model.config.data
     buttons = (
-        f'<button type="button" class="thumb" data-path="{html.escape(path)}" '
+        f'<button type="button" class="thumb" data-picture="{html.escape(path)}" '
         f'title="{html.escape(path)}">{thumbnail(explorer.folder / path, settings, about=path)}'
         '</button>'
         for path in explorer.paths[first : first + STRIP]

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from semmim_jax.data.images import decode_image, read_image
+from semmim_jax.data.transforms import eval_view
 from semmim_jax.data.unreadable import UnreadableRecord
 
 MAX_BYTES = 32 * 2**20  # of an uploaded file
-SHOWN = 384  # pixels of the longer side, of a picture that is shown
+SHOWN = 320  # pixels of the longer side of a picture that is shown
 _NAME = 60  # characters of a file's name that are repeated
 
 
@@ -75,11 +76,15 @@ def pixels_of(picture: Picture | None, folder: pathlib.Path | None, settings: An
         raise UnreadableRecord(f'{picture.name}: {error}') from None
 
 
-def smaller(pixels: np.ndarray, *, side: int = SHOWN) -> np.ndarray:
-    """The picture with `side` pixels at most on its longer side."""
+def view_of(pixels: np.ndarray, settings: Any) -> np.ndarray:
+    """The picture as a model sees it: uint8 [s, s, 3]."""
+    return eval_view(pixels, None, size=settings.image_size)[0]
+
+
+def sized(pixels: np.ndarray, *, side: int = SHOWN) -> np.ndarray:
+    """The picture with `side` pixels on its longer side."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
-    if scale >= 1:
-        return pixels
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(pixels, size, interpolation=how)

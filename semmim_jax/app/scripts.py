@@ -5,10 +5,11 @@ Nothing is fetched. `element` is the component, `trigger` sends an event to Pyth
 
 from semmim_jax.app.pictures import MAX_BYTES
 
-# A click on what has a path or a number sends it.
+# A click on what names a picture or has a number sends it. (Gradio takes a key `path` for a file of
+# its cache.)
 PICK = """
 element.addEventListener('click', event => {
-  const chosen = event.target.closest('[data-path], [data-number]');
+  const chosen = event.target.closest('[data-picture], [data-number]');
   if (chosen && element.contains(chosen)) trigger('pick', {...chosen.dataset});
 });
 """

@@ -18,9 +18,11 @@ def add(desk: Desk, shown: gr.HTML) -> gr.Tab:
             gr.HTML(fragments.text(_why(explorer.notes.get('search'))))
             return tab
         with gr.Row(equal_height=True):
-            words = gr.Textbox(label='Text', placeholder='what to look for', elem_id='query')
-            by_picture = gr.Checkbox(label='and the picture', elem_id='by_picture')
-            go = gr.Button('Search', variant='primary', elem_id='search')
+            words = gr.Textbox(
+                label='Text', placeholder='what to look for', elem_id='query', scale=6
+            )
+            go = gr.Button('Search', variant='primary', elem_id='search', scale=1, min_width=120)
+        by_picture = gr.Checkbox(label='and like the picture', elem_id='by_picture')
         hits = gr.HTML(js_on_load=scripts.PICK, elem_id='hits')
 
         @said

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semmim_jax.app import fragments
-from semmim_jax.app.pictures import smaller
+from semmim_jax.app.pictures import sized
 from semmim_jax.data.images import read_image
 from semmim_jax.data.unreadable import UnreadableRecord
 
@@ -31,9 +31,7 @@ def search(
     return engine(text=words.strip(), image=pixels, count=count, rerank=RERANK)
 
 
-def page(
-    hits: list['Hit'], missing: list[str], *, folder: pathlib.Path, settings: Any
-) -> str:
+def page(hits: list['Hit'], missing: list[str], *, folder: pathlib.Path, settings: Any) -> str:
     """The hits as pictures that can be clicked, with what they were found by."""
     shown = []
     for number, hit in enumerate(hits):
@@ -41,7 +39,7 @@ def page(
         if hit.match is not None:
             lines.insert(0, f'match {hit.match:.1%}')
         shown.append(
-            f'<button type="button" class="hit" data-path="{html.escape(hit.path)}">'
+            f'<button type="button" class="hit" data-picture="{html.escape(hit.path)}">'
             + fragments.figure(
                 thumbnail(folder / hit.path, settings, about=hit.path),
                 f'{number + 1}. {lines[0]}',
@@ -60,4 +58,4 @@ def thumbnail(path: pathlib.Path, settings: Any, *, about: str) -> str:
         pixels = read_image(path, decoder=settings.decoder, max_pixels=settings.max_pixels)
     except UnreadableRecord:
         return f'<span class="gone">{html.escape(about)}: cannot be read</span>'
-    return fragments.image(smaller(pixels, side=THUMB), about=about)
+    return fragments.image(sized(pixels, side=THUMB), about=about)

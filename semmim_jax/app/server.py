@@ -34,7 +34,9 @@ _CLOSED = ('/gradio_api/upload', '/gradio_api/proxy=')  # write files to disk; f
 
 def build(explorer: Explorer) -> gr.Blocks:
     """The page: the picture and its caption to the left, tabs to the right."""
-    with gr.Blocks(title=f'{explorer.name}: explorer', analytics_enabled=False) as blocks:
+    with gr.Blocks(
+        title=f'{explorer.name}: explorer', analytics_enabled=False, fill_width=True
+    ) as blocks:
         gr.Markdown(f'## {explorer.name}')
         with gr.Row():
             with gr.Column(scale=1, min_width=260):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semmim_jax.app import fragments
-from semmim_jax.app.pictures import smaller
+from semmim_jax.app.pictures import sized
 from semmim_jax.viz.explanations import COLOURS, KINDS, overlay
 
 if TYPE_CHECKING:  # with JAX, which takes seconds
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
 WHOLE = 'whole caption'
-SIDE = 256  # pixels of a map
+SIDE = 280  # pixels of a map
 
 
 def explain(model: 'Model', pixels: np.ndarray, caption: str) -> 'Explanation':
@@ -34,12 +34,13 @@ def explain(model: 'Model', pixels: np.ndarray, caption: str) -> 'Explanation':
     return explanation
 
 
-def page(pixels: np.ndarray, explanation: 'Explanation') -> str:
+def page(pixels: np.ndarray, explanation: 'Explanation', *, side: int = SIDE) -> str:
     """The words as buttons, and for each its two maps, of which those of one word are shown.
 
     Args:
       pixels: uint8 [h, w, 3], the picture.
       explanation: of `explain`.
+      side: of each picture, in pixels.
     """
     e = explanation
     words = (WHOLE, *e.words)
@@ -52,7 +53,7 @@ def page(pixels: np.ndarray, explanation: 'Explanation') -> str:
         f'<button type="button" data-word="{number}"{chosen(number)}>{html.escape(word)}</button>'
         for number, word in enumerate(words)
     )
-    picture = smaller(pixels, side=SIDE)
+    picture = sized(pixels, side=side)
     stages = [fragments.figure(fragments.image(picture, about='the picture'), 'picture')]
     for kind, arrays in maps.items():
         parts = (
@@ -63,7 +64,7 @@ def page(pixels: np.ndarray, explanation: 'Explanation') -> str:
                 f'greatest value {array.max():.2g}',
             )
             + '</div>'
-            for number, (word, array) in enumerate(zip(words, maps[kind], strict=True))
+            for number, (word, array) in enumerate(zip(words, arrays, strict=True))
         )
         stages.append(f'<div class="maps">{"".join(parts)}</div>')
     patches = e.attention.shape[1]
@@ -79,4 +80,3 @@ def page(pixels: np.ndarray, explanation: 'Explanation') -> str:
             kind='note',
         )
     )
-
