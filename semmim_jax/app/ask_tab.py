@@ -3,7 +3,7 @@
 import gradio as gr
 
 from semmim_jax.app import fragments
-from semmim_jax.app.asking import KINDS, ask, kinds_of
+from semmim_jax.app.asking import KINDS, about_score, ask, kinds_of
 from semmim_jax.app.events import Desk, listen, said
 
 
@@ -24,7 +24,7 @@ def add(desk: Desk) -> gr.Tab:
             pixels = explorer.pixels(picture)
             written = ask(explorer.model, pixels, kind=kind, words=words)
             return fragments.text(written.text or '(nothing)', kind='answer') + fragments.text(
-                f'score {written.score:.3f}', kind='note'
+                about_score(explorer.model.config, written.score), kind='note'
             )
 
         inputs = [desk.picture, kind, words]

@@ -55,3 +55,15 @@ def ask(model: 'Model', pixels: np.ndarray, *, kind: str, words: str) -> 'Writte
     else:
         (written,) = model.scored_captions([pixels], words if kind == 'prompt' else '')
     return written
+
+
+def about_score(config: Any, score: float) -> str:
+    """The score of `ask` with what it is (`inference.outputs.Written`)."""
+    task = config.task
+    if task.name == 'classify':
+        return f'probability {score:.1%}'
+    if task.name in ('generate', 'self_critical') and task.rank:
+        return f'log-probability {score:.2f}'
+    penalty = 1.0 if task.name in ('pretrain', 'retrieval') else task.decoding.length_penalty
+    over = {0: '', 1: ', over words + 1'}.get(penalty, f', over words + 1 to the {penalty:g}')
+    return f'log-probability {score:.2f}{over}'

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semmim_jax.app import fragments, word_maps
-from semmim_jax.app.asking import ask, kinds_of
+from semmim_jax.app.asking import about_score, ask, kinds_of
 
 if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
-SIDE = 138  # pixels of a map
+SIDE = 128  # pixels of a map
 NAMES = {'caption': 'caption', 'question': 'answer', 'prompt': 'text'}
 
 
@@ -32,7 +32,7 @@ def side(model: 'Model', name: str, pixels: np.ndarray, words: str) -> str:
             written = ask(model, pixels, kind=kind, words=words)
             parts.append(
                 fragments.text(f'{NAMES[kind]}: {written.text or "(nothing)"}', kind='lead')
-                + fragments.text(f'score {written.score:.3f}', kind='note')
+                + fragments.text(about_score(model.config, written.score), kind='note')
             )
         except ValueError as error:
             parts.append(fragments.message(error))

@@ -12,7 +12,7 @@ from semmim_jax.viz import masks
 if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
-SIDE = 280  # pixels of a picture
+SIDE = 268  # pixels of a picture
 CAPTIONED = ('words', 'similarity', 'cross_attention', 'similarity_inverse')  # that read the text
 
 

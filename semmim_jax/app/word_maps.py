@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
 WHOLE = 'whole caption'
-SIDE = 280  # pixels of a map
+SIDE = 268  # pixels of a map
 
 
 def explain(model: 'Model', pixels: np.ndarray, caption: str) -> 'Explanation':
