@@ -67,7 +67,7 @@ class Encoding:
     def __init__(self):
         self.config = get_config('tiny')
         self.config.model.image.width = 3
-        self.tokenizer = make_tokenizer('', texts=['a dog', 'a cat'], size=20)
+        self.tokenizer = make_tokenizer('', texts=['a dog', 'a cat'], size=100)
         self.most, self.texts = 0, []
 
     def encode_patches(self, pixels, texts=None):
