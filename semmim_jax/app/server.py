@@ -23,6 +23,7 @@ from semmim_jax.app.explorer import Explorer
 from semmim_jax.app.pictures import MAX_BYTES
 
 MAX_BODY = 2 * MAX_BYTES  # of a request: a file in base64, and what goes with it
+SESSIONS = 32  # whose pictures are held in memory
 # The browser itself refuses any other address, whatever a text or a name holds.
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -89,6 +90,7 @@ def launch(explorer: Explorer, *, host: str, port: int, wait: bool = True) -> st
         run_history=False,
         footer_links=[],
         enable_monitoring=False,
+        state_session_capacity=SESSIONS,
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
