@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+import signal
 import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's notes on the machine
@@ -39,6 +40,7 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 def main(argv: list[str]) -> None:
     """Serves until interrupted; a user's mistake ends in one line, not in a traceback."""
     logging.getLogger().setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what was made for the app is deleted
     try:
         for flag, folder in (
             ('RUN', argv[1]),

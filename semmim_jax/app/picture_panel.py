@@ -31,10 +31,12 @@ def add(explorer: Explorer) -> tuple[gr.State, gr.Textbox, gr.HTML]:
     def on_upload(event: gr.EventData):
         sent = event._data or {}
         try:
-            name, data = sent.get('name'), sent.get('data')
-            if 'size' in sent:
-                data = 'A' * (4 * (1 + int(sent['size']) // 3))
-            new = uploaded(name, data, explorer.model.config.data)
+            new = uploaded(
+                sent.get('name'),
+                sent.get('data'),
+                explorer.model.config.data,
+                long=bool(sent.get('long')),
+            )
             return new, look(explorer, new), gr.skip()
         except ValueError as error:
             return gr.skip(), fragments.message(error), gr.skip()

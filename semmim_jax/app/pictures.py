@@ -29,22 +29,23 @@ class Picture(NamedTuple):
     data: bytes | None = None
 
 
-def uploaded(name: object, data: object, settings: Any) -> Picture:
+def uploaded(name: object, data: object, settings: Any, *, long: bool = False) -> Picture:
     """The upload, if it is a picture that training would read.
 
     Args:
       name: of the file, as the browser says it.
       data: the file in base64.
       settings: `config.data`, for the decoder and the limit of pixels.
+      long: whether the browser sent nothing, as there are more than MAX_BYTES.
 
     Raises:
       ValueError: anything else; the message is one line, and names the file.
     """
     name = ' '.join(str(name).split())[:_NAME] or 'the picture'
+    if long or (isinstance(data, str) and len(data) > -(-MAX_BYTES // 3) * 4):
+        raise ValueError(f'{name}: more than {MAX_BYTES // 2**20} MiB')
     if not isinstance(data, str):
         raise ValueError(f'{name}: nothing was uploaded')
-    if len(data) > -(-MAX_BYTES // 3) * 4:
-        raise ValueError(f'{name}: more than {MAX_BYTES // 2**20} MiB')
     try:
         file = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):

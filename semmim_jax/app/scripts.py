@@ -40,7 +40,7 @@ const send = file => {
   if (!file) return;
   const name = file.name;
   if (file.size > LIMIT) {
-    trigger('upload', {name: name, size: file.size});
+    trigger('upload', {name: name, long: true});
     return;
   }
   const reader = new FileReader();

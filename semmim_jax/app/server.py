@@ -1,5 +1,6 @@
 """The page as a whole, and the server that gives it: on this machine, without any other."""
 
+import html
 import ipaddress
 import pathlib
 from typing import Any
@@ -38,7 +39,7 @@ def build(explorer: Explorer) -> gr.Blocks:
     with gr.Blocks(
         title=f'{explorer.name}: explorer', analytics_enabled=False, fill_width=True
     ) as blocks:
-        gr.Markdown(f'## {explorer.name}')
+        gr.HTML(f'<h2>{html.escape(explorer.name)}</h2>')
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
                 picture, caption, shown = picture_panel.add(explorer)

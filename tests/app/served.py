@@ -56,3 +56,4 @@ def serving(folder: pathlib.Path, *words: str):
     finally:
         process.terminate()
         process.wait(30)
+    assert not list(temporary.glob('semmim_app_*')), 'the index is left behind'

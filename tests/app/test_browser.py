@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from configs import pretrain, vqa
+from semmim_jax.app.pictures import MAX_BYTES
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
@@ -261,6 +262,9 @@ def test_broken_files_and_bombs_are_one_line_and_the_app_goes_on(page, served):
         page.set_input_files('#upload input', upload(data))
         line = wait(page, '#picture [role=alert]', said)
         assert '\n' not in line.text_content().strip()
+    long = bytes(MAX_BYTES + 1)
+    page.set_input_files('#upload input', upload(long))
+    wait(page, '#picture [role=alert]', 'own.png: more than 32 MiB')
     page.set_input_files('#upload input', upload(whole))
     wait(page, '#picture figcaption', '30 x 40 pixels')
     page.fill('#caption textarea, #caption input', 'a dog')

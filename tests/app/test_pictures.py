@@ -68,6 +68,8 @@ def test_a_long_file_is_not_decoded(monkeypatch):
     monkeypatch.setattr(base64, 'b64decode', lambda *_, **__: pytest.fail('decoded'))
     with pytest.raises(ValueError, match='x.png: more than 0 MiB'):
         uploaded('x.png', 'A' * 44, SETTINGS)
+    with pytest.raises(ValueError, match='x.png: more than 0 MiB'):
+        uploaded('x.png', None, SETTINGS, long=True)
 
 
 def test_a_name_is_a_short_line():
