@@ -2,10 +2,9 @@
 
     python -m semmim_jax.data.emoji --export=scenes --split=val --count=300
     python -m benchmarks.app_screens --workdir=runs/demo --images=scenes \\
-        --captions=scenes/captions.json --query='a star on blue' --word=star --out=docs/img
+        --captions=scenes/captions.json --out=docs/img
 
-The first picture that --query finds is looked at; the patch where the map of --word is greatest is
-clicked. Needs chromium on the PATH, and playwright (of the extra [test]).
+The first picture that --query finds is looked at. Needs chromium on the PATH, and playwright (of the extra [test]).
 """
 
 import io
@@ -23,8 +22,9 @@ from absl import app, flags
 _WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a run of pre-training')
 _IMAGES = flags.DEFINE_string('images', None, 'folder of pictures')
 _CAPTIONS = flags.DEFINE_string('captions', '', 'list of their captions')
-_QUERY = flags.DEFINE_string('query', 'a star on blue', 'what is searched for')
-_WORD = flags.DEFINE_string('word', 'star', 'of the caption, whose maps are shown')
+_QUERY = flags.DEFINE_string('query', 'a knot, a star and a cat on green', 'what is searched for')
+_WORD = flags.DEFINE_string('word', 'star', 'of its caption, whose maps are shown')
+_PATCH = flags.DEFINE_integer('patch', 21, 'that is clicked, counted row by row from 0')
 _OUT = flags.DEFINE_string('out', 'docs/img', 'folder to write')
 WIDTH, HEIGHT = 1120, 900  # of the window; a picture ends where its page does
 MAX_BYTES = 120_000
@@ -61,12 +61,11 @@ def main(argv: list[str]) -> None:
         word = page.locator(f'#maps [data-word]:text-is("{_WORD.value}")').first
         word.click()
         save(page, 'explain')
-        patch = brightest(page, explorer)
         turn_to(page, 'Mask')
         page.wait_for_selector('#mask img')
         save(page, 'mask')
         turn_to(page, 'Patterns')
-        page.click(f'#grid [data-number="{patch}"]')
+        page.click(f'#grid [data-number="{_PATCH.value}"]')
         page.wait_for_selector('#pattern .window')
         save(page, 'patterns')
         browser.close()
@@ -77,27 +76,16 @@ def turn_to(page, tab: str) -> None:
     page.click(f'button[role=tab]:has-text("{tab}")')
 
 
-def brightest(page, explorer) -> int:
-    """The patch where Grad-CAM of the word is greatest."""
-    from semmim_jax.app.pictures import Picture
-    from semmim_jax.app.word_maps import explain
-
-    name = page.locator('#picture figcaption b').text_content()
-    caption = page.input_value('#caption textarea, #caption input')
-    found = explain(explorer.model, explorer.pixels(Picture(name)), caption)
-    return int(found.gradcam[found.words.index(_WORD.value)].argmax())
-
-
 def save(page, name: str) -> None:
-    """Writes the window as a PNG of few colours, at most MAX_BYTES."""
+    """Writes the page as a PNG, with fewer colours where it would be above MAX_BYTES."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)
     image = PIL.Image.open(io.BytesIO(page.screenshot(full_page=True))).convert('RGB')
     path = pathlib.Path(_OUT.value) / f'app_{name}.png'
-    for colours in (256, 128, 64):
+    few = (image.quantize(n, dither=PIL.Image.Dither.NONE) for n in (256, 128, 64))
+    for each in (image, *few):
         buffer = io.BytesIO()
-        few = image.quantize(colours, dither=PIL.Image.Dither.NONE)
-        few.save(buffer, 'PNG', optimize=True)
+        each.save(buffer, 'PNG', optimize=True)
         if buffer.tell() <= MAX_BYTES:
             break
     path.write_bytes(buffer.getvalue())

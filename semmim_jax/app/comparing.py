@@ -45,4 +45,4 @@ def side(model: 'Model', name: str, pixels: np.ndarray, words: str) -> str:
 
 def page(sides: list[str]) -> str:
     """The sides beside each other; choosing a word chooses it in both."""
-    return fragments.row(sides, kind='sides')
+    return fragments.beside(sides, kind='sides')

@@ -38,9 +38,9 @@ def figure(picture: str, *lines: str, kind: str = '') -> str:
     )
 
 
-def row(parts: Iterable[str], *, kind: str = '') -> str:
+def beside(parts: Iterable[str], *, kind: str = '') -> str:
     """Pieces beside each other, as far as there is room."""
-    return f'<div class="row {kind}">{"".join(parts)}</div>'
+    return f'<div class="beside {kind}">{"".join(parts)}</div>'
 
 
 def text(words: str, *, kind: str = '') -> str:

@@ -39,7 +39,7 @@ def add(desk: Desk) -> gr.Tab:
                 value=own,
                 step=0.05,
                 elem_id='temperature',
-                label=f'T_mask (of the run: {mim.mask_temperature:g})',
+                label=f'T_mask (run: {mim.mask_temperature:g})',
             )
             draw = gr.Slider(0, 20, value=0, step=1, label='draw', elem_id='draw')
         shown = gr.HTML(elem_id='mask')

@@ -12,7 +12,7 @@ from semmim_jax.viz import masks
 if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
-SIDE = 268  # pixels of a picture
+SIDE = 232  # pixels of a picture
 CAPTIONED = ('words', 'similarity', 'cross_attention', 'similarity_inverse')  # that read the text
 
 
@@ -104,7 +104,7 @@ def page(view: np.ndarray, mask: Mask, *, kind: str) -> str:
     if kind not in CAPTIONED:
         said = f'This run masks by task.mim.masking={kind!r}, which does not look at the caption.'
     return (
-        fragments.row(figures)
+        fragments.beside(figures)
         + fragments.ramp('magma', low='least relevant', high='most relevant')
         + fragments.text(said, kind='lead')
     )

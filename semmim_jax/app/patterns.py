@@ -78,7 +78,7 @@ def grid_page(coded: Coded, *, chosen: int | None) -> str:
     )
     map_ = fragments.image(patches.enlarge(painted, cell), about='patterns', width=SIDE)
     used = len(set(coded.codes.tolist()))
-    return fragments.row(
+    return fragments.beside(
         [
             fragments.figure(clickable, 'picture', 'click a patch'),
             fragments.figure(
@@ -162,4 +162,4 @@ def _windows(
                 f'cosine {place.cosine:.2f}',
             )
         )
-    return fragments.row(shown, kind='windows')
+    return fragments.beside(shown, kind='windows')

@@ -94,4 +94,4 @@ def strip_page(explorer: Explorer, first: int) -> str:
         for path in explorer.paths[first : first + STRIP]
     )
     count = f'{len(explorer.paths):,} pictures'
-    return fragments.row(buttons, kind='strip') + fragments.text(count, kind='note')
+    return fragments.beside(buttons, kind='strip') + fragments.text(count, kind='note')

@@ -49,7 +49,7 @@ def page(hits: list['Hit'], missing: list[str], *, folder: pathlib.Path, setting
             + '</button>'
         )
     notes = ''.join(fragments.text(line, kind='note') for line in missing)
-    return fragments.row(shown, kind='hits') + notes
+    return fragments.beside(shown, kind='hits') + notes
 
 
 def thumbnail(path: pathlib.Path, settings: Any, *, about: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # with JAX, which takes seconds
     from semmim_jax.inference.model import Model
 
 WHOLE = 'whole caption'
-SIDE = 268  # pixels of a map
+SIDE = 232  # pixels of a map
 
 
 def explain(model: 'Model', pixels: np.ndarray, caption: str) -> 'Explanation':
@@ -71,7 +71,7 @@ def page(pixels: np.ndarray, explanation: 'Explanation', *, side: int = SIDE) ->
     return (
         fragments.text(f'Match of picture and caption: {e.match:.1%}', kind='lead')
         + f'<div class="words">{buttons}</div>'
-        + fragments.row(stages)
+        + fragments.beside(stages)
         + fragments.ramp(COLOURS, low='0', high='greatest value of the map')
         + fragments.text(
             'Attention: the share of a word’s attention that a patch gets; by chance '
