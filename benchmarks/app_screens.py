@@ -4,7 +4,8 @@
     python -m benchmarks.app_screens --workdir=runs/demo --images=scenes \\
         --captions=scenes/captions.json --out=docs/img
 
-The first picture that --query finds is looked at. Needs chromium on the PATH, and playwright (of the extra [test]).
+The first picture that --query finds is looked at. Needs chromium on the PATH, and playwright (of
+the extra [test]).
 """
 
 import io
