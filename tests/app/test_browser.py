@@ -162,10 +162,11 @@ def test_a_run_of_questions_answers(opened, runs, tmp_path):
         page.fill('#words textarea, #words input', 'what color is the background')
         page.click('#ask')
         assert wait(page, '#answer .answer').text_content()
+        page.fill('#caption textarea, #caption input', 'a dog')
         for tab, said in (('Explain', 'cannot do this'), ('Mask', 'draws no masks')):
             turn_to(page, tab)
             wait(page, 'p', said)
-        page.goto('about:blank')
+        page.close()
 
 
 def upload(data: bytes, name: str = 'own.png') -> dict:
