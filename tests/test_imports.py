@@ -19,6 +19,7 @@ FLOORS = (
     ('planning', 'conversion', 'inference'),
     ('evaluators',),
     ('run', 'ablation'),
+    ('app',),
     ('',),  # the commands
 )
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}

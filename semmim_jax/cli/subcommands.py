@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     'prepare': Subcommand('prepare', (), 'any source as verified shards; verify, show'),
     'predict': Subcommand('predict', (), 'captions, answers, matches or embeds images'),
     'patterns': Subcommand('patterns', (), 'what patterns a run has: pictures, words, a page'),
+    'app': Subcommand('app', (), 'a run in the browser: search, ask, explain, masks, patterns'),
     'convert': Subcommand('convert', (), 'weights from and to Hugging Face and PyTorch'),
     'preflight': Subcommand('preflight', (), 'memory, FLOPs and time of a run on a machine'),
     'ablate': Subcommand('ablate', (), 'runs the study, rows by seeds, and writes its table'),

@@ -9,7 +9,7 @@ Shapes: i images, n patches, k codes.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import tqdm
 
 from semmim_jax.evaluators.pattern_report import collect
 from semmim_jax.evaluators.pattern_tally import PatternTally
-from semmim_jax.evaluators.pattern_words import WordOdds, pattern_words
+from semmim_jax.evaluators.pattern_words import WordOdds, caption_reader, pattern_words
 from semmim_jax.evaluators.report import EvalData, spread
 from semmim_jax.inference.explanation import word_maps
 from semmim_jax.inference.predictor import to_host
@@ -104,7 +104,8 @@ def words_of_patterns(
     stands between blanks elsewhere.
     """
     captions, codes = data.captions(), np.load(found.codes, mmap_mode='r')
-    read = _reader(data)
+    lexicon = getattr(data.make_example, 'lexicon', None)
+    read = caption_reader(data.tokenizer, lexicon, max_tokens=data.data.max_tokens)
 
     def images() -> Iterator[tuple[set[int], set[str]]]:
         for image in range(len(captions)):
@@ -302,18 +303,6 @@ def _read(data: EvalData, ids: np.ndarray) -> Words | None:
         return None
     fields = lexicon.words_of_batch(ids)
     return Words(*(fields[name] for name in WORD_FIELDS))
-
-
-def _reader(data: EvalData) -> Callable[[str], set[str]]:
-    """From a caption to its words."""
-    lexicon = getattr(data.make_example, 'lexicon', None)
-    if not lexicon:
-        return lambda caption: set(caption.split())
-    tokenizer = data.tokenizer
-    names = [*tokenizer.tokens(), *lexicon.texts]
-    return lambda caption: {
-        names[n] for n in lexicon.read(tokenizer.encode(caption, data.data.max_tokens))
-    }
 
 
 def _write_header(file: Any, shape: tuple[int, ...], dtype: Any) -> None:

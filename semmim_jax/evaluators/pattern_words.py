@@ -2,8 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from semmim_jax.data.lexicon import Lexicon
+from semmim_jax.data.tokenizer import Tokenizer
 
 
 class WordOdds(NamedTuple):
@@ -13,6 +16,16 @@ class WordOdds(NamedTuple):
     log_odds: float
     z: float
     images: int
+
+
+def caption_reader(
+    tokenizer: Tokenizer, lexicon: Lexicon | None, *, max_tokens: int
+) -> Callable[[str], set[str]]:
+    """From a caption to its words: entries of the lexicon, or without one what blanks divide."""
+    if not lexicon:
+        return lambda caption: set(caption.split())
+    names = [*tokenizer.tokens(), *lexicon.texts]
+    return lambda caption: {names[n] for n in lexicon.read(tokenizer.encode(caption, max_tokens))}
 
 
 def pattern_words(

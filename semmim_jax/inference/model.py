@@ -65,6 +65,7 @@ class Model:
       config: of the run.
       tokenizer: of the run.
       labels: what the task chooses from; () for others.
+      lexicon: of the run's captions; None if it has none.
       batch_size: examples of a call.
     """
 
@@ -83,7 +84,8 @@ class Model:
         self.tokenizer = tokenizer
         self.labels = labels
         self.batch_size = batch_size
-        self._predict, self._images, self._lexicon = predict, images, lexicon
+        self.lexicon = lexicon
+        self._predict, self._images = predict, images
 
     def encode_image(self, images: Images) -> np.ndarray:
         """Unit features [i, e], to be compared with those of `encode_text` by their product."""
@@ -149,14 +151,24 @@ class Model:
             ids = self._ids(texts, self.config.data.max_tokens)
 
         def inputs(part):
-            words = None
-            if ids is not None and self._lexicon:
-                fields = self._lexicon.words_of_batch(ids[part])
-                words = Words(*(fields[name] for name in WORD_FIELDS))
-            return self._pixels(images[part]), None if ids is None else ids[part], words
+            if ids is None:
+                return self._pixels(images[part]), None, None
+            return self._pixels(images[part]), ids[part], self._words(ids[part])
 
         outputs = self._map('encode_patches', len(images), inputs)
         return Patches(**dict.fromkeys(Patches._fields) | outputs)
+
+    def relevance(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
+        """Relevance of each patch of image i to text i, by which masks are drawn: float [i, n].
+
+        Zeros where `task.mim.masking` does not look at the text. See docs/method.md section 3.
+        """
+        self._need('patterns', tasks='pretrain')
+        images = as_images(images)
+        ids = self._ids(self._paired(images, texts), self.config.data.max_tokens)
+        key = jax.random.key(0)  # of a mask that is not looked at
+        inputs = lambda part: (self._pixels(images[part]), ids[part], self._words(ids[part]), key)
+        return self._map('patterns', len(images), inputs)['relevance']
 
     def encode_fused(self, images: Images, texts: str | Sequence[str]) -> Fused:
         """Tokens of text i after it has read image i, by the fusion encoder."""
@@ -325,6 +337,13 @@ class Model:
             raise ValueError(_NOTHING)
         texts = self._cleaned(texts)
         return np.stack([self.tokenizer.encode(text, length, **options) for text in texts])
+
+    def _words(self, ids: np.ndarray) -> Words | None:
+        """Words of token ids [b, t], where the run reads words."""
+        if not self.lexicon:
+            return None
+        fields = self.lexicon.words_of_batch(ids)
+        return Words(*(fields[name] for name in WORD_FIELDS))
 
     def _cleaned(self, texts: Sequence[str]) -> Sequence[str]:
         """The texts as the run reads them, by `data.clean_text`."""

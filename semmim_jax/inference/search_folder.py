@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
@@ -13,6 +14,9 @@ from semmim_jax.data.images import decode_image
 from semmim_jax.data.unreadable import UnreadableRecord
 from semmim_jax.inference.folder import SUFFIXES, lines_of
 from semmim_jax.inference.image_index import ImageIndex, IndexWriter, update
+
+if TYPE_CHECKING:  # with JAX, which takes seconds: after the arguments were checked
+    from semmim_jax.inference.model import Model
 
 
 def index_folder(*, workdir: str, images: str, index: str, params: str, batch_size: int) -> None:
@@ -27,16 +31,26 @@ def index_folder(*, workdir: str, images: str, index: str, params: str, batch_si
       ValueError: for an unknown folder, and what `IndexWriter` refuses.
     """
     folder = pathlib.Path(images)
-    if not folder.is_dir():
-        raise ValueError(f'--images={images}: no such folder')
-    total = sum(1 for _ in image_paths(folder))
-    if not total:
-        raise ValueError(f'--images={images}: no {", ".join(SUFFIXES)} file in this folder')
+    check_images(folder)
     from semmim_jax.inference.model import load
+
+    print(index_images(load(workdir, params=params, batch_size=batch_size), folder, index=index))
+
+
+def check_images(folder: pathlib.Path) -> None:
+    """Raises ValueError for what is no folder, or one without images."""
+    if not folder.is_dir():
+        raise ValueError(f'--images={folder}: no such folder')
+    if not any(image_paths(folder)):
+        raise ValueError(f'--images={folder}: no {", ".join(SUFFIXES)} file in this folder')
+
+
+def index_images(model: 'Model', folder: pathlib.Path, *, index: str | pathlib.Path) -> str:
+    """`index_folder` by a model that is open. Returns the line that says what was done."""
     from semmim_jax.inference.search import probe_of
 
-    model = load(workdir, params=params, batch_size=batch_size)
     data = model.config.data
+    total = sum(1 for _ in image_paths(folder))
     writer = IndexWriter(index, images=folder, probe=probe_of(model))
 
     def leave_out(path: str, error: Exception) -> None:
@@ -66,7 +80,7 @@ def index_folder(*, workdir: str, images: str, index: str, params: str, batch_si
     finally:
         writer.close()
     said = ', '.join(f'{name}: {count}' for name, count in counts.items())
-    print(f'wrote {index}; images: {len(writer.known)}; {said}')
+    return f'wrote {index}; images: {len(writer.known)}; {said}'
 
 
 def image_paths(folder: pathlib.Path) -> Iterator[str]:

@@ -54,6 +54,7 @@ def test_words_are_passed_on(given, expected):
 
 def test_every_subcommand_names_a_command():
     commands = {path.stem for path in (ROOT / 'semmim_jax').glob('*.py')} - {'__init__'}
+    commands.add('app')  # a folder with __main__.py
     assert {entry.module for entry in SUBCOMMANDS.values()} == commands
 
 
@@ -69,6 +70,7 @@ def test_help_lists_the_subcommands_in_a_screen(words):
         'prepare',
         'predict',
         'patterns',
+        'app',
         'convert',
         'preflight',
         'ablate',

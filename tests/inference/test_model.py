@@ -119,3 +119,18 @@ def test_a_caption_of_pre_training_comes_with_its_score_in_the_written_lines_too
         {'image': 'a.png', 'caption': 'dog', 'score': -0.25},
         {'image': 'b.png', 'caption': 'dog', 'score': -0.5},
     ]
+
+
+def test_relevance_is_that_of_each_image_and_its_text():
+    config = pretrain.get_config('tiny')
+    relevance = np.arange(2 * 16, dtype=np.float32).reshape(2, 16)
+    loaded = model(config, 'patterns', {'relevance': relevance, 'features': np.zeros((2, 16, 3))})
+    assert (loaded.relevance([GREY, GREY], ['a dog', 'yes']) == relevance).all()
+    pixels, ids, words, _ = loaded._predict.inputs
+    assert pixels.shape[0] == 2 and words is None  # no lexicon
+    assert (ids[1] == loaded.tokenizer.encode('yes', config.data.max_tokens)).all()
+    assert (loaded.relevance(GREY, 'a dog') == relevance[:1]).all()
+    with pytest.raises(ValueError, match='2 images, but 1 texts'):
+        loaded.relevance([GREY, GREY], ['a dog'])
+    with pytest.raises(ValueError, match='tasks that can: pretrain'):
+        model(config, 'image', None).relevance(GREY, 'a dog')
