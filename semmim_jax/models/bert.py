@@ -80,12 +80,12 @@ class BertLayer(nn.Module):
             self.dropout_rate,
         )
         self.attn = attention()
-        self.attn_norm = layer_norm(self.epsilon, self.dtype)
+        self.attn_norm = layer_norm(self.epsilon, self.dtype, form=self.dense)
         if self.cross:
             self.cross_attn = attention()
-            self.cross_norm = layer_norm(self.epsilon, self.dtype)
+            self.cross_norm = layer_norm(self.epsilon, self.dtype, form=self.dense)
         self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype, self.dense)
-        self.mlp_norm = layer_norm(self.epsilon, self.dtype)
+        self.mlp_norm = layer_norm(self.epsilon, self.dtype, form=self.dense)
 
     def project_context(self, context: jax.Array) -> KeysValues:
         """Cross-attention keys and values of a context: [b, s, d] -> two of [b, s, h, d / h]."""
@@ -284,6 +284,7 @@ class Embeddings(nn.Module):
     width: int
     epsilon: float
     dtype: DTypeLike
+    dense: DenseForm = 'xla'
 
     def setup(self) -> None:
         """Makes the tables."""
@@ -295,7 +296,7 @@ class Embeddings(nn.Module):
         self.word = table('word', self.vocab_size, 'vocab')
         self.position = table('position', self.max_positions, None)
         self.type = table('type', self.types, None)
-        self.norm = layer_norm(self.epsilon, self.dtype)
+        self.norm = layer_norm(self.epsilon, self.dtype, form=self.dense)
 
     def __call__(self, ids: jax.Array, first: jax.Array | int = 0) -> jax.Array:
         """[b, t] int32, at positions `first` on -> [b, t, d]."""
@@ -319,7 +320,7 @@ class VocabularyHead(nn.Module):
     def setup(self) -> None:
         """Makes the layers and the bias."""
         self.transform = dense(self.width, ('embed', None), form=self.dense, dtype=self.dtype)
-        self.norm = layer_norm(self.epsilon, self.dtype)
+        self.norm = layer_norm(self.epsilon, self.dtype, form=self.dense)
         self.bias = self.param(
             'bias', param_init(nn.initializers.zeros, 'vocab'), (self.vocab_size,)
         )
@@ -380,6 +381,7 @@ class Bert(nn.Module):
                 width=self.width,
                 epsilon=self.epsilon,
                 dtype=self.dtype,
+                dense=self.dense,
             )
         make_layer = functools.partial(
             BertLayer,

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from semmim_jax.models.dense import dot_general
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
+from semmim_jax.models.platform import DenseForm
 from semmim_jax.ops.products import HIGHEST
 from semmim_jax.ops.unit import unit
 
@@ -60,11 +62,13 @@ class Grounding(nn.Module):
       embed_dim: of the space in which they are compared.
       width: of the tokens that words are added to.
       dtype: of that addition.
+      dense: form of the product in `presence`, see models/platform.py.
     """
 
     embed_dim: int
     width: int
     dtype: DTypeLike
+    dense: DenseForm = 'xla'
 
     def setup(self) -> None:
         """Makes the projections."""
@@ -94,8 +98,11 @@ class Grounding(nn.Module):
         Returns:
           [b, u] float32.
         """
-        features = self.patches(patches), self.words(vectors)
-        cosines = jnp.einsum('bne,ue->bnu', *features, precision=HIGHEST)
+        features, of_words = self.patches(patches), self.words(vectors)
+        multiply = dot_general if self.dense == 'cpu' else jax.lax.dot_general
+        contracted = ((2,), (0,)), ((), ())
+        # In the CPU's form no transpose of these cosines is written, backwards neither: [b, n, u]
+        cosines = multiply(features, of_words.T, contracted, precision=HIGHEST)
         count = cosines.shape[1]
         return pool * (jax.nn.logsumexp(cosines / pool, axis=1) - jnp.log(count))
 

@@ -5,6 +5,7 @@ Every parameter carries logical axis names ('embed', 'heads', 'mlp', 'vocab', ..
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from flax.core import meta
 from jax.typing import DTypeLike
 
+from semmim_jax.models import sums
 from semmim_jax.models.attention import attend
 from semmim_jax.models.dense import dot_general
 from semmim_jax.models.platform import AttentionForm, DenseForm
@@ -28,7 +30,7 @@ KeysValues = tuple[jax.Array, jax.Array]  # [b, s, h, d / h] each, or [layers, b
 
 
 class DenseOptions(TypedDict, total=False):
-    """Further fields of `nn.DenseGeneral`."""
+    """Further fields of `Dense`."""
 
     axis: int | Sequence[int]
     use_bias: bool
@@ -64,13 +66,63 @@ def param_init(init: Callable[..., jax.Array], *axes: str | None) -> Callable[..
     return nn.with_logical_partitioning(init, axes)
 
 
+class Dense(nn.Module):
+    """A dense layer over the last axis or axes, with logical axes on its parameters.
+
+    Attributes:
+      features: output sizes.
+      axes: logical names of the kernel's axes, inputs first.
+      form: of the product and of the bias's gradient, see models/platform.py.
+      axis: the last axis of the input, or its last axes.
+      use_bias: whether a bias is added.
+      dtype: of the computation; None: that of input and parameters.
+      precision: of the product.
+    """
+
+    features: tuple[int, ...]
+    axes: Sequence[str | None]
+    form: DenseForm
+    axis: int | Sequence[int] = -1
+    use_bias: bool = True
+    dtype: DTypeLike | None = None
+    precision: jax.lax.Precision | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., *inputs] -> [..., *features]."""
+        count = 1 if isinstance(self.axis, int) else len(self.axis)
+        inputs = x.shape[-count:]
+
+        # Scaled by fan-in, so that narrow variants start as well conditioned as wide ones (ours;
+        # the full-size towers are meant to start from CLIP and BERT).
+        def normal(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+            flat = math.prod(inputs), math.prod(self.features)
+            return nn.initializers.lecun_normal()(key, flat).reshape(shape)
+
+        init = param_init(normal, *self.axes)
+        kernel, bias = self.param('kernel', init, (*inputs, *self.features)), None
+        if self.use_bias:
+            init = param_init(nn.initializers.zeros, *self.axes[count:])
+            bias = self.param('bias', init, self.features)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        last, first = tuple(range(x.ndim - count, x.ndim)), tuple(range(count))
+        multiply = dot_general if self.form == 'cpu' else jax.lax.dot_general
+        y = multiply(x, kernel, ((last, first), ((), ())), precision=self.precision)
+        if bias is None:
+            return y
+        if self.form == 'cpu':
+            flat = sums.add_bias(y.reshape(-1, bias.size), bias.reshape(-1))
+            return flat.reshape(y.shape)
+        return y + bias
+
+
 def dense(
     features: int | Sequence[int],
     axes: Sequence[str | None],
     *,
     form: DenseForm = 'xla',
     **options: Unpack[DenseOptions],
-) -> nn.DenseGeneral:
+) -> Dense:
     """A dense layer over the last axis (or `axis=`), kernel axes named by `axes`.
 
     Args:
@@ -79,16 +131,8 @@ def dense(
       form: of the product, see models/platform.py.
       **options: see `DenseOptions`.
     """
-    outputs = 1 if isinstance(features, int) else len(features)
-    return nn.DenseGeneral(
-        features,
-        # Scaled by fan-in, so that narrow variants start as well conditioned as wide ones (ours;
-        # the full-size towers are meant to start from CLIP and BERT).
-        kernel_init=param_init(nn.initializers.lecun_normal(), *axes),
-        bias_init=param_init(nn.initializers.zeros, *axes[len(axes) - outputs :]),
-        dot_general=dot_general if form == 'cpu' else None,
-        **options,
-    )
+    sizes = (features,) if isinstance(features, int) else tuple(features)
+    return Dense(sizes, axes, form, **options)
 
 
 ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
@@ -97,8 +141,38 @@ ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def layer_norm(epsilon: float, dtype: DTypeLike) -> nn.LayerNorm:
-    """LayerNorm whose statistics are taken in float32 whatever `dtype` (bfloat16 loses them)."""
+class LayerNorm(nn.Module):
+    """LayerNorm in the CPU's form: its sums are products.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: of the result.
+    """
+
+    epsilon: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., f] -> [..., f]."""
+        scale = self.param('scale', param_init(nn.initializers.ones, 'norm'), x.shape[-1:])
+        bias = self.param('bias', param_init(nn.initializers.zeros, 'norm'), x.shape[-1:])
+        y = sums.layer_norm(x.astype(jnp.float32), scale, bias, self.epsilon)
+        return y.astype(self.dtype)
+
+
+def layer_norm(
+    epsilon: float, dtype: DTypeLike, *, form: DenseForm = 'xla'
+) -> nn.LayerNorm | LayerNorm:
+    """LayerNorm whose statistics are taken in float32 whatever `dtype` (bfloat16 loses them).
+
+    Args:
+      epsilon: added to the variance.
+      dtype: of the result.
+      form: of the sums, as that of products: see models/platform.py.
+    """
+    if form == 'cpu':
+        return LayerNorm(epsilon, dtype)
     return nn.LayerNorm(
         epsilon=epsilon,
         dtype=dtype,

@@ -29,9 +29,9 @@ class PredictorBlock(nn.Module):
 
     def setup(self) -> None:
         """Makes the parts."""
-        self.norm1 = layer_norm(self.epsilon, self.dtype)
+        self.norm1 = layer_norm(self.epsilon, self.dtype, form=self.dense)
         self.attn = Attention(self.width, self.heads, self.dtype, self.attention, self.dense)
-        self.norm2 = layer_norm(self.epsilon, self.dtype)
+        self.norm2 = layer_norm(self.epsilon, self.dtype, form=self.dense)
         self.mlp = MLP(self.width, self.mlp_width, 'gelu', self.dtype, self.dense)
 
     def __call__(self, x: jax.Array, seen: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ class PatchPredictor(nn.Module):
         image = self.image
         sizes = (image.width, image.heads, image.mlp_width, image.epsilon)
         self.blocks = [PredictorBlock(*sizes, self.dtype, *self.forms) for _ in range(self.depth)]
-        self.norm = layer_norm(image.epsilon, self.dtype)
+        self.norm = layer_norm(image.epsilon, self.dtype, form=self.forms.dense)
 
     def __call__(self, queries: jax.Array, seen: jax.Array) -> jax.Array:
         """Predicts patches.

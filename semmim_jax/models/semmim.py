@@ -83,10 +83,10 @@ class SemMIM(nn.Module):
         self.feature_head = dense(c.image.width, ('embed', None), dtype=self.dtype)
         self.dvae_head = dense(c.dvae.codes, ('embed', 'codes'), **LAST_DENSE)
         self.text_injection = dense(c.text.width, ('embed', None), dtype=self.dtype)
-        self.grounding = Grounding(c.embed_dim, c.text.width, self.dtype)
+        self.grounding = Grounding(c.embed_dim, c.text.width, self.dtype, forms.dense)
         if c.image.width != c.text.width:  # as mPLUG does for its large image tower
             self.bridge = dense(c.text.width, ('embed', None), form=forms.dense, dtype=self.dtype)
-            self.bridge_norm = layer_norm(1e-12, self.dtype)
+            self.bridge_norm = layer_norm(1e-12, self.dtype, form=forms.dense)
         normal = param_init(nn.initializers.normal(INIT_STDDEV), 'embed')
         self.mask_token = self.param('mask_token', normal, (c.image.width,))
         start = param_init(nn.initializers.constant(c.temperature))

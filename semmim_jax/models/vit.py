@@ -74,9 +74,9 @@ class ViTBlock(nn.Module):
 
     def setup(self) -> None:
         """Makes the parts."""
-        self.norm1 = layer_norm(self.epsilon, self.dtype)
+        self.norm1 = layer_norm(self.epsilon, self.dtype, form=self.dense)
         self.attn = Attention(self.width, self.heads, self.dtype, self.attention, self.dense)
-        self.norm2 = layer_norm(self.epsilon, self.dtype)
+        self.norm2 = layer_norm(self.epsilon, self.dtype, form=self.dense)
         self.mlp = MLP(self.width, self.mlp_width, self.activation, self.dtype, self.dense)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -178,7 +178,7 @@ class ViT(nn.Module):
                 'registers', param_init(normal, None, 'embed'), (self.registers, self.width)
             )
         if clip:
-            self.norm_pre = layer_norm(self.epsilon, self.dtype)
+            self.norm_pre = layer_norm(self.epsilon, self.dtype, form=self.dense)
         make_block = functools.partial(
             ViTBlock,
             width=self.width,
@@ -192,7 +192,7 @@ class ViT(nn.Module):
             parent=None,
         )
         self.blocks = Stack(make_block, self.width, self.depth, self.remat, self.scan)
-        self.norm = layer_norm(self.epsilon, self.dtype)
+        self.norm = layer_norm(self.epsilon, self.dtype, form=self.dense)
 
     @overload
     def __call__(
