@@ -99,10 +99,10 @@ class Grounding(nn.Module):
           [b, u] float32.
         """
         features, of_words = self.patches(patches), self.words(vectors)
-        multiply = dot_general if self.dense == 'cpu' else jax.lax.dot_general
-        contracted = ((2,), (0,)), ((), ())
-        # In the CPU's form no transpose of these cosines is written, backwards neither: [b, n, u]
-        cosines = multiply(features, of_words.T, contracted, precision=HIGHEST)
+        if self.dense == 'cpu':  # writes no transpose of the cosines, backwards neither
+            cosines = dot_general(features, of_words.T, (((2,), (0,)), ((), ())))
+        else:
+            cosines = jnp.einsum('bne,ue->bnu', features, of_words, precision=HIGHEST)
         count = cosines.shape[1]
         return pool * (jax.nn.logsumexp(cosines / pool, axis=1) - jnp.log(count))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.evaluators import pattern_gallery
+from semmim_jax.evaluators.pattern_words import caption_reader
 from semmim_jax.viz import clusters, patches, patterns
 from tests.evaluators.test_pattern_report import CODES, PATCHES, Coding, Known, opened
 
@@ -82,10 +83,8 @@ def test_words_are_those_of_the_captions_that_were_read(streamed):
 def test_names_of_a_lexicon_are_words():
     lexicon = types.SimpleNamespace(texts=('teddy bear',), read=lambda ids: [3] if ids else [])
     tokenizer = types.SimpleNamespace(tokens=lambda: ['a', 'b', 'c'], encode=lambda t, n: [9])
-    make_example = types.SimpleNamespace(lexicon=lexicon)
-    settings = types.SimpleNamespace(max_tokens=9)
-    data = types.SimpleNamespace(make_example=make_example, tokenizer=tokenizer, data=settings)
-    assert pattern_gallery._reader(data)('a teddy bear') == {'teddy bear'}
+    read = caption_reader(tokenizer, lexicon, max_tokens=9)
+    assert read('a teddy bear') == {'teddy bear'}
 
 
 @pytest.mark.parametrize('labelled', [True, False])
