@@ -67,7 +67,8 @@ def test_it_holds_every_module_and_config_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'semmim_jax').rglob('*.py')}
     configs = {f'semmim_jax/configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}
-    assert names == package | configs | {'semmim_jax/planning/h100.txtpb'}
+    others = {'semmim_jax/app/page.css', 'semmim_jax/planning/h100.txtpb'}
+    assert names == package | configs | others
 
 
 def test_commands_work_from_an_empty_folder(installed, tmp_path):

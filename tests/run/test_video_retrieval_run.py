@@ -79,7 +79,7 @@ def test_clips_of_ones_own_take_sizes_and_weights_from_the_run_that_they_start_f
     assert (model.image.width, model.image.frames, data.image_size) == (32, 3, 32)
     assert run.config.train.steps == 5 and 5 < data.max_tokens < 32
     state = run.restore_or_create()
-    ours, theirs = state.params, whole[1].params
+    ours, theirs = state.params, whole[1].ema_params  # as init.params says
     for part in ('image', 'fusion', 'rank_head'):
         jax.tree.map(np.testing.assert_array_equal, ours[part], theirs[part])
     run.checkpoints.close()
