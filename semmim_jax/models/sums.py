@@ -1,7 +1,8 @@
 """Sums over rows or columns as products with ones, and what is made of them: the CPU's form.
 
 XLA adds in a fixed order, one number after the other or in several passes over memory. A product
-with a vector of ones is the same sum from the library of products, in vector instructions.
+with a vector of ones is the same sum from the library of products, in vector instructions
+(docs/performance.md sections 1 and 2 say where these are used and what they save).
 """
 
 import functools

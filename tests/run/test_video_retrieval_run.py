@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 
 from configs import video_retrieval
-from semmim_jax.run import loop
 from semmim_jax.run.experiment import open_experiment
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.registry import find_task
+from tests.run.cut_short import assert_ends_as_whole
 
 pytestmark = pytest.mark.slow
-
-
-class Stop(Exception):
-    """Stands for a kill."""
 
 
 def run(workdir):
@@ -46,22 +42,7 @@ def test_it_ranks_clips_and_texts_and_tells_directions(whole):
 
 
 def test_a_run_that_was_cut_short_ends_as_the_whole_one(whole, tmp_path, monkeypatch):
-    shard, taken = loop.shard_batch, []
-
-    def shard_or_stop(*args):
-        taken.append(1)
-        if len(taken) == 4:
-            raise Stop
-        return shard(*args)
-
-    monkeypatch.setattr(loop, 'shard_batch', shard_or_stop)
-    with pytest.raises(Stop):
-        run(tmp_path)
-    monkeypatch.undo()
-    final = run(tmp_path)
-    assert int(final.step) == 4
-    for ours, theirs in zip(jax.tree.leaves(final), jax.tree.leaves(whole[1]), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert_ends_as_whole(run, tmp_path, whole[1], monkeypatch)
 
 
 def test_clips_of_ones_own_take_sizes_and_weights_from_the_run_that_they_start_from(
