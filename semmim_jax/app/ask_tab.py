@@ -4,7 +4,7 @@ import gradio as gr
 
 from semmim_jax.app import fragments
 from semmim_jax.app.asking import KINDS, about_score, ask, kinds_of
-from semmim_jax.app.events import Desk, listen, said
+from semmim_jax.app.events import Desk, listen, with_message
 
 
 def add(desk: Desk) -> gr.Tab:
@@ -19,7 +19,7 @@ def add(desk: Desk) -> gr.Tab:
         go = gr.Button('Ask', variant='primary', elem_id='ask')
         answer = gr.HTML(elem_id='answer')
 
-        @said
+        @with_message
         def show(picture, kind: str, words: str) -> str:
             pixels = explorer.pixels(picture)
             written = ask(explorer.model, pixels, kind=kind, words=words)

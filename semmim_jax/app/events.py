@@ -45,7 +45,7 @@ def listen(
         trigger(fn, list(inputs), outputs, **options)
 
 
-def said(fn: Callable[..., str]) -> Callable[..., str]:
+def with_message(fn: Callable[..., str]) -> Callable[..., str]:
     """`fn`, which gives HTML, with a ValueError as one line on the page."""
 
     @functools.wraps(fn)
@@ -77,7 +77,7 @@ def follow(
       output: for the HTML.
       also: further events, of the tab's own controls.
     """
-    name, shown = tab.label, said(fn)
+    name, shown = tab.label, with_message(fn)
     values = [desk.picture, desk.caption, *inputs]
     listen([tab.select, *also], shown, values, output)
 

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from semmim_jax.app import fragments, scripts
-from semmim_jax.app.events import Desk, follow, listen, said
+from semmim_jax.app.events import Desk, follow, listen, with_message
 from semmim_jax.app.patterns import code_picture, grid_page, pattern_page
 
 
@@ -26,7 +26,7 @@ def add(desk: Desk) -> gr.Tab:
         listen([desk.picture.change, desk.caption.submit], clear, [], pattern)
 
         def on_pick(picture, caption: str, event: gr.EventData):
-            @said
+            @with_message
             def both() -> str:
                 number = int((event._data or {}).get('number', -1))
                 found = coded(picture, caption)

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from semmim_jax.app import fragments, scripts
-from semmim_jax.app.events import Desk, listen, said
+from semmim_jax.app.events import Desk, listen, with_message
 from semmim_jax.app.picture_panel import picker
 from semmim_jax.app.searching import page, search
 
@@ -25,7 +25,7 @@ def add(desk: Desk, shown: gr.HTML) -> gr.Tab:
         by_picture = gr.Checkbox(label='and like the picture', elem_id='by_picture')
         hits = gr.HTML(js_on_load=scripts.PICK, elem_id='hits')
 
-        @said
+        @with_message
         def find(words: str, by_picture: bool, picture) -> str:
             pixels = explorer.pixels(picture) if by_picture else None
             found = search(explorer.engine, words=words, pixels=pixels, count=COUNT)
