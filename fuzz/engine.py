@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import logging
 import os
 import pathlib
 import signal
@@ -56,11 +57,15 @@ def fuzz(target: Target, *, examples: int, seed: int = 0) -> Result:
     result = Result()
     target.prepare()
     started = time.monotonic()
+    level_before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # thousands of lines on what was left out
     try:
         _attempts(target, result, examples=examples, seed=seed)()
     except (Exception, Misbehaviour) as error:
         notes = '\n'.join(getattr(error, '__notes__', ()))
         result.failure = f'{"".join(traceback.format_exception(error, limit=-6))}{notes}'
+    finally:
+        logging.disable(level_before)
     result.seconds = time.monotonic() - started
     return result
 

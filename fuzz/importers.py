@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import io
 import json
-import logging
 import pathlib
 import tarfile
 import tempfile
@@ -96,7 +95,6 @@ def tar(data: st.DataObject, folder: pathlib.Path) -> None:
 
 def tar_source(data: st.DataObject, folder: pathlib.Path) -> None:
     """Tars that are read where they are: the tar or its index is damaged."""
-    logging.getLogger('semmim_jax.data.tar_index').setLevel(logging.ERROR)  # not a line each
     path, content = folder / 'a.tar', tar_file()
     damages_index = data.draw(st.booleans())
     path.write_bytes(content if damages_index else mutated(data, content))

@@ -1,5 +1,6 @@
 """The fuzzing of fuzz/engine.py with some hundred examples; it notices what it must notice."""
 
+import logging
 import os
 import pickle
 import socket
@@ -22,6 +23,8 @@ def test_bad_input_is_refused_in_one_line_and_does_nothing_else(name):
     result = engine.fuzz(TARGETS[name], examples=EXAMPLES[name], seed=1)
     assert not result.failure, result.failure
     assert result.accepted + result.refused == EXAMPLES[name]
+    log = logging.getLogger('semmim_jax.data.tar_index')
+    assert log.isEnabledFor(logging.WARNING)  # for the tests that come after
 
 
 def misbehave(data, folder, *, how):
