@@ -24,23 +24,24 @@ def free_address() -> str:
         return f'localhost:{free.getsockname()[1]}'
 
 
-def started(job: str, folder: pathlib.Path, address: str, *, processes: int, process: int):
-    """One of the processes of a script beside this file, on two devices in all."""
-    flags = os.environ.get('XLA_FLAGS', '') + ' ' + simulated_devices(2 // processes)
+def started(
+    job: str, folder: pathlib.Path, address: str, *, processes: int, process: int, devices: int
+) -> subprocess.Popen[str]:
+    """One of the processes of a script beside this file, on its share of so many devices."""
+    flags = os.environ.get('XLA_FLAGS', '') + ' ' + simulated_devices(devices // processes)
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': flags}
     script = pathlib.Path(__file__).parent / job
     command = [sys.executable, script, folder, address, str(processes), str(process)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def output_of(job: str, folder: pathlib.Path, *, processes: int) -> list[str]:
+def output_of(job: str, folder: pathlib.Path, *, processes: int, devices: int = 2) -> list[str]:
     """What each process of such a script printed; of several, Gloo's lines are among it."""
     address = free_address()
-    running = [
-        started(job, folder, address, processes=processes, process=i) for i in range(processes)
-    ]
+    count = dict(processes=processes, devices=devices)
+    running = [started(job, folder, address, process=i, **count) for i in range(processes)]
     try:
-        said = [process.communicate(timeout=600)[0] for process in running]
+        said = [process.communicate(timeout=1200)[0] for process in running]
     finally:
         for process in running:
             process.kill()
@@ -102,19 +103,19 @@ def test_an_evaluation_has_the_figures_and_pictures_of_one_process_and_each_read
 
 @pytest.mark.slow
 def test_scl_in_two_processes_has_the_losses_of_one_and_a_stopped_run_goes_on_exactly(tmp_path):
-    """Scenes and videos, with dropout; the job checks that a stopped run ends as a whole one."""
-    for processes in (1, 2):
-        (tmp_path / str(processes)).mkdir()
-        output_of('completion_job.py', tmp_path / str(processes), processes=processes)
-    for name in ('tiny', 'demo_video'):
+    """Scenes and videos, with dropout; the job compares the states of the whole and the stopped."""
+    for count in (1, 2):
+        (tmp_path / str(count)).mkdir()
+        output_of('completion_job.py', tmp_path / str(count), processes=count, devices=count)
+    for config in ('tiny', 'demo_video'):
         one, two = (
-            [json.loads(line) for line in (tmp_path / n / name / 'metrics.jsonl').open()]
-            for n in '12'
+            [json.loads(line) for line in (tmp_path / count / config / 'metrics.jsonl').open()]
+            for count in ('1', '2')
         )
         assert [line['step'] for line in one] == [line['step'] for line in two] == [1, 2, 3, 4]
         names = [name for name in one[0] if name.startswith('train/loss')]
-        assert {f'train/loss_{name}' for name in ('itm', 'mlm', 'contrast', 'completion')} < set(
-            names
-        )
-        for ours, theirs in zip(two, one):
-            assert [ours[n] for n in names] == pytest.approx([theirs[n] for n in names], rel=1e-5)
+        expected = {f'train/loss_{name}' for name in ('itm', 'mlm', 'contrast', 'completion')}
+        assert expected < set(names)
+        for step, (ours, theirs) in enumerate(zip(two, one)):
+            rel = 1e-4 if step else 1e-5  # rounding grows from step to step
+            assert [ours[n] for n in names] == pytest.approx([theirs[n] for n in names], rel=rel)
