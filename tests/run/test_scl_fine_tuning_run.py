@@ -90,8 +90,9 @@ def test_it_starts_from_scls_weights_and_trains_all_of_them(whole, pretrained, t
 
 
 def test_a_run_that_was_cut_short_ends_as_the_whole_one(whole, pretrained, tmp_path, monkeypatch):
-    run = lambda workdir: train(config_of(whole.name, pretrained), workdir)
-    assert_ends_as_whole(run, tmp_path, whole.state, monkeypatch)
+    config = config_of(whole.name, pretrained)
+    config.data.eval = ''
+    assert_ends_as_whole(lambda at: train(config, at), tmp_path, whole.state, monkeypatch)
 
 
 def test_evaluation_of_the_workdir_has_the_figures_of_the_run(whole):
