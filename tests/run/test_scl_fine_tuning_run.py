@@ -28,7 +28,7 @@ FIGURES = {
     'vqa': ('answers', {'accuracy'}),
     'nlvr2': ('labels', {'accuracy'}),
 }
-WORDS = ['a cat on a blue background', 'a dog on a red background']
+TEXTS = ['a cat on a blue background', 'a dog on a red background']
 
 
 def train(config, workdir) -> Any:
@@ -117,16 +117,19 @@ def test_it_is_loaded_and_used(whole, tmp_path):
     for number in range(2):
         PIL.Image.fromarray(source[number]['image']).save(tmp_path / f'{number}.png')
     out, action = tmp_path / 'out.jsonl', {'retrieval': 'match', 'vqa': 'answer'}[whole.name]
-    options = dict(texts=WORDS, texts_file='', params='ema', batch_size=4)
+    options = dict(texts=TEXTS, texts_file='', params='ema', batch_size=4)
     predict_folder(
         action, workdir=str(whole.workdir), images=str(tmp_path), out=str(out), **options
     )
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line['image'] for line in lines] == ['0.png', '1.png']
+    names = ['0.png', '1.png']
     if whole.name == 'retrieval':
-        expected = model.match(str(tmp_path / '0.png'), WORDS)
-        assert [lines[0]['match'][text] for text in WORDS] == pytest.approx(expected[0], abs=1e-5)
+        assert [line['image'] for line in lines] == names
+        expected = model.match(str(tmp_path / '0.png'), TEXTS)
+        assert [lines[0]['match'][text] for text in TEXTS] == pytest.approx(expected[0], abs=1e-5)
         assert 0 < expected.min() and expected.max() < 1
     else:
+        given = [(line['question'], line['image']) for line in lines]
+        assert given == [(question, name) for question in TEXTS for name in names]
         known = set(model.labels)
         assert all(line['answer'] in known for line in lines)
