@@ -1,8 +1,9 @@
 """Which mesh, remat policy and number of slices to train with on a machine.
 
 Compiling is what takes long, so ways are tried in the order of a guess: products at peak, the state
-through memory, and parameters and gradients over the links. Each is then ranked by the time that roofline.py predicts
-from its compiled program. More slices are tried only where fewer do not fit, as they compute more.
+through memory, and parameters and gradients over the links. Each is then ranked by the time that
+roofline.py predicts from its compiled program. More slices are tried only where fewer do not fit,
+as they compute more.
 """
 
 import heapq

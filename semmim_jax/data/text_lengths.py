@@ -1,0 +1,34 @@
+"""Padding the texts of a batch to the shortest of a few lengths (`data.text_buckets`)."""
+
+from collections.abc import Sequence
+
+from semmim_jax.data.records import Fields
+
+# Fields of an example along its caption, and how many places fewer than the caption they have.
+ALONG_TEXT = {'ids': 0, 'words': 2, 'word_tokens': 2, 'rarity': 2}
+
+
+def needed_length(fields: Fields, *, pad_id: int) -> int:
+    """Tokens of the longest caption of some examples, or what the places of its words ask for.
+
+    Args:
+      fields: of examples, stacked: ids [b, t], and words [b, t - 2] where there is a lexicon.
+      pad_id: of the tokenizer.
+    """
+    length = int((fields['ids'] != pad_id).sum(axis=1).max())
+    if 'words' in fields:
+        length = max(length, int((fields['words'] >= 0).sum(axis=1).max()) + 2)
+    return length
+
+
+def bucket_of(length: int, lengths: Sequence[int]) -> int:
+    """The first of ascending `lengths` that holds `length` tokens."""
+    return next(bucket for bucket in lengths if bucket >= length)
+
+
+def padded_to(fields: Fields, length: int) -> Fields:
+    """The fields with captions of `length` tokens: padding is cut off, all else stays."""
+    return {
+        name: array[:, : length - ALONG_TEXT[name]] if name in ALONG_TEXT else array
+        for name, array in fields.items()
+    }
