@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from semmim_jax.data.records import Fields
 
 # Fields of an example along its caption, and how many places fewer than the caption they have.
@@ -32,3 +34,20 @@ def padded_to(fields: Fields, length: int) -> Fields:
         name: array[:, : length - ALONG_TEXT[name]] if name in ALONG_TEXT else array
         for name, array in fields.items()
     }
+
+
+def bucket_shares(texts: np.ndarray, lengths: Sequence[int], *, batch_size: int) -> np.ndarray:
+    """Share of the batches that are padded to each length, if their texts are drawn at random.
+
+    The longest of B texts has at most l tokens with the probability that one has, to the power B.
+
+    Args:
+      texts: [n] tokens of texts that stand for all.
+      lengths: ascending; the last holds all texts, or cuts them.
+      batch_size: B, texts of a batch.
+
+    Returns:
+      [lengths], of sum 1.
+    """
+    within = [(texts <= length).mean() ** batch_size for length in lengths[:-1]]
+    return np.diff([0.0, *within, 1.0])

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from semmim_jax.data.text_lengths import padded_to
+from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain.plan import Plan
+from semmim_jax.tasks.pretrain.task import Pretrain
+from semmim_jax.training import flops
+from semmim_jax.training.assembly import assemble
+from semmim_jax.training.sharding import make_mesh
+from semmim_jax.training.step import jit_step
 from tests.conftest import make_batch
 from tests.tasks.test_patch_options import step_of
 from tests.tasks.test_reference_step import assert_close, assert_gradient_close
@@ -69,3 +75,21 @@ def test_losses_and_gradients_are_those_of_full_padding(config, form):
     jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-6, atol=1e-6), got, want)
     jax.tree.map_with_path(assert_gradient_close, grads, full_grads)
     assert set(want[1][0]) >= {*warm.task.plan.active} - {'koleo', 'gram', 'clustering'}
+
+
+def test_preflight_counts_the_program_of_each_length(config):
+    """Beside the program that a batch of such texts is given, draws of full length and all."""
+    config.task.weights = {x: float(x in ('itc', 'mlm')) for x in config.task.weights}
+    config.task.mim.target = 'none'
+    config.data.update(text_buckets=LENGTHS[:1], max_tokens=LONGEST)
+    mesh = make_mesh(dict(data=1, fsdp=1, tensor=1), devices=jax.devices()[:1])
+    found = program.flops_by_length(config, Pretrain, mesh)
+    assert list(found) == [7, LONGEST] and found[7] < found[LONGEST]
+    task, tx, state = assemble(config, Pretrain, SPECIAL, mesh)
+    whole = program.abstract_batch(task.batch_spec, config, mesh)
+    step = jit_step(task, tx, config, state)
+    for length, cost in found.items():
+        cut = jax.eval_shape(lambda batch, n=length: padded_to(batch, n), whole)
+        with jax.set_mesh(mesh):
+            lowered = step.lower(state, cut)
+        assert cost == flops.matmul_flops(lowered).total() / config.train.batch_size

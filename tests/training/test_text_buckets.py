@@ -1,5 +1,6 @@
 """Padding to the shortest bucket: which length, the same examples, the same for all processes."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.data.pipeline import Batch
+from semmim_jax.data.text_lengths import bucket_shares
 from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.text_buckets import BucketedBatches
 from tests.training.bucket_job import LENGTHS, given
@@ -95,3 +97,12 @@ def test_two_processes_take_the_length_of_the_longest_text_of_either():
     assert len(set(wanted)) == 3
     for lengths in (given(0), given(1)):
         assert [min(x for x in LENGTHS if x >= n) for n in lengths] != wanted
+
+
+def test_shares_of_the_buckets_are_those_of_all_batches():
+    """All 4 ** 3 batches of three of four texts; texts longer than the last length are cut."""
+    texts, lengths = (2, 3, 3, 11), (2, 3, 9)
+    longest = [max(batch) for batch in itertools.product(texts, repeat=3)]
+    counted = [1 / 64, sum(n == 3 for n in longest) / 64, sum(n == 11 for n in longest) / 64]
+    assert longest.count(2) == 1
+    assert bucket_shares(np.array(texts), lengths, batch_size=3) == pytest.approx(counted)
