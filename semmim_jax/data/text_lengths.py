@@ -1,16 +1,14 @@
 """Padding the texts of a batch to the shortest of a few lengths (`data.text_buckets`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from semmim_jax.data.records import Fields
 
 # Fields of an example along its caption, and how many places fewer than the caption they have.
 ALONG_TEXT = {'ids': 0, 'words': 2, 'word_tokens': 2, 'rarity': 2}
 
 
-def needed_length(fields: Fields, *, pad_id: int) -> int:
+def needed_length(fields: Mapping[str, np.ndarray], *, pad_id: int) -> int:
     """Tokens of the longest caption of some examples, or what the places of its words ask for.
 
     Args:
@@ -28,7 +26,7 @@ def bucket_of(length: int, lengths: Sequence[int]) -> int:
     return next(bucket for bucket in lengths if bucket >= length)
 
 
-def padded_to(fields: Fields, length: int) -> Fields:
+def padded_to(fields: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
     """The fields with captions of `length` tokens: padding is cut off, all else stays."""
     return {
         name: array[:, : length - ALONG_TEXT[name]] if name in ALONG_TEXT else array
