@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from semmim_jax.data.text import clean_caption
 from semmim_jax.data.text_lengths import bucket_shares
 from semmim_jax.data.unreadable import readable_entries
 from semmim_jax.run.fingerprint import spread
@@ -46,7 +47,7 @@ def describe_data(source: Any, tokenizer: Any, config: Any, lexicon: Any = None)
             f'{(lengths > limit).mean():.1%} are longer than {limit} and are cut{some}'
         )
         if config.data.text_buckets:
-            lines.append(_buckets_line(lengths, config, some))
+            lines.append(_buckets_line(captions, tokenizer, config))
     if lexicon:
         shown = ', '.join(map(repr, lexicon.texts[:3]))
         lines.append(
@@ -57,8 +58,11 @@ def describe_data(source: Any, tokenizer: Any, config: Any, lexicon: Any = None)
     return lines
 
 
-def _buckets_line(texts: np.ndarray, config: Any, some: str) -> str:
-    """To what batches will be padded, expected from the lengths of texts."""
+def _buckets_line(captions: list[str], tokenizer: Any, config: Any) -> str:
+    """To what batches will be padded, expected from the lengths of some captions."""
+    if config.data.clean_text:
+        captions = [clean_caption(text, max_words=config.data.max_words) for text in captions]
+    texts = np.array([tokenizer.length(text) for text in captions])
     longest, batch = config.data.max_tokens, config.train.batch_size
     lengths = (*config.data.text_buckets, longest)
     shares = bucket_shares(texts, lengths, batch_size=batch)
@@ -66,5 +70,5 @@ def _buckets_line(texts: np.ndarray, config: Any, some: str) -> str:
     mean = shares @ lengths
     return (
         f'buckets: expected of batches of {batch} are texts padded to {each} tokens, {mean:.1f} in '
-        f'the mean: {1 - mean / longest:.1%} fewer than {longest}{some}'
+        f'the mean: {1 - mean / longest:.1%} fewer than {longest}'
     )
