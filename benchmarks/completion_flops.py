@@ -1,11 +1,14 @@
 """FLOPs of SCL's full-size training step: arithmetic of docs/method.md section 9, and count.
 
+Before that, the steps as shipped (bfloat16, dropout, batches of 4,096), traced from shapes.
+
     python -m benchmarks.completion_flops    # from the root of the project; nothing is allocated
 
 GFLOP per sample, 2 for each multiply-add, matrix products and attention only, as in step_flops.py.
 """
 
 import argparse
+import time
 from typing import Any
 
 import ml_collections
@@ -30,6 +33,8 @@ STEPS = {
     'video, first layers of their own': ('video', {'task.share_first_layer': False}),
     'video': ('video', {}),
 }
+
+SHIPPED = ('base', 'video', 'local')
 
 
 def full_size(variant: str, changes: dict[str, Any]) -> ml_collections.FrozenConfigDict:
@@ -102,9 +107,20 @@ def count(config: Any) -> float:
     return flops.matmul_flops(lowered).total() / config.train.batch_size
 
 
+def check_shapes(variant: str) -> float:
+    """Traces and lowers the training step of a shipped variant; seconds of processor time."""
+    config = ml_collections.FrozenConfigDict(get_config(variant))
+    mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1))
+    started = time.process_time()
+    program.lower_step(config, Completion, mesh)
+    return time.process_time() - started
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the seconds of the shipped steps, and the table."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    for variant in SHIPPED:
+        print(f'{variant}, as shipped: shapes checked in {check_shapes(variant):.1f} s', flush=True)
     for name, given in STEPS.items():
         config = full_size(*given)
         passes, counted = arithmetic(config), count(config)

@@ -29,21 +29,27 @@ class Run(NamedTuple):
     topology: str
     variant: str
     settings: dict[str, Any]
+    config: str = 'pretrain'
 
     @property
     def name(self) -> str:
+        """Of its files."""
         settings = '-'.join(f'{key.split(".")[-1]}{value}' for key, value in self.settings.items())
-        return f'{self.topology.replace(":", "-")}-{self.variant}-{settings}'
+        variant = self.variant if self.config == 'pretrain' else f'{self.config}-{self.variant}'
+        return f'{self.topology.replace(":", "-")}-{variant}-{settings}'
 
     @property
     def model(self) -> str:
-        """Of the variant."""
+        """Of the variant, in the tables."""
+        if self.config == 'completion':
+            return f'SCL, `{self.variant}`'
         return {'base': 'ViT-B/16', 'large': 'ViT-L/16'}[self.variant]
 
     @property
     def flags(self) -> list[str]:
         """Of the command, without the file of the figures."""
-        config = 'configs/pretrain.py' + (f':{self.variant}' if self.variant != 'base' else '')
+        variant = f':{self.variant}' if self.variant != 'base' else ''
+        config = f'configs/{self.config}.py{variant}'
         settings = [f'--config.{key}={value}' for key, value in self.settings.items()]
         return [f'--config={config}', f'--topology={self.topology}', *settings]
 
@@ -61,6 +67,9 @@ RUNS = [
 REMAT = [
     Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.remat': remat})
     for remat in ('none', 'dots', 'full')
+]
+SCL = [
+    Run('v5e:16x16', 'base', {'mesh.fsdp': 16}, 'completion'),
 ]
 PLANNED = ('v5e:16x16', 'v5p:4x4x8', 'h100:8')
 
@@ -86,9 +95,9 @@ def figures(run: Run) -> dict[str, Any] | None:
 
 
 def printed() -> str:
-    """What the command prints for every run, below the command."""
+    """What the command prints below it; of SCL for `base` alone."""
     blocks = []
-    for run in RUNS:
+    for run in [*RUNS, *(run for run in SCL if run.variant == 'base')]:
         flags = ' \\\n    '.join([' '.join(run.flags[:2]), ' '.join(run.flags[2:])])
         path = FIGURES / f'{run.name}.txt'
         text = path.read_text().rstrip() if path.exists() else '(not run)'
@@ -98,12 +107,21 @@ def printed() -> str:
 
 def summary() -> str:
     """One line a run."""
+    return _summary(RUNS)
+
+
+def completion() -> str:
+    """The same of SCL."""
+    return _summary(SCL)
+
+
+def _summary(runs: list[Run]) -> str:
     lines = [
         '| machine | model | settings | needed / HBM, GB | arguments, ours / compiler, GB | '
         'step, ms | MFU | samples/s | days | chip-hours |',
         '|---' * 10 + '|',
     ]
-    for run in RUNS:
+    for run in runs:
         settings = ', '.join(f'`{key}={value}`' for key, value in run.settings.items())
         head = f'| {run.topology} | {run.model} | {settings} '
         report = figures(run)
@@ -205,10 +223,11 @@ def main() -> None:
     parser.add_argument('--run', action='store_true', help='make the figures that are missing')
     if parser.parse_args().run:
         FIGURES.mkdir(exist_ok=True)
-        for run in [*REMAT, *RUNS]:
+        for run in [*REMAT, *RUNS, *SCL]:
             if figures(run) is None:
                 make(run)
-    tables = {table.__name__: table() for table in (summary, plan, options, remat, printed)}
+    filled = (summary, plan, options, remat, completion, printed)
+    tables = {table.__name__: table() for table in filled}
     text = DOCS.read_text()
     for name, table in tables.items():
         begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'

@@ -2,6 +2,7 @@
 
 import os
 
+import cv2
 import numpy as np
 import pytest
 
@@ -38,6 +39,16 @@ def test_frames_are_those_of_linspace_in_every_container(files, suffix, frames, 
     np.testing.assert_allclose(clip.times, np.array(expected) / 10, atol=1e-6)
     assert clip.size == (64, 96)
     assert clip.frames[0].dtype == np.uint8
+
+
+@pytest.mark.parametrize('suffix', CODECS)
+def test_pixels_are_those_that_opencv_decodes(files, suffix):
+    for frames in (1, 3, 50):
+        video, decoded = cv2.VideoCapture(str(files[suffix, frames])), []
+        while (read := video.read())[0]:
+            decoded.append(read[1][..., ::-1])  # BGR
+        clip = read_clip(files[suffix, frames], **LIMITS | {'count': frames})
+        np.testing.assert_array_equal(clip.frames, decoded)
 
 
 def test_frames_found_by_seeking_are_those_of_decoding_all(files):

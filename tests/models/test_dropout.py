@@ -49,6 +49,15 @@ def test_without_keys_the_program_is_that_of_rate_0():
     assert program(0.0) == program(0.5)
 
 
+def test_random_bits_are_apart_from_the_product_that_reads_them():
+    """Forwards, and where the backward pass draws them again: else XLA fuses them into products."""
+
+    loss = lambda x: (dropout(x, KEYS, rate=0.1) @ x[0].T).sum()
+    again = jax.checkpoint(loss, prevent_cse=False)  # with it JAX adds a barrier of its own
+    program = jax.jit(jax.value_and_grad(again)).lower(X).as_text()
+    assert program.count('optimization_barrier') == 2
+
+
 def masks(module: nn.Module, *args, **options):
     """What `dropout` zeroed, in the order of its calls: the layers unrolled, nothing jitted."""
     seen = []

@@ -66,3 +66,10 @@ def test_every_parameter_has_a_learning_rate_of_its_part(variant):
     assert set(task.parts.values()) <= set(config.optim)
     heads = {'itm_head', 'mlm_head', 'mlm_words'}
     assert set(params) - set(task.parts) == heads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', completion_flops.SHIPPED)
+def test_the_shapes_of_a_shipped_step_are_checked_within_a_minute(variant):
+    """The whole step with gradients, dropout, bfloat16 and the batch that the config names."""
+    assert completion_flops.check_shapes(variant) < 60
