@@ -7,6 +7,7 @@ Each number is read by a process of its own. Ends with status 1 where the last n
 tenth more memory than the first.
 """
 
+import json
 import os
 import pathlib
 import subprocess
@@ -23,7 +24,7 @@ ALLOWED = 1.1
 
 
 def peak_memory(images: int, *, workdir: str, data: str) -> float:
-    """Peak resident memory in MB of one command; RuntimeError with its last line if it fails."""
+    """Peak resident memory in MB of one command; RuntimeError if it fails or has fewer."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / 'out'
         words = [f'--data={data}', f'--images={images}', f'--out={out}', '--controls=500']
@@ -39,8 +40,11 @@ def peak_memory(images: int, *, workdir: str, data: str) -> float:
         )
         said = process.stderr.read().decode(errors='replace')
         _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f'status {status}')
+        if status:
+            raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f'{status=}')
+        there = json.loads((out / 'patterns.json').read_text())['images']
+    if there != images:
+        raise RuntimeError(f'{data or "the evaluation set"} has {there} images; name a larger one')
     return usage.ru_maxrss / 1024
 
 

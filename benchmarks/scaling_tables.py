@@ -181,7 +181,7 @@ def options() -> str:
             'task.mim.inject_student': 'none',
             'task.mim.inject_teacher': 'none',
         },
-        '16 tokens, as length buckets would give (`data.max_tokens=16`)': {'data.max_tokens': 16},
+        'texts of 16 tokens (`data.max_tokens=16`, or such a bucket)': {'data.max_tokens': 16},
         'masked patches dropped from the student (`task.mim.drop_masked`)': dropped,
         'MIM on half the batch (`task.mim.sample_share=0.5`)': half,
         'one masked student view for all losses (`task.views=masked`)': {'task.views': 'masked'},

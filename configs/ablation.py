@@ -173,6 +173,12 @@ DEMO |= {
     f'demo_{name}': ('configs/pretrain.py:demo', ROWS[name][1], 'demo', ROWS[name][3])
     for name in ('dropped', 'half', 'single_view', 'masked_view', 'shared_towers')
 }
+DEMO['demo_buckets'] = (
+    'configs/pretrain.py:demo',
+    {'data.text_buckets': (15, 16)},
+    'demo',
+    'texts padded to what a batch needs: the same losses',
+)
 
 # What is trained before a row, with its seed; task.mim.dvae of the row is its workdir.
 FIRST = {'dvae': 'configs/dvae.py:study'}

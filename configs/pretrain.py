@@ -59,6 +59,8 @@ def base() -> ml_collections.ConfigDict:
     data.image_size = 256  # pixels; 0: that of init_from
     data.patch_size = 16
     data.max_tokens = 25  # [CLS] and [SEP] included; 0: the longest text's, or more in init_from
+    data.text_buckets = ()  # shorter lengths, as (8, 16): the texts of a batch are padded to the
+    # shortest that holds all; a compilation each, same losses (docs/performance.md section 5)
     data.end_token = True  # False: no [SEP] after the words, as ALBEF
     data.max_words = 30
     data.clean_text = True  # lower case, no punctuation, max_words; False: captions as written

@@ -3,10 +3,11 @@
     python -m semmim_jax.patterns RUN --out=DIR
     python -m semmim_jax.patterns RUN --data=captions:LIST.json --images=10000 --out=DIR
 
-RUN is the folder of a run. DIR gets clusters (figure 2 of the paper) with the words of each, layout
-(figure 3), use of the codes, features as colours, masks; where patches have labels purity, NMI,
-precision and recall of each concept; all of it in report.html, the numbers in patterns.json and the
-code of every patch in codes.npy. Memory does not grow with the number of images.
+RUN is the folder of a run, on a disk or gs://. DIR gets clusters (figure 2 of the paper) with the
+words of each, layout (figure 3), use of the codes, features as colours, masks; where patches have
+labels purity, NMI, precision and recall of each concept; all of it in report.html, the numbers in
+patterns.json and the code of every patch in codes.npy. Memory does not grow with the number of
+images.
 """
 
 import functools
@@ -20,6 +21,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's notes on the m
 from absl import app, flags
 
 from semmim_jax.cli.parser import parse
+from semmim_jax.data.cloud import path_of
 
 _DATA = flags.DEFINE_string('data', '', "images with captions; '' for the run's evaluation set")
 _OUT = flags.DEFINE_string('out', None, 'folder to write, which is made')
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> None:
             raise ValueError(f'--out={out}: this is a file; name a folder')
         if out.is_dir() and any(out.iterdir()) and not _OVERWRITE.value:
             raise ValueError(f'--out={out} holds files: name another folder, or add --overwrite')
-        if not pathlib.Path(argv[1]).is_dir():
+        if not path_of(argv[1]).is_dir():
             raise ValueError(f'{argv[1]}: no such folder')
         from semmim_jax.run.pattern_pages import write_patterns
 

@@ -3,17 +3,16 @@
     python -m semmim_jax.app RUN
     python -m semmim_jax.app RUN --images=FOLDER --captions=LIST.json --other=RUN2
 
-RUN is the folder of a run. The pictures of FOLDER can be searched and their patches compared;
-captions give the words of patterns. Only this machine reaches the page, unless --host says
-otherwise; nothing is fetched or sent elsewhere, and uploads stay in memory (docs/app.md). Needs the
-extra: pip install 'semmim_jax[app]'.
+RUN is the folder of a run, on a disk or gs://. The pictures of FOLDER can be searched and their
+patches compared; captions give the words of patterns. Only this machine reaches the page, unless
+--host says otherwise; nothing is fetched or sent elsewhere, and uploads stay in memory
+(docs/app.md). Needs the extra: pip install 'semmim_jax[app]'.
 """
 
 import functools
 import importlib.util
 import logging
 import os
-import pathlib
 import signal
 import sys
 
@@ -22,6 +21,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's notes on the m
 from absl import app, flags
 
 from semmim_jax.cli.parser import parse
+from semmim_jax.data.cloud import on_disk, path_of
 
 _IMAGES = flags.DEFINE_string('images', '', 'folder of pictures, searched with its subfolders')
 _CAPTIONS = flags.DEFINE_string('captions', '', 'list of their captions, as captions:LIST reads')
@@ -43,11 +43,11 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what was made for the app is deleted
     try:
         for flag, folder in (
-            ('RUN', argv[1]),
-            ('--other', _OTHER.value),
-            ('--images', _IMAGES.value),
+            ('RUN', path_of(argv[1])),
+            ('--other', path_of(_OTHER.value)),
+            ('--images', on_disk(_IMAGES.value)),
         ):
-            if folder and not pathlib.Path(folder).is_dir():
+            if not folder.is_dir():
                 raise ValueError(f'{flag}={folder}: no such folder')
         if importlib.util.find_spec('gradio') is None:
             raise ValueError("the app needs its extra: pip install 'semmim_jax[app]'")

@@ -46,6 +46,15 @@ def choose_forms(model: Any) -> Forms:
     return Forms(dense, attention)
 
 
+def scans(model: Any, forms: Forms) -> bool:
+    """Whether layers run as a loop: where `config.model.scan` says so and a loop is fast.
+
+    XLA's CPU compiler knows no slice of a bfloat16 array: it keeps what a loop stacks for the
+    gradient, of all layers at once, in float32 as well.
+    """
+    return bool(model.scan) and not (forms.dense == 'cpu' and model.dtype == 'bfloat16')
+
+
 def _fast_forms() -> Forms:
     mesh, name = jax.sharding.get_abstract_mesh(), platform()
     if name == 'tpu':

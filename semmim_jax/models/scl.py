@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from semmim_jax.models.bert import Bert, VocabularyHead
 from semmim_jax.models.heads import LabelHead
 from semmim_jax.models.layers import INIT_STDDEV, LAST_DENSE, dense, param_init
-from semmim_jax.models.platform import choose_forms
+from semmim_jax.models.platform import choose_forms, scans
 from semmim_jax.models.two_stream import TwoStream
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
@@ -74,7 +74,7 @@ class SCL(nn.Module):
         c, text = self.config, self.config.text
         self.dtype = jnp.dtype(c.dtype)
         forms = choose_forms(c)
-        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=c.scan)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=scans(c, forms))
         sizes = dict(width=text.width, heads=text.heads, mlp_width=text.mlp_width)
         linear = functools.partial(
             dense, text.width, ('embed', None), form=forms.dense, dtype=self.dtype

@@ -29,7 +29,7 @@ from semmim_jax.models.layers import (
     layer_norm,
     param_init,
 )
-from semmim_jax.models.platform import choose_forms
+from semmim_jax.models.platform import choose_forms, scans
 from semmim_jax.models.predictor import PatchPredictor
 from semmim_jax.models.vit import ViT, normalise
 from semmim_jax.ops.unit import unit
@@ -56,7 +56,7 @@ class SemMIM(nn.Module):
         c = self.config
         self.dtype = jnp.dtype(c.dtype)
         forms = choose_forms(c)
-        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=c.scan)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=scans(c, forms))
         text = {**c.text, **run}
         head = functools.partial(
             VocabularyHead,

@@ -8,7 +8,9 @@ import jax
 import ml_collections
 from jax.sharding import Mesh, NamedSharding
 
+from semmim_jax.data.text_lengths import ALONG_TEXT
 from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.training import flops
 from semmim_jax.training.assembly import MakeTask, assemble
 from semmim_jax.training.sharding import BATCH
 from semmim_jax.training.state import TrainState
@@ -30,7 +32,7 @@ def abstract_batch(
 
 
 def lower_step(
-    config: Any, make_task: MakeTask, mesh: Mesh
+    config: Any, make_task: MakeTask, mesh: Mesh, *, text_length: int | None = None
 ) -> tuple[jax.stages.Lowered, TrainState, dict[str, jax.ShapeDtypeStruct]]:
     """The step as `run/loop.py` runs it.
 
@@ -38,6 +40,7 @@ def lower_step(
       config: the experiment.
       make_task: (config, special tokens) -> task.
       mesh: of `sharding.make_mesh`.
+      text_length: one of `data.text_buckets`, to which texts are padded; None: `data.max_tokens`.
 
     Returns:
       The lowered step, and its arguments: the abstract state and batch.
@@ -46,7 +49,10 @@ def lower_step(
       ValueError: for what training would refuse in the config.
     """
     task, tx, state = assemble(config, make_task, special_tokens(config), mesh)
-    batch = abstract_batch(task.batch_spec, config, mesh)
+    spec = task.batch_spec
+    if text_length is not None:
+        spec = {name: _padded_to(name, x, text_length) for name, x in spec.items()}
+    batch = abstract_batch(spec, config, mesh)
     with jax.set_mesh(mesh):
         return jit_step(task, tx, config, state).lower(state, batch), state, batch
 
@@ -57,6 +63,25 @@ def without_recomputation(config: Any) -> ml_collections.ConfigDict:
     config.model.remat = 'none'
     config.train.accumulate = 1
     return config
+
+
+def flops_by_length(config: Any, make_task: MakeTask, mesh: Mesh) -> dict[int, float]:
+    """FLOPs a sample of the step without recomputation, by the padded length of its texts.
+
+    Of each of `data.text_buckets` and of `data.max_tokens`, the longest.
+    """
+    found, once = {}, without_recomputation(config)
+    for length in (*config.data.text_buckets, config.data.max_tokens):
+        lowered, _, _ = lower_step(once, make_task, mesh, text_length=length)
+        found[length] = flops.matmul_flops(lowered).total() / config.train.batch_size
+    return found
+
+
+def _padded_to(name: str, x: jax.ShapeDtypeStruct, length: int) -> jax.ShapeDtypeStruct:
+    """The shape of a field of one example whose text has `length` tokens."""
+    if name not in ALONG_TEXT:
+        return x
+    return jax.ShapeDtypeStruct((length - ALONG_TEXT[name], *x.shape[1:]), x.dtype)
 
 
 def device_bytes(tree: Any, *, tile: tuple[int, int] = (1, 1)) -> float:

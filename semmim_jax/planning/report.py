@@ -73,7 +73,9 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
 
     Returns:
       Figures of plain numbers, strings, lists and dicts: bytes and FLOPs are of one device where
-      the name says so, times in seconds. 'time' is None where the chip is not in the table.
+      the name says so, times in seconds. 'time' is None where the chip is not in the table. All are
+      of texts padded to `data.max_tokens`, but 'model_flops_by_length'; that is None without
+      `data.text_buckets`.
     """
     lowered, mesh = built.lowered, built.mesh
     once = lowered
@@ -89,6 +91,9 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
         'settings': {name: _field(config, name) for name in SETTINGS},
         'model_flops_per_sample': model_flops / batch_size,
         'step_flops_per_sample': flops.matmul_flops(lowered).total() / batch_size,
+        'model_flops_by_length': (
+            program.flops_by_length(config, make_task, mesh) if config.data.text_buckets else None
+        ),
         'compile_seconds': built.compile_seconds,
         'bytes_per_device': _memory(built.compiled, built.state, built.batch, machine),
     }
@@ -209,10 +214,13 @@ def _flops_lines(figures: dict[str, Any]) -> list[str]:
     step, once = figures['step_flops_per_sample'], figures['model_flops_per_sample']
     actual, even = figures['flops_per_device'], step * batch_size / devices
     line = lambda name, value: f'  {name:26}{_si(value)}'
+    lengths = figures['model_flops_by_length'] or {}
+    of_texts = [line(f'with texts of {n} tokens', cost) for n, cost in lengths.items()]
     return [
         '',
         'FLOPs of matrix products',
         line('model, a sample', once),
+        *of_texts,
         f'{line("with recomputation", step)}   {step / once - 1:+.1%}',
         line('model, a step', once * batch_size),
         f'{line("compiled, a device", actual)}   {actual / even - 1:+.1%} against an even share',

@@ -1,8 +1,9 @@
 """Which mesh, remat policy and number of slices to train with on a machine.
 
-Compiling is what takes long, so ways are tried in the order of a guess: products at peak, and
-parameters and gradients over the links. Each is then ranked by the time that roofline.py predicts
-from its compiled program. More slices are tried only where fewer do not fit, as they compute more.
+Compiling is what takes long, so ways are tried in the order of a guess: products at peak, the state
+through memory, and parameters and gradients over the links. Each is then ranked by the time that
+roofline.py predicts from its compiled program. More slices are tried only where fewer do not fit,
+as they compute more.
 """
 
 import heapq
@@ -108,7 +109,8 @@ def search_config(config: Any, make_task: MakeTask, machine: Machine, *, tries: 
         if key not in flops_of:
             lowered, _, _ = program.lower_step(way.applied(config), make_task, mesh)
             flops_of[key] = flops.matmul_flops(lowered).total()
-        return flops_of[key] / (mesh.size * machine.chip.flops) + link_seconds(way, size, machine)
+        products = flops_of[key] / (mesh.size * machine.chip.flops)
+        return products + state_seconds(way, size, machine) + link_seconds(way, size, machine)
 
     def fits_slices(way: Way) -> bool:
         return config.train.batch_size % (way.data * way.fsdp * way.accumulate) == 0
@@ -134,6 +136,17 @@ def link_seconds(way: Way, size: float, machine: Machine) -> float:
     split, copies = size / (way.fsdp * way.tensor), way.data
     received = 3 * split * (way.fsdp - 1) + 2 * split * (copies - 1) / copies
     return received / machine.chip.interconnect(machine.sides) if received else 0.0
+
+
+def state_seconds(way: Way, size: float, machine: Machine) -> float:
+    """Time to read and write parameters, Adam's two moments and EMA, and to read the gradient.
+
+    Args:
+      way: the mesh is read.
+      size: bytes of all parameters.
+      machine: with a known chip.
+    """
+    return 9 * size / (way.fsdp * way.tensor) / machine.chip.hbm_bandwidth
 
 
 def _sizes(way: Way) -> dict[str, int]:

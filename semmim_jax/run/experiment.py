@@ -32,6 +32,7 @@ from semmim_jax.training.copies import CONFIG, config_text, write_copies
 from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.state import TrainState, create_state
 from semmim_jax.training.task import Task
+from semmim_jax.training.text_buckets import BucketedBatches
 from semmim_jax.training.trackers import check_trackers
 from semmim_jax.training.workdir import Workdir
 
@@ -130,9 +131,9 @@ class Experiment:
                 print(report, flush=True)
         return state
 
-    def batches(self, start_step: int) -> pipeline.TrainBatches:
+    def batches(self, start_step: int) -> pipeline.TrainBatches | BucketedBatches:
         """Training batches of this process from `start_step` on."""
-        return pipeline.train_batches(
+        batches = pipeline.train_batches(
             self.source,
             self.make_example,
             self.config.data,
@@ -142,6 +143,17 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        if len(self.text_lengths) == 1:
+            return batches
+        return BucketedBatches(
+            batches, self.mesh, lengths=self.text_lengths, pad_id=self.tokenizer.pad_id
+        )
+
+    @property
+    def text_lengths(self) -> tuple[int, ...]:
+        """What the texts of a training batch may be padded to: there is one program of the step
+        for each of these lengths."""
+        return (*self.config.data.text_buckets, self.config.data.max_tokens)
 
     def evaluation(self) -> Evaluation | None:
         """What evaluates the run's states; None if `data.eval` is ''."""

@@ -84,10 +84,11 @@ def train_and_evaluate(
         if main:
             platform = jax.default_backend()
             clock.open(folder.local / 'ledger.jsonl', step=first, platform=platform)
+        programs = len(run.text_lengths)
         loop = _Loop(
             run=run,
             step_fn=traced(
-                jit_step(run.task, run.tx, run.config, run.abstract, max_traces=1),
+                jit_step(run.task, run.tx, run.config, run.abstract, max_traces=programs),
                 profile_steps,
                 folder.local / 'tensorboard',
                 first_step=first,
@@ -177,12 +178,14 @@ class _Loop:
         """Trains to the last step, or until the processes agree to stop; says whether they did."""
         run, train, first = self.run, self.run.config.train, int(state.step)
         due = lambda step, every: step == train.steps or step % every == 0
-        in_flight, stop = None, False
+        in_flight, stop, compiled = None, False, set()
         with run.batches(first) as batches, jax.set_mesh(run.mesh):
             for step in range(first + 1, train.steps + 1):
                 self.clock.enter('data_wait', step)
                 batch = next(batches)
-                compiling = step == first + 1
+                shapes = frozenset((name, x.shape) for name, x in batch.arrays.items())
+                compiling = shapes not in compiled
+                compiled.add(shapes)
                 self.progress.waited(self.clock.enter('compilation' if compiling else 'step'))
                 state, metrics = self.step_fn(state, shard_batch(batch.arrays, run.mesh))
                 before, vote = in_flight, preemption.vote()

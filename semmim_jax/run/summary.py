@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from semmim_jax.data.text import clean_caption
+from semmim_jax.data.text_lengths import bucket_shares
 from semmim_jax.data.unreadable import readable_entries
 from semmim_jax.run.fingerprint import spread
 
@@ -44,6 +46,8 @@ def describe_data(source: Any, tokenizer: Any, config: Any, lexicon: Any = None)
             f'{np.median(lengths):.0f} tokens in the median, {lengths.max()} at most; '
             f'{(lengths > limit).mean():.1%} are longer than {limit} and are cut{some}'
         )
+        if config.data.text_buckets:
+            lines.append(_buckets_line(captions, tokenizer, config))
     if lexicon:
         shown = ', '.join(map(repr, lexicon.texts[:3]))
         lines.append(
@@ -52,3 +56,19 @@ def describe_data(source: Any, tokenizer: Any, config: Any, lexicon: Any = None)
             + (f' ({shown}{", ..." * (len(lexicon.texts) > 3)})' if shown else '')
         )
     return lines
+
+
+def _buckets_line(captions: list[str], tokenizer: Any, config: Any) -> str:
+    """To what batches will be padded, expected from the lengths of some captions."""
+    if config.data.clean_text:
+        captions = [clean_caption(text, max_words=config.data.max_words) for text in captions]
+    texts = np.array([tokenizer.length(text) for text in captions])
+    longest, batch = config.data.max_tokens, config.train.batch_size
+    lengths = (*config.data.text_buckets, longest)
+    shares = bucket_shares(texts, lengths, batch_size=batch)
+    each = ', '.join(f'{length} ({share:.0%})' for length, share in zip(lengths, shares))
+    mean = shares @ lengths
+    return (
+        f'buckets: expected of batches of {batch} are texts padded to {each} tokens, {mean:.1f} in '
+        f'the mean: {1 - mean / longest:.1%} fewer than {longest}'
+    )

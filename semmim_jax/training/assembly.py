@@ -47,6 +47,12 @@ def assemble(config: Any, make_task: MakeTask, special: SpecialTokens, mesh: Mes
         raise ValueError(
             f'train.accumulate={accumulate}: the task {config.task.name!r} has no slices, use 1'
         )
+    buckets = config.data.text_buckets
+    if buckets and not task.buckets_texts:
+        raise ValueError(
+            f'data.text_buckets={tuple(buckets)}: the task {config.task.name!r} has texts of one '
+            'length, use ()'
+        )
     tx = make_optimizer(config.optim, config.train.steps, parts=task.parts)
     try:
         abstract = abstract_state(task, tx, seed=config.seed, mesh=mesh, rules=config.sharding)

@@ -3,6 +3,7 @@
 Rules go by the last part of a key, in every experiment: a width is a width wherever it stands.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -112,9 +113,20 @@ def check_config(config: Any, mesh: Mesh) -> None:
             f'data.max_tokens={config.data.max_tokens} from row model.text.position_offset='
             f'{text.position_offset} on do not fit model.text.max_positions={text.max_positions}'
         )
+    _check_text_buckets(config.data)
     if config.eval.params not in ('ema', 'online'):
         raise ValueError(f'eval.params={config.eval.params!r} is none of ema, online')
     check_batch_sizes(config, mesh)
+
+
+def _check_text_buckets(data: Any) -> None:
+    lengths = (2, *data.text_buckets, data.max_tokens)
+    whole = all(_whole(length, 2, MOST) for length in lengths)
+    if not whole or any(a >= b for a, b in itertools.pairwise(lengths)):
+        raise ValueError(
+            f'data.text_buckets={tuple(data.text_buckets)}: must be ascending numbers of tokens, '
+            f'from 3 to below data.max_tokens={data.max_tokens}, or ()'
+        )
 
 
 def check_ranges(config: Any, prefix: str = '') -> None:

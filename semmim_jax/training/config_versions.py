@@ -68,6 +68,7 @@ ADDED = {
     'model.predictor_depth': 1,
     'task.mim.text_share': 1.0,
     'data.false_texts': 0,
+    'data.text_buckets': (),
     'log': {'trackers': ('tensorboard',)},
 }
 _ONLY_OF = {

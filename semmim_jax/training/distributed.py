@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from semmim_jax.training.sharding import replicated
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
 
@@ -117,6 +120,26 @@ def check_same(facts: Mapping[str, Any]) -> None:
     }
     if differing:
         raise ValueError(f'the processes differ: {"; ".join(differing.values())}')
+
+
+class LargestOfAll:
+    """The largest of the processes' numbers, found by the devices in the order of their work.
+
+    Args:
+      mesh: of all devices.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._one_each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._largest = jax.jit(lambda numbers: numbers.max(), out_shardings=replicated(mesh))
+
+    def __call__(self, mine: np.generic) -> jax.Array:
+        """The largest, []; to be called by all processes at the same place. Waits for nothing."""
+        devices = self._one_each.mesh.devices.size
+        ours = np.asarray(mine)[None]
+        return self._largest(
+            jax.make_array_from_callback((devices,), self._one_each, lambda index: ours)
+        )
 
 
 def simulated_devices(count: int) -> str:

@@ -10,7 +10,7 @@ ends a run that skips too many in a row.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,25 @@ from semmim_jax.training.line_files import LineFile, keep_lines
 from semmim_jax.training.state import TrainState
 
 
-def accept(old: TrainState, new: TrainState, *, finite: jax.Array) -> TrainState:
-    """The state after a batch: all of `new`, or all of `old` where the batch was not `finite`.
+def accept(
+    old: TrainState, update: Callable[[], TrainState], *, finite: jax.Array, branch: bool
+) -> TrainState:
+    """The state after a batch: all of the new one, or all of `old` where it was not `finite`.
+
+    The choice is made number by number, or by a branch. On a CPU the first has XLA copy parameters
+    and moments, because it reads old ones after it has begun to write new ones over them; to
+    accelerators it costs nothing.
 
     Args:
       old: before the batch.
-      new: what the batch would make of it; its counts are not read.
+      update: gives what the batch would make of it; its counts are not read.
       finite: scalar bool.
+      branch: whether to branch.
     """
-    state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    if branch:
+        state = jax.lax.cond(finite, update, lambda: old)
+    else:
+        state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), update(), old)
     return state.replace(
         step=old.step + 1,
         skipped=jnp.where(finite, old.skipped, old.skipped + 1),

@@ -11,9 +11,9 @@ import threading
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from semmim_jax.training.sharding import replicated
+from semmim_jax.training.distributed import LargestOfAll
 
 
 class Preemption:
@@ -29,8 +29,7 @@ class Preemption:
     def __init__(self, mesh: Mesh):
         self._asked = False
         self._previous = {}
-        self._one_each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._largest = jax.jit(lambda flags: flags.max(), out_shardings=replicated(mesh))
+        self._largest = LargestOfAll(mesh)
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # others may not set handlers
@@ -44,11 +43,7 @@ class Preemption:
 
     def vote(self) -> jax.Array:
         """Whether any process has been asked to stop, bool []; to be called once a step by all."""
-        mine = np.array([self._asked])
-        devices = self._one_each.mesh.devices.size
-        return self._largest(
-            jax.make_array_from_callback((devices,), self._one_each, lambda index: mine)
-        )
+        return self._largest(np.bool_(self._asked))
 
     def _ask(self, number: int, frame: object) -> None:
         self._asked = True

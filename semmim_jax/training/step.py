@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from semmim_jax.models.platform import choose_forms
 from semmim_jax.ops.streams import step_key
 from semmim_jax.training import guard
 from semmim_jax.training.optim import ema_momentum, learning_rate
@@ -50,13 +51,23 @@ def make_step(task: Task, tx: optax.GradientTransformation, config: Any) -> Call
             key=step_key(config.seed, state.updates),
             step=state.updates,
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params, steps=steps)
-        params = task.constrain(optax.apply_updates(state.params, updates))
-        momentum = ema_momentum(config.optim, state.updates, steps)
-        ema_params = optax.incremental_update(params, state.ema_params, 1 - momentum)
         grad_norm = optax.global_norm(grads)
-        new = state.replace(params=params, ema_params=ema_params, opt_state=opt_state, extra=extra)
-        new = guard.accept(state, new, finite=jnp.isfinite(loss) & jnp.isfinite(grad_norm))
+        momentum = ema_momentum(config.optim, state.updates, steps)
+
+        def update() -> TrainState:
+            updates, opt_state = tx.update(grads, state.opt_state, state.params, steps=steps)
+            params = task.constrain(optax.apply_updates(state.params, updates))
+            ema_params = optax.incremental_update(params, state.ema_params, 1 - momentum)
+            return state.replace(
+                params=params, ema_params=ema_params, opt_state=opt_state, extra=extra
+            )
+
+        new = guard.accept(
+            state,
+            update,
+            finite=jnp.isfinite(loss) & jnp.isfinite(grad_norm),
+            branch=choose_forms(config.model).dense == 'cpu',
+        )
         metrics = {name: mean.value for name, mean in means.items()}
         metrics |= {
             'grad_norm': grad_norm,

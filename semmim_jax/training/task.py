@@ -26,6 +26,8 @@ class Task:
       images: images of an example, 2 where a text is about a pair.
       needs_labels: whether it chooses from the list of labels of the data.
       accumulates: whether a batch may go through the model in slices (`train.accumulate`).
+      buckets_texts: whether `loss` takes texts padded to any length that holds them
+        (`data.text_buckets`), with the draws and the losses of texts of `data.max_tokens`.
       corpus_size: training records that `set_corpus` wants to see.
       parts: top-level name of parameters -> field of `config.optim` with their learning rate; those
         of other names have `lr`.
@@ -38,6 +40,7 @@ class Task:
     images: int = 1
     needs_labels: bool = False
     accumulates: ClassVar[bool] = False
+    buckets_texts: ClassVar[bool] = False
     corpus_size: int = 0
     parts: Mapping[str, str] = PARTS
     family: str = 'semmim'

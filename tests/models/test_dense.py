@@ -71,6 +71,12 @@ def test_a_layer_has_the_same_parameters_outputs_and_gradients_in_both_forms(opt
     jax.tree.map(close, run('cpu'), run('xla'))
 
 
+def test_gelu_keeps_its_input_alone_for_the_gradient_on_a_cpu():
+    x = jnp.zeros((3, 5), jnp.bfloat16)
+    kept = jax.tree.leaves(jax.vjp(lambda x: gelu(x, form='cpu'), x)[1])
+    assert [(a.shape, a.dtype) for a in kept] == [(x.shape, x.dtype)]
+
+
 @pytest.mark.parametrize('form', ['xla', 'cpu'])
 def test_gelu_and_its_slope_are_those_of_the_definition(form):
     x = np.linspace(-9, 9, 181)

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from semmim_jax.models.attention import attend
-from semmim_jax.models.platform import choose_forms, platform
+from semmim_jax.models.platform import Forms, choose_forms, platform, scans
 from semmim_jax.ops import rows
 from semmim_jax.planning.topologies import open_machine
 from semmim_jax.training.sharding import make_mesh
@@ -49,6 +49,17 @@ def test_an_unknown_form_is_answered_with_the_known_ones(model, field):
     model[field] = 'fast'
     with pytest.raises(ValueError, match=f"model.{field}='fast' is none of auto, xla, cpu"):
         choose_forms(model)
+
+
+@pytest.mark.parametrize('scan', [True, False])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('dense', ['xla', 'cpu'])
+def test_layers_run_as_a_loop_where_the_config_says_so_but_in_bfloat16_on_a_cpu(
+    model, scan, dtype, dense
+):
+    model.update(scan=scan, dtype=dtype)
+    unrolled = (dense, dtype) == ('cpu', 'bfloat16')
+    assert scans(model, Forms(dense, 'xla')) == (scan and not unrolled)
 
 
 def test_a_tpu_that_is_planned_for_has_the_kernel(model, tpus):

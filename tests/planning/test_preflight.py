@@ -46,6 +46,7 @@ def planned(tmp_path_factory):
     """What the command printed, and its JSON."""
     path = tmp_path_factory.mktemp('figures') / 'figures.json'
     line = ['--topology=local', '--config.mesh.fsdp=4', f'--json={path}']
+    line.append('--config.data.text_buckets=(8,)')
     (result,) = preflight(tmp_path_factory.mktemp('preflight'), line)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout, json.loads(path.read_text())
@@ -61,6 +62,14 @@ def config():
 def test_bytes_of_the_arguments_are_foretold(planned):
     memory = planned[1]['bytes_per_device']
     assert memory['arguments_predicted'] == pytest.approx(memory['arguments'], rel=0.01)
+
+
+def test_flops_are_said_of_each_length_of_the_texts(planned):
+    text, figures = planned
+    short, longest = figures['model_flops_by_length'].values()
+    assert list(figures['model_flops_by_length']) == ['8', '18']
+    assert short < longest == figures['model_flops_per_sample']
+    assert 'with texts of 8 tokens' in text and 'with texts of 18 tokens' in text
 
 
 def test_state_is_split_as_the_config_says(planned, config):

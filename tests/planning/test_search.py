@@ -107,6 +107,14 @@ def test_time_on_the_links_by_hand(data, fsdp, received):
     assert seconds == pytest.approx(received / 10.0)
 
 
+@pytest.mark.parametrize(('fsdp', 'tensor'), [(1, 1), (4, 1), (2, 2)])
+def test_time_of_the_state_in_memory_by_hand(fsdp, tensor):
+    """Of 100 bytes of parameters: eight of their size read and written, and a gradient read."""
+    machine = Machine('x', [], CHIP, (8,))
+    seconds = search.state_seconds(Way(1, fsdp, tensor, 'none', 1), 100.0, machine)
+    assert seconds == pytest.approx((8 * 100 + 100) / (fsdp * tensor) / 1e9)
+
+
 def test_a_machine_without_figures_is_refused(config):
     machine = Machine('local', jax.devices(), None, (1,))
     with pytest.raises(ValueError, match='--search: no peak figures for cpu'):

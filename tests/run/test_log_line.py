@@ -41,6 +41,13 @@ def test_a_start_says_what_it_has(tmp_path):
     source = make_source(config.data.train, config.data)
     tokenizer = make_tokenizer('', texts=source.vocabulary_texts(), size=320)
     data, text = describe_data(source, tokenizer, config)
+    config.data.update(max_tokens=18, text_buckets=(4,))
+    config.train.batch_size = 1
+    # A third has two words, the comma being cleaned away: 4 tokens.
+    assert describe_data(source, tokenizer, config)[2] == (
+        'buckets: expected of batches of 1 are texts padded to 4 (33%), 18 (67%) tokens, 13.3 in '
+        'the mean: 25.9% fewer than 18'
+    )
     assert data == (
         'data: 24 records, 24 images, 36 captions; an epoch is 3 steps of 8, the run 4 epochs'
     )

@@ -94,6 +94,7 @@ def test_kill_9_and_the_same_command_again_changes_nothing(uninterrupted, tmp_pa
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs))
 
 
+@pytest.mark.slow
 def test_own_pictures_and_captions_train_and_evaluate(tmp_path):
     captions = write_own_data(tmp_path)
     result = run(

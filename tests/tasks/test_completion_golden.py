@@ -64,7 +64,7 @@ def draws_of(given) -> Draws:
     return jax.tree.map(jnp.asarray, draws)
 
 
-@pytest.mark.parametrize('frames', [1, 3])
+@pytest.mark.parametrize('frames', [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_step_is_that_of_plain_pytorch(frames):
     golden = load('scl')
     task, draws = task_of(golden, frames), draws_of(golden.inputs)

@@ -55,7 +55,7 @@ CASES = {
 }
 
 
-QUICK = ('dropped_half', 'shared')  # the others take minutes together
+QUICK = ('shared',)  # the others take minutes together
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_a_second_view_is_refused():
             Retrieval(ml_collections.FrozenConfigDict(config), SPECIAL)
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_agree():
     one, eight = lines_of('tests.tasks.retrieval_on_devices')
     assert (one['devices'], eight['devices']) == (1, 8)

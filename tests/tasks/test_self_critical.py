@@ -124,6 +124,7 @@ def test_mistakes_are_named(change, said):
         make_task(config)
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_agree():
     one, eight = lines_of('tests.tasks.self_critical_on_devices')
     assert (one.pop('devices'), eight.pop('devices')) == (1, 8)

@@ -1,8 +1,11 @@
 """A batch that is not finite leaves no trace: the state is that of an input without it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -19,11 +22,12 @@ BATCH = 4
 POISONED = {place: np.full((1, BATCH), -number) for number, place in enumerate(PLACES, start=1)}
 
 
-@pytest.fixture(scope='module')
-def stepping():
+@pytest.fixture(scope='module', params=['cpu', 'xla'])
+def stepping(request):
+    """Runs batches from the first state; the guard branches in the CPU's form."""
     config = get_config('tiny')
     config.optim.update(warmup_steps=3, ema=0.9, ema_end=0.999)
-    config.train.steps = 10
+    config.train.steps, config.model.dense = 10, request.param
     tx = make_optimizer(config.optim, config.train.steps)
     step = jax.jit(make_step(Poisoned(SmallTask(), POISONED), tx, config))
 
@@ -82,6 +86,33 @@ def test_a_good_batch_changes_every_leaf(stepping):
         assert not np.array_equal(old, new)
     for old, new in zip(jax.tree.leaves(before.extra), jax.tree.leaves(after.extra)):
         assert not np.array_equal(old, new)
+
+
+def test_a_branch_writes_the_new_state_over_the_old():
+    """No array is copied; where the choice is number by number, some are."""
+    tx = optax.adam(0.1)
+
+    def step(state, x, branch):
+        gradient = jax.grad(lambda p: jnp.sin(x @ p).sum())(state.params)
+
+        def update():
+            updates, opt_state = tx.update(gradient, state.opt_state)
+            params = state.params + updates
+            return state.replace(
+                params=params, ema_params=0.9 * state.ema_params + 0.1 * params, opt_state=opt_state
+            )
+
+        finite = jnp.isfinite(gradient).all()
+        return guard.accept(state, update, finite=finite, branch=branch)
+
+    zero, params = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((64, 48), jnp.float32)
+    state = TrainState(zero, zero, zero, params, params, jax.eval_shape(tx.init, params), {})
+    x, copies = jax.ShapeDtypeStruct((4, 64), jnp.float32), {}
+    for branch in (True, False):
+        run = jax.jit(functools.partial(step, branch=branch), donate_argnums=0)
+        text = run.lower(state, x).compile().as_text()
+        copies[branch] = text.count('f32[64,48]{1,0} copy(')
+    assert copies[True] == 0 < copies[False]
 
 
 def test_going_back_keeps_the_saved_state_and_the_place_in_the_input(stepping):

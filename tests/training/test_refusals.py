@@ -13,6 +13,7 @@ from semmim_jax.training.sharding import make_mesh
 REFUSED = {
     'train.batch_size': (0, 'train.batch_size=0'),
     'data.max_tokens': (400, 'do not fit model.text.max_positions'),
+    'data.text_buckets': ((8, 18), 'data.text_buckets=(8, 18): must be ascending'),
     'eval.params': ('both', 'eval.params'),
     'eval.rerank': ('both', 'eval.rerank'),
     'train.accumulate': (3, 'train.accumulate'),
@@ -50,6 +51,23 @@ def test_a_field_that_does_not_fit_is_refused_by_both(key):
     training, preflight = refusals(config)
     assert training == preflight
     assert said in training
+
+
+@pytest.mark.parametrize('buckets', [(2,), (8, 8), (12, 8), (8.0,), ('8',), (8, 30)])
+def test_text_buckets_are_ascending_lengths_below_the_longest(config, buckets):
+    config.data.text_buckets = buckets
+    training, preflight = refusals(config)
+    assert training == preflight
+    assert training.startswith(f'data.text_buckets={buckets}: must be ascending numbers of tokens')
+    assert training.endswith('from 3 to below data.max_tokens=18, or ()')
+
+
+def test_text_buckets_of_a_task_that_cannot_have_them_are_refused_by_both():
+    config = caption.get_config('tiny')
+    config.data.text_buckets = (8,)
+    training, preflight = refusals(config)
+    assert training == preflight
+    assert "data.text_buckets=(8,): the task 'generate' has texts of one length" in training
 
 
 def test_slices_of_a_task_without_them_are_refused_by_both():

@@ -55,6 +55,7 @@ class Plan:
     Attributes:
       config: `config.task`.
       special: the tokenizer's special ids.
+      max_tokens: of a caption.
       grid: patches along one side of the image.
       patch_size: pixels.
       mask_count: patches masked in every image.
@@ -87,6 +88,7 @@ class Plan:
     def __init__(self, config: Any, special: SpecialTokens):
         self.config = c = config.task
         self.special = special
+        self.max_tokens = config.data.max_tokens
         self.patch_size = config.model.image.patch_size
         self.grid = patches_a_side(config.model.image)
         self.mask_count = masking.patch_count(c.mim.ratio, self.grid**2)
@@ -125,8 +127,14 @@ class Plan:
         self._check(config)
 
     def draw(self, key: jax.Array, ids: jax.Array) -> 'Draws':
-        """The random choices of a step for captions [b, t]."""
-        c = self.config
+        """The random choices of a step for captions [b, t].
+
+        They are drawn for captions of `data.max_tokens`, so that those of a batch whose padding was
+        cut off (`data.text_buckets`) are the same.
+        """
+        c, tokens = self.config, ids.shape[1]
+        missing = max(self.max_tokens - tokens, 0)
+        ids = jnp.pad(ids, ((0, 0), (0, missing)), constant_values=self.special.pad)
         masked = masking.mask_tokens(
             stream(key, 'mlm'),
             ids,
@@ -134,7 +142,7 @@ class Plan:
             max_masked=min(c.max_masked, ids.shape[1]),
             special=self.special,
         )
-        return Draws(
+        draws = Draws(
             valid=ids != self.special.pad,
             masked=masked,
             split=prefix.split_prefix(stream(key, 'prefix'), ids, special=self.special),
@@ -142,6 +150,7 @@ class Plan:
             negatives_key=stream(key, 'negatives'),
             **self._shares(len(ids)),
         )
+        return draws.cut(tokens) if missing else draws
 
     def batch_words(self, places: int) -> int:
         """Most different words in a batch with so many places for words.
@@ -280,6 +289,17 @@ class Draws(NamedTuple):
     negatives_key: jax.Array | None
     sampled: jax.Array | None  # [b] bool, which rows have MIM's losses; None: all
     reads_text: jax.Array | None  # [b] bool, whether the student reads the caption there; None: all
+
+    def cut(self, tokens: int) -> 'Draws':
+        """Without the padding from `tokens` on: slots of MLM that were there have no weight."""
+        masked, split = self.masked, self.split
+        return self._replace(
+            valid=self.valid[:, :tokens],
+            masked=masked._replace(
+                ids=masked.ids[:, :tokens], positions=jnp.minimum(masked.positions, tokens - 1)
+            ),
+            split=jax.tree.map(lambda x: x[:, :tokens], split),
+        )
 
     def by_row(self) -> 'Draws':
         """Without the keys: what can be cut into rows."""

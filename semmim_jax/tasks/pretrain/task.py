@@ -42,6 +42,7 @@ class Pretrain(Task):
 
     examples = PretrainExamples
     accumulates = True
+    buckets_texts = True
 
     def __init__(self, config: Any, special: SpecialTokens):
         self.plan = Plan(config, special)
