@@ -13,6 +13,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 from typing import Any, NamedTuple
 
 from benchmarks import step_flops
@@ -70,6 +71,7 @@ REMAT = [
 ]
 SCL = [
     Run('v5e:16x16', 'base', {'mesh.fsdp': 16}, 'completion'),
+    Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.remat': 'full'}, 'completion'),
 ]
 PLANNED = ('v5e:16x16', 'v5p:4x4x8', 'h100:8')
 
@@ -95,12 +97,14 @@ def figures(run: Run) -> dict[str, Any] | None:
 
 
 def printed() -> str:
-    """What the command prints below it; of SCL for `base` alone."""
+    """What the command prints, below it; of SCL's runs those that were made."""
     blocks = []
-    for run in [*RUNS, *(run for run in SCL if run.variant == 'base')]:
+    for run in [*RUNS, *filter(figures, SCL)]:
         flags = ' \\\n    '.join([' '.join(run.flags[:2]), ' '.join(run.flags[2:])])
         path = FIGURES / f'{run.name}.txt'
         text = path.read_text().rstrip() if path.exists() else '(not run)'
+        wrap = lambda line: textwrap.wrap(line, 100, break_long_words=False) or ['']
+        text = '\n'.join(part for line in text.splitlines() for part in wrap(line))
         blocks.append(f'```\n$ python -m semmim_jax.preflight {flags}\n{text}\n```')
     return '\n\n'.join(blocks)
 
