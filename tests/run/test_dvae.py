@@ -59,6 +59,7 @@ def test_it_trains_and_is_evaluated_by_its_own_task(trained):
         assert all(np.isfinite(line[f'train/{name}']) for line in trained_on)
 
 
+@pytest.mark.slow
 def test_a_run_holds_its_dvae_and_resumes_exactly_without_the_folder(trained, tmp_path):
     folder = tmp_path / 'dvae'
     shutil.copytree(trained, folder)

@@ -50,13 +50,8 @@ def gradients_of(case: str):
     return jit(both)(warm.params)
 
 
-@pytest.mark.parametrize(
-    'case',
-    [
-        'videos, all losses, groups',
-        pytest.param('images, nothing shared', marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # test_completion_golden.py has a whole step among the fast ones
+@pytest.mark.parametrize('case', CASES)
 def test_the_step_is_the_plain_one(case):
     ((total, losses), grads), ((plain_total, plain_losses), plain_grads) = gradients_of(case)
     assert set(losses) == {name for name, weight in CASES[case][1].items() if weight}

@@ -141,6 +141,7 @@ def test_a_ranking_of_texts_that_the_examples_hold():
     assert_close(loss, by_hand.mean() + 0.5 * contrast, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_slices_of_a_batch_change_nothing_and_every_part_gets_a_gradient():
     results = []
     for slices in 1, 2:
