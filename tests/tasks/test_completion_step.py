@@ -26,7 +26,6 @@ CASES = {
 }
 
 
-@functools.cache
 def gradients_of(case: str):
     """Loss, losses and gradients of the task, and the same of the reference."""
     changes, weights = CASES[case]
