@@ -54,6 +54,17 @@ def test_picked_rows_are_those_chosen():
     np.testing.assert_array_equal(rows.pick({'x': jnp.asarray(x)}, chosen)['x'], x[[1, 2, 5]])
 
 
-def test_picked_rows_stay_on_their_devices():
-    (found,) = lines_of('tests.ops.pick_on_devices')
+@pytest.fixture(scope='module')
+def on_devices():
+    return lines_of('tests.ops.pick_on_devices')
+
+
+def test_picked_rows_stay_on_their_devices(on_devices):
+    found, _ = on_devices
     assert found == {'rows': [1, 3, 5, 7, 9, 11, 13, 15], 'collectives': [], 'spec': ['data']}
+
+
+def test_the_gradient_of_rows_taken_from_anywhere(on_devices):
+    """It travels as rows do, gathered and not summed up over devices; those of a row are added."""
+    _, found = on_devices
+    assert found == {'error': 0.0, 'collectives': ['all-gather']}
