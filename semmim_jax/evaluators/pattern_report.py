@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from semmim_jax.evaluators import pattern_verdict, patterns
-from semmim_jax.evaluators.pattern_sets import PatternSet, pattern_sets
+from semmim_jax.evaluators.further_sets import EvalSet, pattern_sets
 from semmim_jax.evaluators.report import EvalData, Report, spread
 from semmim_jax.inference.predictor import to_host
 from semmim_jax.models.grounding import WORD_FIELDS, Words
@@ -80,9 +80,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     return Report(figures, '\n\n'.join(texts), chance=chance, pictures=pictures, details=details)
 
 
-def _evaluate_set(
-    predict: Any, pattern_set: PatternSet
-) -> tuple[dict[str, float], list[str], dict]:
+def _evaluate_set(predict: Any, pattern_set: EvalSet) -> tuple[dict[str, float], list[str], dict]:
     """Figures, texts and details of a further set; its text leaves out what decides nothing."""
     collected, captions = collect(predict, pattern_set.data, images=pattern_set.images)
     rows = patterns.evaluate_patterns(_patch_codes(collected))

@@ -15,6 +15,7 @@ import numpy as np
 
 from semmim_jax.data.frames import has_twins
 from semmim_jax.evaluators import retrieved_clips
+from semmim_jax.evaluators.further_sets import retrieval_sets
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.inference.predictor import to_host
 
@@ -26,7 +27,8 @@ RERANKS = {
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
-    """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`.
+    """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`:
+    on data.eval, and as NAME/FIGURE on each of `eval.retrieval_sets`.
 
     Keys and values of an image's tokens are computed once, when its chunk comes by; memory holds
     one chunk of images at a time, whatever the size of the gallery. See docs/method.md section 9.
@@ -39,6 +41,18 @@ def evaluate(predict: Any, data: EvalData) -> Report:
       predict: 'image', 'context', 'text' and 'match', see `tasks.pretrain.predict.retrieval_fns`.
       data: the evaluation set.
     """
+    report = _evaluate_one(predict, data)
+    figures, chance, pictures = dict(report.figures), dict(report.chance), dict(report.pictures)
+    for further in retrieval_sets(data):
+        report = _evaluate_one(predict, further.data)
+        figures |= {f'{further.name}/{name}': value for name, value in report.figures.items()}
+        chance |= {f'{further.name}/{name}': value for name, value in report.chance.items()}
+        pictures |= {f'{name}_{further.name}': drawn for name, drawn in report.pictures.items()}
+    return Report(figures, chance=chance, pictures=pictures)
+
+
+def _evaluate_one(predict: Any, data: EvalData) -> Report:
+    """`evaluate` of one set."""
     texts, image_of_text = data.texts()
     encoded = [(to_host(predict('text', b['ids'])), b['valid']) for b in data.text_batches(texts)]
     text = {name: np.concatenate([t[name][ok] for t, ok in encoded]) for name in encoded[0][0]}

@@ -43,10 +43,11 @@ _NEEDED = dict.fromkeys(('losses', 'retrieval', 'direction', 'patterns'), 'capti
 _NOT_READ = {'answers': ('captions',), 'labels': ('captions', 'targets')}
 
 
-def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
+def check_source(key: str, source: Any, names: Sequence[str], *, images: int) -> None:
     """Refuses records that an evaluator would stop at, perhaps days later.
 
     Args:
+      key: of the config that names the source, for messages.
       source: of evaluation records.
       names: of the evaluators.
       images: of a record, as the task has it.
@@ -55,7 +56,7 @@ def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
       ValueError: naming the first such record, and what is wrong with it.
     """
     if not len(source):
-        raise ValueError('data.eval has no records')
+        raise ValueError(f'{key} has no records')
     # Lists and stored sets may mix kinds; the records of a corpus that is made are all alike.
     is_list = hasattr(source, 'files')
     mixes = is_list or isinstance(source, StoredSource)
@@ -65,13 +66,13 @@ def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
         for name in names:
             if (needed := _NEEDED.get(name)) and not entry.get(needed):
                 raise ValueError(
-                    f'data.eval: record {number} has no {needed}, which the evaluator {name!r} '
+                    f'{key}: record {number} has no {needed}, which the evaluator {name!r} '
                     'of this task reads'
                 )
             for other in _NOT_READ.get(name, ()):
                 if entry.get(other) and 'label' not in entry:
                     raise ValueError(
-                        f'data.eval: record {number} has {other}, which the evaluator {name!r} of '
+                        f'{key}: record {number} has {other}, which the evaluator {name!r} of '
                         'this task cannot score'
                     )
         if not is_list and number not in firsts:
@@ -79,7 +80,7 @@ def check_source(source: Any, names: Sequence[str], *, images: int) -> None:
         count = len(source.files(number) if is_list else source[number].get('images', (None,)))
         if count != images:
             raise ValueError(
-                f'data.eval: record {number} has images: {count}, and this task reads {images}'
+                f'{key}: record {number} has images: {count}, and this task reads {images}'
             )
 
 

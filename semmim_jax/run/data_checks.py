@@ -8,7 +8,7 @@ from semmim_jax.data.mixtures import Mixture, parts_of
 from semmim_jax.data.readers import sources
 from semmim_jax.data.readers.image_texts import ImageTexts
 from semmim_jax.data.stored import StoredSource
-from semmim_jax.evaluators import compositions, pattern_sets, suite
+from semmim_jax.evaluators import compositions, further_sets, suite
 from semmim_jax.training.task import Task
 
 _LOOKED_AT = 1000  # training records whose image files are looked for; of evaluation records all
@@ -74,9 +74,12 @@ def open_evaluation(config: Any, task: Task) -> Any:
             missing, count = part.missing_files()
             if missing:
                 raise ValueError(_said('data.eval', missing, count))
-    suite.check_source(source, task.evaluators, images=task.images)
+    suite.check_source('data.eval', source, task.evaluators, images=task.images)
     if 'patterns' in task.evaluators:
-        pattern_sets.check(config)
+        further_sets.check('pattern_sets', config)
+    if 'retrieval' in task.evaluators:
+        for further in further_sets.check('retrieval_sets', config):
+            suite.check_source('eval.retrieval_sets', further, ['retrieval'], images=task.images)
     if 'compositions' in task.evaluators:
         compositions.check(config)
     if 'captions' in task.evaluators and importlib.util.find_spec('pycocoevalcap') is None:

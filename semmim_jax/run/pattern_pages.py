@@ -13,8 +13,8 @@ import PIL.Image
 
 from semmim_jax.data import pipeline
 from semmim_jax.evaluators import pattern_gallery, pattern_report
+from semmim_jax.evaluators.further_sets import open_set
 from semmim_jax.evaluators.pattern_gallery import READINGS, Patterns
-from semmim_jax.evaluators.pattern_sets import open_set
 from semmim_jax.evaluators.pattern_words import WordOdds
 from semmim_jax.evaluators.report import EvalData, Records, Report
 from semmim_jax.run.evaluation import open_workdir

@@ -23,6 +23,7 @@ ADDED = {
     'eval.pattern_images': 0,
     'eval.pattern_sets': (),
     'eval.pattern_set_images': 0,
+    'eval.retrieval_sets': (),
     'eval.probe_source': '',
     'eval.probe_images': 500,
     'eval.compositions': (),

@@ -13,7 +13,7 @@ import pytest
 from configs.pretrain import get_config
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.data.tokenizer import make_tokenizer
-from semmim_jax.evaluators import pattern_controls, pattern_report, pattern_sets, suite
+from semmim_jax.evaluators import further_sets, pattern_controls, pattern_report, suite
 from semmim_jax.evaluators.report import EvalData, spread
 from semmim_jax.models.heads import EncodingHead
 from semmim_jax.run.data_checks import open_evaluation
@@ -214,11 +214,16 @@ def test_further_sets_have_their_own_figures_and_verdicts(undrawn):
     specs = tuple(f'emoji_scenes:{name}' for name in names)
     settings = dict(pattern_images=30, pattern_sets=specs, pattern_set_images=21)
     data = opened(images=8, **settings)
-    sets = pattern_sets.pattern_sets(data)
+    sets = further_sets.pattern_sets(data)
     assert [each.name for each in sets] == ['', *names]
     assert [each.data.num_images for each in sets] == [30, 21, 21]  # though data.eval has 8
     splits = [each.data.source.split for each in sets]
     assert splits == ['val', *names] and data.num_images == 8
+    data.settings.retrieval_sets = specs
+    sets_of_retrieval = further_sets.retrieval_sets(data)
+    assert [(s.name, s.data.source.split, s.data.num_images) for s in sets_of_retrieval] == [
+        (name, name, 8) for name in names
+    ]
     # Codes know the objects of all but the last set, where they are one image's in another.
     predictor = Known(*(each.data for each in sets))
     moved = iter(np.roll(list(predictor.labels.values())[51:], 1, axis=0))
@@ -248,7 +253,7 @@ def test_a_list_gives_some_of_its_images_evenly(tmp_path):
     data = dataclasses.replace(data, source=make_source(spec, data.data))
     for wanted, positions in ((0, None), (4, [0, 6, 13, 19]), (20, None), (99, None)):
         data.settings.pattern_images = wanted
-        (collected,) = pattern_sets.pattern_sets(data)
+        (collected,) = further_sets.pattern_sets(data)
         assert (collected.images, collected.data.source) == (positions, data.source)
 
 
@@ -259,11 +264,15 @@ def test_sets_that_cannot_be_are_named_before_a_run_starts():
         (('captions:a/val.json', 'captions:b/val.json'), "named 'val'"),
         ((0,), '0 is no source'),
     ):
-        config = get_config('tiny')
-        config.eval.pattern_sets = specs
-        with pytest.raises(ValueError, match=f'eval.pattern_sets.*{message}'):
-            open_evaluation(config, reading('losses', 'patterns'))
-        assert open_evaluation(config, reading('retrieval'))  # where nothing reads them
+        for key, reader, other in (
+            ('pattern_sets', 'patterns', 'retrieval'),
+            ('retrieval_sets', 'retrieval', 'patterns'),
+        ):
+            config = get_config('tiny')
+            config.eval[key] = specs
+            with pytest.raises(ValueError, match=f'eval.{key}.*{message}'):
+                open_evaluation(config, reading('losses', reader))
+            assert open_evaluation(config, reading(other))  # where nothing reads them
 
 
 def test_without_labels_nothing_is_clustered_and_their_figures_are_left_out(monkeypatch):

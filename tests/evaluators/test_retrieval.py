@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semmim_jax.evaluators import retrieval
+from semmim_jax.evaluators.further_sets import EvalSet
 from semmim_jax.training.config_rules import check_ranges
 
 IMAGES, EACH, WIDTH = 400, 5, 16
@@ -28,7 +29,9 @@ class Gallery:
         own = self.image_of_text[None] == np.arange(IMAGES)[:, None]
         no_match, match = rng.normal(size=(2, *own.shape)) + 1.2 * np.stack([~own, own])
         self.logits = np.stack([no_match, match], axis=-1).astype(np.float32)  # [i, t, 2]
-        self.settings = types.SimpleNamespace(k_test=k_test, batch_size=64, rerank=rerank)
+        self.settings = types.SimpleNamespace(
+            k_test=k_test, batch_size=64, rerank=rerank, retrieval_sets=()
+        )
 
     def texts(self):
         return [str(i) for i in range(len(self.text))], self.image_of_text
@@ -118,6 +121,19 @@ def test_figures_equal_the_brute_force(k_test, rerank):
     assert expected['tr@1_itm'] != expected['tr@1_itc']
     assert report.chance['tr@10_itm'] == pytest.approx(10 * 5 / 2000)
     assert report.chance['ir@5_itc'] == pytest.approx(5 / 400)
+
+
+def test_further_sets_have_their_own_figures(monkeypatch):
+    """Each has those that it has alone, with its name before theirs."""
+    first, second = Gallery(3, 'log_odds'), Gallery(32, 'match_logit')
+    sets = [EvalSet('held_out_style', second, None)]
+    monkeypatch.setattr(retrieval, 'retrieval_sets', lambda data: sets if data is first else [])
+    both = retrieval.evaluate(first, first)
+    alone = retrieval.evaluate(second, second)
+    for together, own in ((both.figures, alone.figures), (both.chance, alone.chance)):
+        assert {f'held_out_style/{name}' for name in own} < set(together)
+        assert {name: together[f'held_out_style/{name}'] for name in own} == own
+    assert both.figures['ir@1_itm'] != both.figures['held_out_style/ir@1_itm']
 
 
 def test_a_process_that_does_not_score_makes_the_same_calls_which_are_collective():

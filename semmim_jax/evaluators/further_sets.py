@@ -1,9 +1,10 @@
-"""Which images patterns are measured on: those of data.eval, and of further sets by their source.
+"""Sets that patterns and retrieval are measured on beside data.eval, by their sources.
 
-The figures of a few hundred scenes are uncertain (docs/method.md section 8.3), so a corpus that is
-made gives as many as the config asks for here, however few data.eval has for everything else.
+The pattern figures of a few hundred scenes are uncertain (docs/method.md section 8.3), so a corpus
+that is made gives as many as the config asks for there, however few data.eval has for all else.
 """
 
+import copy
 import dataclasses
 import pathlib
 from typing import Any
@@ -15,8 +16,8 @@ from semmim_jax.evaluators.report import EvalData, spread
 
 
 @dataclasses.dataclass(frozen=True)
-class PatternSet:
-    """Images to measure patterns on.
+class EvalSet:
+    """Images to measure something on.
 
     Attributes:
       name: '' for data.eval; of a further set the last part of its source: 'held_out_style' of
@@ -30,7 +31,7 @@ class PatternSet:
     images: list[int] | None
 
 
-def pattern_sets(data: EvalData) -> list[PatternSet]:
+def pattern_sets(data: EvalData) -> list[EvalSet]:
     """That of data.eval with up to `eval.pattern_images` images, then those of `eval.pattern_sets`
     with up to `eval.pattern_set_images` each; of both 0 means all.
 
@@ -44,38 +45,57 @@ def pattern_sets(data: EvalData) -> list[PatternSet]:
     """
     settings = data.settings
     wanted = [('', data.data.eval, settings.pattern_images)]
-    wanted += [(*pair, settings.pattern_set_images) for pair in _named(settings.pattern_sets)]
+    further = _named('pattern_sets', settings)
+    wanted += [(*pair, settings.pattern_set_images) for pair in further]
     return [open_set(data, *each) for each in wanted]
 
 
-def check(config: Any) -> None:
-    """Raises ValueError for a further set that cannot be opened, or has the name of another."""
-    for _, spec in _named(config.eval.pattern_sets):
+def retrieval_sets(data: EvalData) -> list[EvalSet]:
+    """Those of `eval.retrieval_sets`, whole: of a corpus that is made as many as data.eval has.
+
+    See docs/method.md section 7.
+
+    Raises:
+      ValueError: as `check`.
+    """
+    return [open_set(data, *pair, 0) for pair in _named('retrieval_sets', data.settings)]
+
+
+def check(key: str, config: Any) -> list[Any]:
+    """The sources that config.eval.KEY names, KEY being pattern_sets or retrieval_sets.
+
+    Raises:
+      ValueError: for one that cannot be opened, or has the name of another.
+    """
+    opened = []
+    for _, spec in _named(key, config.eval):
         try:
-            sources.make_source(spec, config.data)
+            opened.append(sources.make_source(spec, config.data))
         except ValueError as error:
-            raise ValueError(f'eval.pattern_sets: {error}') from error
+            raise ValueError(f'eval.{key}: {error}') from error
+    return opened
 
 
-def _named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
+def _named(key: str, settings: Any) -> list[tuple[str, str]]:
+    specs = tuple(getattr(settings, key))
     for spec in specs:
         if not isinstance(spec, str):  # --config.eval.pattern_sets=0 is parsed as one of numbers
-            raise ValueError(f'eval.pattern_sets={tuple(specs)!r}: {spec!r} is no source')
+            raise ValueError(f'eval.{key}={specs!r}: {spec!r} is no source')
     names = [pathlib.PurePath(spec.split(':')[-1]).stem for spec in specs]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f'eval.pattern_sets={tuple(specs)!r}: two of them are named {name!r}')
+            raise ValueError(f'eval.{key}={specs!r}: two of them are named {name!r}')
     return list(zip(names, specs, strict=True))
 
 
-def open_set(data: EvalData, name: str, spec: str, images: int) -> PatternSet:
+def open_set(data: EvalData, name: str, spec: str, images: int) -> EvalSet:
     """Up to `images` images of a source, 0 for all, as `pattern_sets` takes them."""
     corpus = spec.partition(':')[0]
     is_made = corpus in data.data and 'eval_size' in data.data[corpus]
     if name or images and is_made:
-        config = ml_collections.ConfigDict(data.data)
+        config = copy.deepcopy(ml_collections.ConfigDict(data.data))
         if images and is_made:
             config[corpus].eval_size = images
         data = dataclasses.replace(data, source=sources.make_source(spec, config))
     count = data.num_images
-    return PatternSet(name, data, spread(count, images) if 0 < images < count else None)
+    return EvalSet(name, data, spread(count, images) if 0 < images < count else None)
