@@ -160,10 +160,8 @@ def arithmetic(config: Any) -> list[Pass]:
         different = batch_words(config)
         looked = s - 1
         compare = looked * image.width + different * text.width / batch + looked * different
-        passes += [
-            Pass('words loss, presence', 'words loss', 2 * compare * config.model.embed_dim),
-            Pass('words loss, scores', 'other', 2 * batch * different),
-        ]
+        cost = 2 * compare * config.model.embed_dim
+        passes.append(Pass('words loss, presence', 'words loss', cost))
     if masked_view:
         seen = patches - dropped
         passes += [

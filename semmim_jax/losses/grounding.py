@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from semmim_jax.losses.mean import Mean, cross_entropy, soft_cross_entropy
-from semmim_jax.ops.products import HIGHEST
+from semmim_jax.ops import rows
 
 
 def words_loss(
@@ -23,11 +23,12 @@ def words_loss(
     Returns:
       The loss (mean over 2b rows), and the share of images whose own caption scores highest.
     """
-    batch, count = presence.shape
     share = valid / jnp.maximum(valid.sum(axis=1, keepdims=True), 1)  # [b, w]
-    of_caption = jnp.zeros((batch, count)).at[jnp.arange(batch)[:, None], number].add(share)
-    scores = scale * jnp.matmul(presence, of_caption.T, precision=HIGHEST)  # [image, caption]
-    own = jnp.arange(batch)
+    # Which words captions have is small and visits every device; presence stays with its images.
+    number, share = rows.replicate(number), rows.replicate(share)
+    of_words = presence[:, number]  # [image, caption, w]
+    scores = scale * (of_words * share).sum(axis=-1)  # [image, caption]
+    own = jnp.arange(len(presence))
     losses = jnp.stack([cross_entropy(scores, own), cross_entropy(scores.T, own)])
     return Mean.of(losses), Mean.of(scores.argmax(axis=1) == own)
 

@@ -19,7 +19,7 @@ COST = {
     'ITM': (6.74, 0),
     'MLM': (2.74, 2.74),
     'injection': (0.08, 0.19),
-    'words loss': (3.24, 0),
+    'words loss': (3.20, 0),
     'encoding head, CLS': (0.02, 0.02),
     'encoding head, masked patches': (1.71, 1.71),
     'encoding head, view 2': (4.29, 0),
