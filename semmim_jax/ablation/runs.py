@@ -7,8 +7,11 @@ import subprocess
 import sys
 from typing import Any
 
+from flax import traverse_util
+
 from semmim_jax.ablation.locks import TOUCH_SECONDS, Lock
 from semmim_jax.ablation.rows import Training
+from semmim_jax.training.config_versions import upgraded
 
 RECORD = 'run.json'  # command, config and commit of the first start
 LOG = 'run.log'  # what the training printed
@@ -31,7 +34,7 @@ def check_record(training: Training, config: dict[str, Any]) -> None:
         if (training.folder / 'config.json').exists():
             raise ValueError(f'{training.folder} holds a run that this study did not begin')
         return
-    before = record['config']
+    before = _of_today(record['config'])
     changed = [name for name in {**before, **config} if before.get(name) != config.get(name)]
     if changed:
         parts = [f'{n} was {before.get(n)!r}, is {config.get(n)!r}' for n in changed[:_LISTED]]
@@ -40,6 +43,12 @@ def check_record(training: Training, config: dict[str, Any]) -> None:
             f'{training.folder} holds a run of another config: {"; ".join(parts)}{more}; '
             'remove it, or name another --out'
         )
+
+
+def _of_today(flat: dict[str, Any]) -> dict[str, Any]:
+    """A record's fields, and those that came with a later commit, with what they were before."""
+    nested, _ = upgraded(traverse_util.unflatten_dict(flat, sep='.'))
+    return traverse_util.flatten_dict(nested, sep='.')
 
 
 def write_record(training: Training, config: dict[str, Any]) -> None:

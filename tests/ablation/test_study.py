@@ -1,5 +1,6 @@
 """What a worker runs, leaves alone, resumes and reports; trainings are faked."""
 
+import json
 import pathlib
 import signal
 import subprocess
@@ -104,6 +105,12 @@ def test_a_folder_with_another_config_is_left_alone(tmp_path):
     )
     worker, _ = work([[other]])
     assert 'task.mim.ratio was 0.4, is 0.3' in worker.failed['plain/0']
+    # A field of a later commit, with the value that changes nothing, makes no other config.
+    path = unit[0].folder / runs.RECORD
+    record = json.loads(path.read_text())
+    assert record['config'].pop('task.mim.null_word') is False
+    path.write_text(json.dumps(record))
+    assert not work([unit])[0].failed
     (unit[0].folder / runs.RECORD).unlink()
     assert 'did not begin' in work([unit])[0].failed['plain/0']
 
