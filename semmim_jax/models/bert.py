@@ -302,7 +302,7 @@ class Embeddings(nn.Module):
         """[b, t] int32, at positions `first` on -> [b, t, d]."""
         start = self.position_offset + first
         position = jax.lax.dynamic_slice_in_dim(self.position, start, ids.shape[1])
-        return self.norm(rows.replicate(self.word)[ids] + position + self.type[0])
+        return self.norm(rows.lookup(self.word, ids) + position + self.type[0])
 
 
 class VocabularyHead(nn.Module):

@@ -98,6 +98,31 @@ def _take_backwards(index: jax.Array, gradient: jax.Array) -> tuple[jax.Array, N
 _take_from_any.defvjp(_take_forwards, _take_backwards)
 
 
+def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """table[ids] for ids of rows [r, ...] -> [r, ..., d].
+
+    Where the table [v, d] is split over `fsdp` by its columns, the ids visit their group of devices
+    and columns of the results come back: a batch has far fewer ids than a table has rows. Columns
+    or rows that do not divide have the table visit every device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if shards() == 1:
+        return table[ids]
+    parts = mesh.shape['fsdp']
+    if parts == 1 or table.shape[1] % parts or len(ids) % shards():
+        return replicate(table)[ids]
+
+    def on_each(columns: jax.Array, ids: jax.Array) -> jax.Array:
+        of_group = jax.lax.all_gather(ids, 'fsdp', tiled=True)
+        found = columns[of_group]  # [r / data, ..., d / fsdp]
+        whole: jax.Array = jax.lax.all_to_all(found, 'fsdp', 0, found.ndim - 1, tiled=True)
+        return whole
+
+    specs = PartitionSpec(None, 'fsdp'), BY_ROW
+    mapped = jax.shard_map(on_each, in_specs=specs, out_specs=BY_ROW, axis_names=set(AXES))
+    return mapped(table, ids)
+
+
 def per_device(fn: Callable[..., Any], *arrays: jax.Array) -> Any:
     """fn of the rows [r, ...] of each device by itself; its results have the same rows.
 

@@ -60,11 +60,16 @@ def on_devices():
 
 
 def test_picked_rows_stay_on_their_devices(on_devices):
-    found, _ = on_devices
+    found, _, _ = on_devices
     assert found == {'rows': [1, 3, 5, 7, 9, 11, 13, 15], 'collectives': [], 'spec': ['data']}
 
 
 def test_the_gradient_of_rows_taken_from_anywhere(on_devices):
     """It travels as rows do, gathered and not summed up over devices; those of a row are added."""
-    _, found = on_devices
+    _, found, _ = on_devices
     assert found == {'error': 0.0, 'collectives': ['all-gather']}
+
+
+def test_words_are_looked_up_without_the_whole_table_on_any_device(on_devices):
+    *_, found = on_devices
+    assert found['equal'] and found['error'] < 1e-5 and not found['whole']
