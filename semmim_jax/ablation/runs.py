@@ -7,8 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-from flax import traverse_util
-
 from semmim_jax.ablation.locks import TOUCH_SECONDS, Lock
 from semmim_jax.ablation.rows import Training
 from semmim_jax.training.config_versions import upgraded
@@ -47,6 +45,8 @@ def check_record(training: Training, config: dict[str, Any]) -> None:
 
 def _of_today(flat: dict[str, Any]) -> dict[str, Any]:
     """A record's fields, and those that came with a later commit, with what they were before."""
+    from flax import traverse_util  # not before the command line is checked: it takes seconds
+
     nested, _ = upgraded(traverse_util.unflatten_dict(flat, sep='.'))
     return traverse_util.flatten_dict(nested, sep='.')
 
