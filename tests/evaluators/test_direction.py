@@ -28,7 +28,9 @@ class Videos:
 
     def __init__(self, *, ordered: bool):
         self.ordered = ordered
-        self.settings = types.SimpleNamespace(k_test=VIDEOS, batch_size=64, rerank='log_odds')
+        self.settings = types.SimpleNamespace(
+            k_test=VIDEOS, batch_size=64, rerank='log_odds', retrieval_sets=()
+        )
         self.source = self
         self.twins = True
         self.positions = list(range(VIDEOS))
