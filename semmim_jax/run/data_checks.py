@@ -1,6 +1,7 @@
 """Checks before the first step for what would stop a run when it reads data or evaluates."""
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 from semmim_jax.data.frames import has_videos
@@ -62,24 +63,11 @@ def open_evaluation(config: Any, task: Task) -> Any:
     if not data.eval:
         return None
     source = sources.make_source(data.eval, data)
-    if isinstance(source, Mixture):
-        raise ValueError(
-            f'data.eval={data.eval!r}: weights are for training; without them every record is read'
-        )
-    _check_kind('data.eval', config, source)
-    for part in parts_of(source):
-        if isinstance(part, StoredSource):
-            _check_stored('data.eval', part)
-        if isinstance(part, ImageTexts):
-            missing, count = part.missing_files()
-            if missing:
-                raise ValueError(_said('data.eval', missing, count))
-    suite.check_source('data.eval', source, task.evaluators, images=task.images)
-    if 'patterns' in task.evaluators:
-        further_sets.check('pattern_sets', config)
-    if 'retrieval' in task.evaluators:
-        for further in further_sets.check('retrieval_sets', config):
-            suite.check_source('eval.retrieval_sets', further, ['retrieval'], images=task.images)
+    _check_evaluated('data.eval', config, source, task.evaluators, images=task.images)
+    for key, reader in (('pattern_sets', 'patterns'), ('retrieval_sets', 'retrieval')):
+        if reader in task.evaluators:
+            for further in further_sets.check(key, config):
+                _check_evaluated(f'eval.{key}', config, further, [reader], images=task.images)
     if 'compositions' in task.evaluators:
         compositions.check(config)
     if 'captions' in task.evaluators and importlib.util.find_spec('pycocoevalcap') is None:
@@ -90,10 +78,35 @@ def open_evaluation(config: Any, task: Task) -> Any:
     return source
 
 
+def _check_evaluated(
+    key: str, config: Any, source: Any, evaluators: Sequence[str], *, images: int
+) -> None:
+    """Raises ValueError if the evaluators cannot read a source that the field `key` names."""
+    if isinstance(source, Mixture):
+        raise ValueError(
+            f'{key}={_value(config, key)!r}: weights are for training; without them every record '
+            'is read'
+        )
+    _check_kind(key, config, source)
+    for part in parts_of(source):
+        if isinstance(part, StoredSource):
+            _check_stored(key, part)
+        if isinstance(part, ImageTexts):
+            missing, count = part.missing_files()
+            if missing:
+                raise ValueError(_said(key, missing, count))
+    suite.check_source(key, source, evaluators, images=images)
+
+
+def _value(config: Any, key: str) -> Any:
+    section, name = key.split('.')
+    return config[section][name]
+
+
 def _check_kind(key: str, config: Any, source: Any) -> None:
     if has_videos(source) and 'frames' not in config.data:
         raise ValueError(
-            f'{key}={config.data[key.removeprefix("data.")]!r} has videos, and the task '
+            f'{key}={_value(config, key)!r} has videos, and the task '
             f'{config.task.name!r} reads images: configs/completion.py reads videos'
         )
 

@@ -105,6 +105,15 @@ def test_training_files_may_be_missing_up_to_a_share(lists):
     refused(config, folder / 'run', message)
 
 
+def test_image_files_of_further_sets(lists):
+    folder, with_lists = lists
+    (folder / 'further.json').write_text(json.dumps([{'image': 'gone.png', 'caption': 'x'}]))
+    for key in ('pattern_sets', 'retrieval_sets'):
+        config = with_lists(pretrain.get_config('tiny'))
+        config.eval[key] = (f'captions:{folder}/further.json',)
+        refused(config, folder / 'run', f'eval.{key}: no file .*gone.png.*1 of 1 records')
+
+
 def test_of_a_long_training_list_a_spread_of_a_thousand(lists):
     folder, with_lists = lists
     config = with_lists(pretrain.get_config('tiny'))
