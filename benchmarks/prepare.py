@@ -1,6 +1,6 @@
 """How fast pictures become shards: images per second and core, beside the rates that are aimed at.
 
-    python -m benchmarks.prepare [--images=400] [--workers=2]     # from the root; a minute or two
+    python -m benchmarks.prepare [--images=400] [--workers=2]     # from the root; some minutes
 
 Rows: JPEGs of several sizes that are decoded, scaled and encoded again, and a tar whose JPEGs are
 copied byte for byte, each by one process without a pipeline, by seconds of its core; then the
@@ -132,18 +132,18 @@ def pipeline_rates(images: int, workers: int) -> list[tuple[float, float]]:
         command_seconds(argument, folder / 'uncounted', workers=1, limit=50)
         for number in (1, workers):
             few = max(50 * number, images // 10)
-            short, long = (
-                np.min(
+            times = np.array(
+                [
                     [
                         command_seconds(
                             argument, folder / f'{number}_{n}_{turn}', workers=number, limit=n
                         )
-                        for turn in range(2)
-                    ],
-                    axis=0,
-                )
-                for n in (few, images)
-            )
+                        for n in (few, images)
+                    ]
+                    for turn in range(2)
+                ]
+            )  # [turn, few or all, by the clock or of all cores]
+            short, long = times.min(axis=0)
             clock, cores = ((images - few) / (after - before) for before, after in zip(short, long))
             rates.append((clock, cores))
     return rates
