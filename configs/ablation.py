@@ -16,7 +16,6 @@ import ml_collections
 
 STUDY = 'configs/pretrain.py:study'
 LITERAL = 'configs/pretrain.py:study-literal'
-HELD_OUT = 'concepts', 'combinations', 'style'
 LEXICON = {'data.lexicon.captions': 5000}  # what the literal form lacks for words ...
 NO_LOCAL = {'data.match_views': False, 'task.weights.local': 0.0}
 LOCAL = {'data.match_views': True, 'task.weights.local': 1.0}  # ... and for local agreement
@@ -193,7 +192,8 @@ def get_config(variant: str = 'study') -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     # What all rows change. Sizes, rates and weights were chosen on val; nothing was on test. To
     # choose anew: --set=data.eval=emoji_scenes:val, into another folder.
-    held_out = tuple(f'emoji_scenes:held_out_{what}' for what in HELD_OUT)
+    kinds = 'concepts', 'combinations', 'style'
+    held_out = tuple(f'emoji_scenes:held_out_{what}' for what in kinds)
     c.overrides = 'data.eval=emoji_scenes:test', f'eval.retrieval_sets={held_out}'
     second = 'study' if variant == 'study' else 'emoji'
     c.fine_tune = f'configs/vqa.py:{second}'  # the second stage, with --fine_tune

@@ -270,7 +270,7 @@ def base() -> ml_collections.ConfigDict:
     evaluation.pattern_images = 4000  # most of data.eval for the pattern table; 0: all
     evaluation.pattern_sets = ()  # further sets for it, each as data.eval names one
     evaluation.pattern_set_images = 1000  # most of each of them; 0: all
-    evaluation.retrieval_sets = ()  # further sets for retrieval, in the same way
+    evaluation.retrieval_sets = ()  # further sets for retrieval, whole, each as data.eval names one
     evaluation.rerank = 'log_odds'  # or 'match_logit', ALBEF's (semmim_jax/evaluators/retrieval.py)
     evaluation.probe_source = ''  # images with patch labels to fit probes of features on; '': none
     evaluation.probe_images = 500  # the first of them

@@ -44,7 +44,7 @@ def check_record(training: Training, config: dict[str, Any]) -> None:
 
 
 def _of_today(flat: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields, and those that came with a later commit, with what they were before."""
+    """A record's fields as a config of today has them: later fields keep the old behaviour."""
     from flax import traverse_util  # not before the command line is checked: it takes seconds
 
     nested, _ = upgraded(traverse_util.unflatten_dict(flat, sep='.'))

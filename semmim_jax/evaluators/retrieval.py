@@ -27,8 +27,9 @@ RERANKS = {
 
 
 def evaluate(predict: Any, data: EvalData) -> Report:
-    """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`:
-    on data.eval, and as NAME/FIGURE on each of `eval.retrieval_sets`.
+    """TR/IR@1,5,10 by ITC alone and, if the task matches, after re-ranking the top `eval.k_test`.
+
+    Figures of `eval.retrieval_sets` stand beside those of data.eval, as SET/FIGURE.
 
     Keys and values of an image's tokens are computed once, when its chunk comes by; memory holds
     one chunk of images at a time, whatever the size of the gallery. See docs/method.md section 9.
@@ -52,7 +53,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
 
 
 def _evaluate_one(predict: Any, data: EvalData) -> Report:
-    """`evaluate` of one set."""
+    """Figures, chance and pictures of one set."""
     texts, image_of_text = data.texts()
     encoded = [(to_host(predict('text', b['ids'])), b['valid']) for b in data.text_batches(texts)]
     text = {name: np.concatenate([t[name][ok] for t, ok in encoded]) for name in encoded[0][0]}

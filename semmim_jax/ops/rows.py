@@ -105,10 +105,9 @@ def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
     and columns of the results come back: a batch has far fewer ids than a table has rows. Columns
     or rows that do not divide have the table visit every device.
     """
-    mesh = jax.sharding.get_abstract_mesh()
     if shards() == 1:
         return table[ids]
-    parts = mesh.shape['fsdp']
+    parts = jax.sharding.get_abstract_mesh().shape['fsdp']
     if parts == 1 or table.shape[1] % parts or len(ids) % shards():
         return replicate(table)[ids]
 
