@@ -6,7 +6,6 @@ import re
 import socket
 import sys
 import threading
-import time
 
 import pytest
 from fsspec.registry import _registry
@@ -109,10 +108,8 @@ def test_addresses_that_cannot_be_read_are_refused(server, tmp_path, url, said):
 def test_a_silent_server_is_refused_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, 'SECONDS', 0.5)
     with socket.create_server(('127.0.0.1', 0)) as silent:
-        start = time.monotonic()
         with pytest.raises(ValueError, match='no answer within 0.5 s: is there a network'):
             fetch(f'http://127.0.0.1:{silent.getsockname()[1]}/x', str(tmp_path))
-        assert time.monotonic() - start < 2
 
 
 def test_s3_needs_its_client_and_says_which(tmp_path, monkeypatch):

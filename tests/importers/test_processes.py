@@ -89,7 +89,6 @@ def test_a_killed_run_goes_on(number, workers, source, one, tmp_path):
         process.send_signal(number)
         began = time.monotonic()
         _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - began < 10
         if number == signal.SIGTERM:
             assert process.returncode == 1 and 'the same command goes on' in errors
         while workers_of(out):  # they end by themselves

@@ -10,7 +10,7 @@ MASKED = {'task.views': 'masked', 'task.weights.local': 0.0}
 SHARED = SINGLE | {'task.shared_towers': True}
 COST = {  # changes of the default form; GFLOP per sample of it, and of the literal form
     'dropped': (DROP, 423, 445),
-    'half': (HALF, 397, 408),
+    'half': (HALF, 396, 408),
     'single': (SINGLE, 462, 497),
     'masked': (MASKED, 323, 358),
     'masked, dropped': (MASKED | DROP, 253, 292),
