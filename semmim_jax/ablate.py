@@ -3,11 +3,13 @@
     python -m semmim_jax.ablate --rows=all --seeds=0,1,2 --out=runs/ablation
     python -m semmim_jax.ablate --rows=words,no_local --seeds=0 --out=runs/ablation
     python -m semmim_jax.ablate --report --seeds=0,1,2 --out=runs/ablation
+    python -m semmim_jax.ablate --report --known=docs/ablation/table.json --out=runs/ablation
 
 Each row and seed is an ordinary training in OUT/ROW/SEED: what is finished is not run again, what
 was interrupted is resumed, what fails is reported while the others go on. Any number of these
 commands, on any machines, may share OUT; --part=I/N deals the trainings out beforehand, as a Slurm
-array does by itself. Rows are data: configs/ablation.py. docs/ablation.md says what they are.
+array does by itself. Trainings in a table.json of another folder, named by --known, count as
+finished. Rows are data: configs/ablation.py. docs/ablation.md says what they are.
 """
 
 import functools
@@ -26,6 +28,7 @@ _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'numbers with commas betwee
 _SET = flags.DEFINE_multi_string('set', [], 'FIELD=VALUE of all pre-trainings; may be repeated')
 _FINE_TUNE = flags.DEFINE_bool('fine_tune', False, 'fine-tune each row for questions as well')
 _PART = flags.DEFINE_string('part', '', "I/N: this worker's part; of a Slurm array by itself")
+_KNOWN = flags.DEFINE_list('known', [], 'table.json of other folders; what it has is not run')
 _LIST = flags.DEFINE_bool('list', False, 'print the rows, and run nothing')
 _REPORT = flags.DEFINE_bool('report', False, 'write table.json, table.md, plots; run nothing')
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
@@ -47,6 +50,7 @@ def main(argv: list[str]) -> None:
 def _run(out: pathlib.Path) -> bool:
     """Lists, reports or runs; whether a training failed."""
     from semmim_jax.ablation import runs
+    from semmim_jax.ablation.known import read_known
     from semmim_jax.ablation.rows import fine_tuning, read_rows, select, trainings
     from semmim_jax.ablation.study import Worker, end_on_sigterm, part_of
 
@@ -64,11 +68,13 @@ def _run(out: pathlib.Path) -> bool:
             if row.first:
                 print(f'{"":20} first: {row.first}')
         return False
+    known = read_known([on_disk(path) for path in _KNOWN.value], rows)
     if _REPORT.value:
         from semmim_jax.ablation.plots import draw_table
         from semmim_jax.ablation.table import read_table, to_markdown, write_table
 
-        table = read_table(rows, seeds, out=out, shown=[row.name for row in chosen])
+        shown = [row.name for row in chosen]
+        table = read_table(rows, seeds, out=out, shown=shown, known=known)
         print(to_markdown(table))
         for path in [*write_table(table, out), *draw_table(table, out / 'plots')]:
             print(f'wrote {path}')
@@ -76,6 +82,8 @@ def _run(out: pathlib.Path) -> bool:
     units = []
     for seed in seeds:  # all rows of one seed before the next, for a table as early as can be
         for row in chosen:
+            if seed in known[row.name] and not _FINE_TUNE.value:
+                continue
             unit = trainings(row, seed, out=out)
             if _FINE_TUNE.value:
                 unit.append(fine_tuning(row, seed, out=out, study=study))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from semmim_jax.ablation.rows import FINE_TUNED
-from semmim_jax.ablation.runs import read_json
+from semmim_jax.ablation.runs import RECORD, read_json
 from semmim_jax.training.ledger import STEP_PHASES, totals
 from semmim_jax.training.line_files import read_lines
 
@@ -17,7 +17,8 @@ class Measure(NamedTuple):
 
     Attributes:
       name: for people, in a column.
-      figure: EVALUATOR.FIGURE of results.json: FIGURE among the `figures` of EVALUATOR.
+      figure: EVALUATOR.FIGURE of results.json: FIGURE among the `figures` of EVALUATOR; or
+        EVALUATOR.details.KEY.KEY..., which no history has.
       about: what it is.
       stage: folder of the training that has it, '' for the first.
     """
@@ -68,6 +69,19 @@ def _patterns(reading: str, prefix: str = '') -> tuple[Measure, ...]:
     )
 
 
+def _over_kmeans(reading: str, prefix: str = '') -> tuple[Measure, ...]:
+    where = f'sets.{prefix.rstrip("/")}.' if prefix else ''
+    path = f'patterns.details.{where}differences.{reading}/feature_kmeans'
+    return tuple(
+        Measure(name, f'{path}.{figure}.mean', f'{about}, the head less k-means on features')
+        for name, figure, about in (
+            ('shuffled', 'object_nmi_gain_shuffled', 'object NMI less that of shuffled patches'),
+            ('other', 'object_nmi_gain_other_image', "the same less another image's codes"),
+            ('in image', 'in_image_nmi_gain_shuffled', 'in-image NMI less shuffled patches'),
+        )
+    )
+
+
 # Groups of measures, a table each.
 MEASURES: dict[str, tuple[Measure, ...]] = {
     'Retrieval': _retrieval(),
@@ -82,6 +96,12 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     **{f'Codes with text, {name}': _patterns('told', prefix) for name, prefix in SETS.items()},
     'Codes without text': _patterns('untold'),
     **{f'Codes without text, {name}': _patterns('untold', prefix) for name, prefix in SETS.items()},
+    'Codes with text over k-means': _over_kmeans('told'),
+    'Codes without text over k-means': _over_kmeans('untold'),
+    **{
+        f'Codes without text over k-means, {name}': _over_kmeans('untold', prefix)
+        for name, prefix in SETS.items()
+    },
     'Patch features and grounding': (
         Measure('k-NN', 'probes.knn_accuracy', "k-NN of patch features: the object's concept"),
         Measure('linear', 'probes.linear_accuracy', 'linear probe of the same'),
@@ -103,6 +123,7 @@ class Measured:
       seconds: step -> seconds of training up to it, without compilation and evaluation: processor
         time where a CPU did it, which other work on the machine does not lengthen.
       minutes: whole time of the training, compilation and evaluation included.
+      commit: of the code that it began with.
     """
 
     step: int
@@ -110,6 +131,7 @@ class Measured:
     history: Mapping[int, Mapping[str, float]]
     seconds: Mapping[int, float]
     minutes: float
+    commit: str = 'unknown'
 
 
 def read_measured(folder: pathlib.Path) -> Measured:
@@ -125,6 +147,7 @@ def read_measured(folder: pathlib.Path) -> Measured:
         history=history,
         seconds=_seconds(folder / 'ledger.jsonl', history),
         minutes=(sum(spent.values()) - spent['down']) / 60,
+        commit=read_json(folder / RECORD).get('commit', 'unknown'),
     )
 
 
@@ -142,7 +165,10 @@ def at_equal_time(one: Measured, other: Measured) -> tuple[int, int] | None:
 
 def _value(results: Mapping[str, Any], figure: str) -> float | None:
     evaluator, _, name = figure.partition('.')
-    value = results.get(evaluator, {}).get('figures', {}).get(name)
+    keys = name.split('.') if name.startswith('details.') else ('figures', name)
+    value: Any = results.get(evaluator)
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
     return _number(value)
 
 

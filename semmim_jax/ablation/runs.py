@@ -55,7 +55,8 @@ def write_record(training: Training, config: dict[str, Any]) -> None:
     """Writes command, config and commit, where there is no record yet."""
     path = training.folder / RECORD
     if not path.exists():
-        record = {'command': command(training), 'commit': commit(), 'config': config}
+        words = ['python', *command(training)[1:]]  # of any machine
+        record = {'command': words, 'commit': commit(), 'config': config}
         draft = path.with_suffix('.draft')
         draft.write_text(json.dumps(record, indent=1) + '\n')
         draft.replace(path)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from semmim_jax.ablation.intervals import LEVEL, Interval, interval
+from semmim_jax.ablation.known import to_json as measured_to_json
 from semmim_jax.ablation.measures import (
     ALL,
     MEASURES,
@@ -15,7 +16,7 @@ from semmim_jax.ablation.measures import (
     read_measured,
 )
 from semmim_jax.ablation.rows import Row, training
-from semmim_jax.ablation.runs import RECORD, is_finished, read_json
+from semmim_jax.ablation.runs import is_finished
 
 METHOD = (
     f"+- is half of Student's {LEVEL:.0%} interval of the mean over seeds, where there are two or "
@@ -53,12 +54,16 @@ class Table(NamedTuple):
     Attributes:
       results: by row, in the order of the study.
       measured: row -> seed -> what it gave.
-      commits: of the code that the trainings began with.
     """
 
     results: Mapping[str, Result]
     measured: Mapping[str, Mapping[int, Measured]]
-    commits: tuple[str, ...]
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Of the code that the trainings began with."""
+        every = {m.commit for by_seed in self.measured.values() for m in by_seed.values()}
+        return tuple(sorted(every))
 
 
 def read_table(
@@ -67,6 +72,7 @@ def read_table(
     *,
     out: pathlib.Path,
     shown: Collection[str] | None = None,
+    known: Mapping[str, Mapping[int, Measured]] | None = None,
 ) -> Table:
     """Reads every finished training of some rows and seeds.
 
@@ -75,6 +81,7 @@ def read_table(
       seeds: of the table.
       out: the study's folder.
       shown: names of the rows of the table, whose rows of reference are read as well; None: all.
+      known: row -> seed -> what a training gave whose folder is elsewhere; one in `out` goes first.
 
     Raises:
       ValueError: no training is finished.
@@ -82,13 +89,13 @@ def read_table(
     shown = rows if shown is None else shown
     wanted = {*shown, *(rows[name].against for name in shown)}
     measured: dict[str, dict[int, Measured]] = {name: {} for name in rows}
-    commits = set()
     for row in rows.values():
         for seed in seeds if row.name in wanted else ():
             folder = training(row, seed, out=out).folder
             if is_finished(folder):
                 measured[row.name][seed] = read_measured(folder)
-                commits.add(read_json(folder / RECORD).get('commit', 'unknown'))
+            elif known and seed in known.get(row.name, {}):
+                measured[row.name][seed] = known[row.name][seed]
     results = {
         name: _result(row, measured[name], measured.get(row.against, {}))
         for name, row in rows.items()
@@ -96,7 +103,7 @@ def read_table(
     }
     if not results:
         raise ValueError(f'{out} has no finished training of these rows and seeds')
-    return Table(results, measured, tuple(sorted(commits)))
+    return Table(results, measured)
 
 
 def to_json(table: Table) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def to_json(table: Table) -> dict[str, Any]:
             'differences_at_equal_steps': as_dict(result.differences),
             'differences_at_equal_time': as_dict(result.at_time),
             'steps_at_equal_time': {str(s): x for s, x in result.steps_at_time.items()},
-            'seeds': {str(s): dict(m.figures) for s, m in table.measured[name].items()},
+            'seeds': {str(s): measured_to_json(m) for s, m in table.measured[name].items()},
         }
     measures = {figure: measure.about for figure, measure in ALL.items()}
     return {'interval': METHOD, 'measures': measures, 'commits': list(table.commits), 'rows': rows}

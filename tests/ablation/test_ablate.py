@@ -36,11 +36,11 @@ def test_two_rows_are_trained_fine_tuned_and_reported(tmp_path):
     assert report.returncode == 0, report.stdout + report.stderr
     table = json.loads((tmp_path / 'out' / 'table.json').read_text())['rows']
     for row in 'plain', 'pixel':
-        figures = table[row]['seeds']['0']
+        figures = table[row]['seeds']['0']['figures']
         results = json.loads((tmp_path / 'out' / row / '0' / 'results.json').read_text())
         for figure in ('retrieval.ir@1_itm', 'losses.mlm_accuracy', 'probes.linear_accuracy'):
             evaluator, _, name = figure.partition('.')
-            assert figures[figure] == results[evaluator]['figures'][name]
+            assert figures[figure] == pytest.approx(results[evaluator]['figures'][name], rel=1e-5)
         assert 'answers.accuracy' in figures
     for figure in ('patterns.untold_modal_share', 'grounding.word_miou'):  # of codes, of words
         assert figure in table['plain']['means']

@@ -153,7 +153,7 @@ def test_files_and_plots_are_written(study):
     rows, out = study
     table = read_table(rows, [0, 1, 2], out=out)
     saved = json.loads(write_table(table, out)[0].read_text())
-    assert saved['rows']['pixel']['seeds']['1'][IR] == 0.66
+    assert saved['rows']['pixel']['seeds']['1']['figures'][IR] == 0.66
     assert saved['rows']['pixel']['means'][IR]['count'] == 3
     paths = draw_table(table, out / 'plots')
     assert [path.name for path in paths] == ['retrieval.png', 'retrieval_differences.png']
@@ -167,5 +167,19 @@ def test_nothing_finished_is_said(tmp_path):
         read_table(rows, [0], out=tmp_path)
 
 
-def test_names_of_measures_are_evaluator_and_figure():
-    assert all(figure.count('.') == 1 for figure in ALL)
+def test_a_difference_to_k_means_is_read_from_the_details(study):
+    rows, out = study
+    folder = training(rows['plain'], 0, out=out).folder
+    of = lambda mean: {'untold/feature_kmeans': {'object_nmi_gain_shuffled': {'mean': mean}}}
+    details = {'differences': of(0.25), 'sets': {'held_out_style': {'differences': of(-0.5)}}}
+    (folder / 'results.json').write_text(json.dumps({'step': 4, 'patterns': {'details': details}}))
+    figures = read_measured(folder).figures
+    path = 'differences.untold/feature_kmeans.object_nmi_gain_shuffled.mean'
+    assert figures == {
+        f'patterns.details.{path}': 0.25,
+        f'patterns.details.sets.held_out_style.{path}': -0.5,
+    }
+
+
+def test_names_of_measures_are_evaluator_and_figure_or_a_path_of_details():
+    assert all(figure.count('.') == 1 or '.details.' in figure for figure in ALL)
