@@ -3,13 +3,15 @@
     python -m benchmarks.completion_helps --workdir=runs/completion_helps
     python -m benchmarks.completion_helps --demos=video --seeds=0,2     # some of the trainings
     python -m benchmarks.completion_helps --read                        # the table of what there is
+    python -m benchmarks.completion_helps --known=docs/completion_helps.json    # and what is there
 
 From the root of the project; hours on two cores. A demo (emoji scenes, emoji videos) is trained for
 each seed in three ways: with completion; without it for as many steps; and without it for as much
 time. The last has as many more steps as a step costs less, by the FLOPs of the lowered step. Of
 videos, one training a seed sees one frame a clip: a control. Each training is an ordinary workdir;
 one that is there is continued, a complete one is read. Several commands may share the folder, each
-with seeds or demos of its own.
+with seeds or demos of its own. What a results.json of another folder has, named by --known, is not
+trained again.
 
 Prints the figures, their paired differences by seed, and a verdict for each comparison: "helps"
 only where the mean difference of R@1 is above 0 in both directions and at least two of three seeds
@@ -153,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--seeds', default='0,1,2', help='seeds to train, with commas')
     parser.add_argument('--steps', default=0, type=int, help='with completion; 0: the demo')
     parser.add_argument('--variant', default='', help='tiny: every part at the least size')
+    parser.add_argument('--known', type=pathlib.Path, help='results.json of another folder')
     parser.add_argument('--read', action='store_true', help='train nothing')
     args = parser.parse_args(argv)
     demos = args.demos.split(',')
@@ -167,27 +170,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         for way in (WITH, STEPS, TIME, *((ONE_FRAME,) if demo == 'video' else ()))
     }
     steps = {key: config.train.steps for key, config in configs.items()}
+    try:
+        known = read_known(args.known, steps) if args.known else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        parser.error(f'--known={args.known}: no results.json of this command ({error!r})')
     for config in configs.values():  # seeds share programs, and ways those of evaluation
         config.train.compilation_cache = str(args.workdir / 'compiled')
     # All ways of a seed first, so that a stop leaves pairs.
     for seed in [] if args.read else map(int, args.seeds.split(',')):
         for (demo, way), config in configs.items():
             run = Run(demo, way, seed)
-            if complete(run, args.workdir, steps=steps[demo, way]) is None:
+            there = seed in known.get(demo, {}).get(way, {})
+            if not there and complete(run, args.workdir, steps=steps[demo, way]) is None:
                 config.seed = seed
                 train_and_evaluate(config, str(args.workdir / run.folder), find_task(config))
-                write(args.workdir, steps)
-    for lines in write(args.workdir, steps):
+                write(args.workdir, steps, known)
+    for lines in write(args.workdir, steps, known):
         print('\n'.join(lines))
     print(f'wrote {args.workdir / "results.json"}')
 
 
-def write(folder: pathlib.Path, steps: Mapping[tuple[str, str], int]) -> list[list[str]]:
+def read_known(path: pathlib.Path, steps: Mapping[tuple[str, str], int]) -> dict[str, Found]:
+    """Demo -> way -> seed -> figures of a results.json, of trainings of as many steps."""
+    known: dict[str, Found] = {}
+    for demo, table in json.loads(path.read_text()).items():
+        for way, by_seed in table['figures'].items():
+            of_way = {int(s): x for s, x in by_seed.items() if x['steps'] == steps.get((demo, way))}
+            known.setdefault(demo, {})[way] = of_way
+    return known
+
+
+def write(
+    folder: pathlib.Path, steps: Mapping[tuple[str, str], int], known: Mapping[str, Found]
+) -> list[list[str]]:
     """Writes results.json of the trainings that are complete; lines for people, by demo.
 
     Args:
       folder: of the workdirs.
       steps: of a training, by demo and way.
+      known: trainings of another folder; one in `folder` goes first.
     """
     found: dict[str, Found] = {demo: {} for demo, _ in steps}
     for (demo, way), last in steps.items():
@@ -195,7 +216,8 @@ def write(folder: pathlib.Path, steps: Mapping[tuple[str, str], int]) -> list[li
         there = (path.name.removeprefix(prefix) for path in folder.glob(f'{prefix}*'))
         runs = [Run(demo, way, int(seed)) for seed in there if seed.isdecimal()]
         read = {run.seed: complete(run, folder, steps=last) for run in runs}
-        found[demo][way] = {seed: values for seed, values in read.items() if values}
+        ours = {seed: values for seed, values in read.items() if values}
+        found[demo][way] = known.get(demo, {}).get(way, {}) | ours
     reports = {demo: report(demo, of_demo) for demo, of_demo in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'results.json'

@@ -121,3 +121,20 @@ def test_a_table_is_there_after_every_training(monkeypatch, tmp_path):
         completion_helps.main([f'--workdir={tmp_path}', '--demos=images', '--steps=10'])
     table = json.loads((tmp_path / 'results.json').read_text())['images']['figures']
     assert set(table[WITH]) == set(table[STEPS]) == {'0'} and not table[TIME]
+
+
+def test_trainings_of_another_folder_are_known_by_its_results(monkeypatch, tmp_path, capsys):
+    trained(tmp_path / 'one', monkeypatch)
+    completion_helps.main([f'--workdir={tmp_path / "one"}', '--demos=images', '--seeds=0,2'])
+    known = tmp_path / 'one' / 'results.json'
+    command = [f'--workdir={tmp_path / "two"}', '--demos=images', f'--known={known}']
+    runs = trained(tmp_path / 'two', monkeypatch)
+    completion_helps.main(command)
+    assert runs == [Run('images', way, 1).folder for way in (WITH, STEPS, TIME)]
+    assert 'helps (without, equal time; seeds compared: 0, 1, 2)' in capsys.readouterr().out
+    completion_helps.main([*command, '--steps=10', '--read'])  # of other lengths nothing is known
+    assert 'seeds compared: none' in capsys.readouterr().out
+    known.write_text('[]')
+    with pytest.raises(SystemExit):
+        completion_helps.main(command)
+    assert f'--known={known}: no results.json' in capsys.readouterr().err
