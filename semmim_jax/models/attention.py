@@ -13,6 +13,7 @@ A query whose keys are all masked gets the mean of all values, and gives no grad
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from jax import lax
 from semmim_jax.models import attention_tpu
 from semmim_jax.models.dense import matmul, row_major, transposed
 from semmim_jax.models.platform import AttentionForm
+
+CUDNN: Literal['cudnn', 'xla'] = 'cudnn'  # tests put another in its place, which takes lengths too
 
 
 def attend(
@@ -37,7 +40,7 @@ def attend(
     Args:
       queries: [b, t, h, e].
       keys, values: [b, s, h, e].
-      mask: [b, s] or [1, s] bool, False at padding; or None.
+      mask: [b, s] or [1, s] bool, False at padding, which is at the end; or None.
       causal: whether query i sees only keys up to i.
       form: see above; `platform.choose_forms` gives it.
 
@@ -48,23 +51,69 @@ def attend(
         return _cpu_attention(queries, keys, values, mask, causal)
     if form == 'tpu' and attention_tpu.applies(queries, keys):
         return attention_tpu.attention(queries, keys, values, mask, causal)
-    cudnn = form == 'cudnn' and _cudnn_applies(queries, keys, mask)
+    if form == 'cudnn' and _cudnn_applies(queries):
+        return _cudnn_attention(queries, keys, values, mask, causal)
     return jax.nn.dot_product_attention(
         queries,
         keys,
         values,
         mask=None if mask is None else mask[:, None, None, :],
         is_causal=causal,
-        implementation='cudnn' if cudnn else 'xla',
+        implementation='xla',
     )
 
 
-def _cudnn_applies(queries: jax.Array, keys: jax.Array, mask: jax.Array | None) -> bool:
-    """Whether cuDNN has kernels, backward ones too, for these shapes."""
+def _cudnn_applies(queries: jax.Array) -> bool:
+    """Whether cuDNN has kernels, backward ones too, for heads of this size and type."""
     size = queries.shape[-1]
-    even = queries.shape[1] % 2 == keys.shape[1] % 2 == 0
     half = queries.dtype in (jnp.bfloat16, jnp.float16)
-    return half and size % 8 == 0 and size <= 128 and (mask is None or even)
+    return half and size % 8 == 0 and size <= 128
+
+
+def _cudnn_attention(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array | None,
+    causal: bool,
+) -> jax.Array:
+    """Attention by cuDNN, which is told lengths.
+
+    A mask would become a bias, whose gradient cuDNN computes as well; and JAX takes even numbers of
+    tokens alone for training.
+    """
+    t, s = queries.shape[1], keys.shape[1]
+    asked, read = _of_rows(t, queries), _of_rows(s, queries)
+    if mask is not None:
+        seen = _of_rows(mask.sum(axis=1, dtype=jnp.int32), queries)
+        # Nothing to see: all keys, for a query of zeros, which reads their mean.
+        queries = queries * (seen > 0).astype(queries.dtype)[:, None, None, None]
+        read = jnp.where(seen > 0, seen, s)
+    whole = mask is None and t % 2 == s % 2 == 0
+    out = jax.nn.dot_product_attention(
+        _even(queries),
+        _even(keys),
+        _even(values),
+        is_causal=causal,
+        query_seq_lengths=None if whole else asked,
+        key_value_seq_lengths=None if whole else read,
+        implementation=CUDNN,
+    )
+    return out[:, :t]
+
+
+def _of_rows(number: jax.Array | int, queries: jax.Array) -> jax.Array:
+    """A number, or one of each row, as int32 [b].
+
+    By a choice between equals: under vmap JAX takes no lengths that are the same for all.
+    """
+    length = jnp.asarray(number, jnp.int32)
+    return jnp.where(queries[:, 0, 0, 0] > 0, length, length)
+
+
+def _even(x: jax.Array) -> jax.Array:
+    """[b, t, h, e] with zeros behind an odd number of tokens."""
+    return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
 
 
 def visible(

@@ -59,7 +59,7 @@ def _fast_forms() -> Forms:
     mesh, name = jax.sharding.get_abstract_mesh(), platform()
     if name == 'tpu':
         return Forms('xla', 'tpu')
-    if name == 'gpu':  # JAX asks the GPU which cuDNN there is: one that is planned for has none
-        return Forms('xla', 'cudnn' if jax.default_backend() == 'gpu' else 'xla')
+    if name == 'gpu':
+        return Forms('xla', 'cudnn')
     # Simulated devices: the partitioner knows nothing of the layouts that the form asks for.
     return Forms('cpu', 'cpu') if mesh.empty or mesh.size == 1 else Forms('xla', 'xla')

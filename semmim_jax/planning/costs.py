@@ -16,6 +16,7 @@ import numpy as np
 from semmim_jax.planning import hlo
 from semmim_jax.planning.hlo import Computation, Instruction
 from semmim_jax.planning.schedule import COPIES, LINKS, Event, Loop, Start, Wait, Work
+from semmim_jax.training.flops import kernel_flops
 
 # Kind -> bytes that a device of a group of n receives, from the bytes of its operands: what any
 # algorithm has to move, and what a ring moves.
@@ -31,6 +32,8 @@ COLLECTIVES = {
 # What moves nothing: names, and the ends of what was counted at its start.
 _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all'}
 _FREE |= {'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'domain'}
+
+_KERNEL = r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w*)"'  # attention in one
 
 
 class Collective(NamedTuple):
@@ -293,7 +296,10 @@ def _written(op: Instruction, computation: Computation) -> float:
 
 
 def matmul_flops(op: Instruction, computation: Computation) -> float:
-    """FLOPs of a product or convolution, 2 for each multiply-add; 0 for anything else."""
+    """FLOPs of products and convolutions, 2 for each multiply-add; 0 for anything else."""
+    if op.opcode == 'custom-call' and (kernel := re.search(_KERNEL, op.attributes)):
+        head = computation[op.operands[0]].arrays[0].shape[-1]
+        return kernel_flops(kernel[1], op.attributes, head)
     if op.opcode == 'custom-call' and '"__cublas' in op.attributes:
         contracted = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
     elif op.opcode == 'dot':

@@ -155,7 +155,7 @@ def scope(op: Instruction) -> str:
     if name is None:
         return ''
     part = r'jvp\(([a-z]\w*\.\w+)\)'  # of the model, such as fusion.project_context
-    method = re.search(r'SemMIM\.(\w+)', name[1]) or re.search(part, name[1])
+    method = re.search(r'\b(?:SemMIM|SCL)\.(\w+)', name[1]) or re.search(part, name[1])
     if method is None:
         return ''
     return method[1] + ' (gradient)' * ('transpose(' in name[1])

@@ -58,9 +58,12 @@ def lower_step(
 
 
 def without_recomputation(config: Any) -> ml_collections.ConfigDict:
-    """The config of the same step computed once: its products are the model's FLOPs."""
+    """The config of the same step computed once: its products are the model's FLOPs.
+
+    A fused attention computes its weights anew for the gradient, and its products are in a kernel.
+    """
     config = ml_collections.ConfigDict(config.to_dict())
-    config.model.remat = 'none'
+    config.model.remat, config.model.attention = 'none', 'xla'
     config.train.accumulate = 1
     return config
 

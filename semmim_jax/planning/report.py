@@ -78,9 +78,7 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
       `data.text_buckets`.
     """
     lowered, mesh = built.lowered, built.mesh
-    once = lowered
-    if config.model.remat != 'none' or config.train.accumulate > 1:
-        once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
+    once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
     batch_size, devices = config.train.batch_size, mesh.size
     model_flops = flops.matmul_flops(once).total()
     found = {

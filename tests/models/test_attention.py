@@ -1,6 +1,7 @@
 """Every form of attention against a plain one: lengths, masks, rows without a key, gradients."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax._src.cudnn import fused_attention_stablehlo
 
-from semmim_jax.models import attention_tpu
+from semmim_jax.models import attention, attention_tpu
 from semmim_jax.models.attention import attend
 
-FORMS = ('xla', 'cpu', 'tpu', 'cudnn')  # cuDNN has no kernel for float32: that is XLA's attention
+FORMS = ('xla', 'cpu', 'tpu', 'cudnn')
 HEADS, SIZE = 4, 8
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """Without a TPU its kernel is interpreted."""
+def elsewhere(monkeypatch):
+    """Without a TPU its kernel is interpreted; without a GPU XLA takes the lengths of cuDNN."""
     monkeypatch.setattr(attention_tpu, 'INTERPRET', True)
+    monkeypatch.setattr(attention, 'CUDNN', 'xla')
+    monkeypatch.setattr(attention, '_cudnn_applies', lambda queries: True)
 
 
 def plain(q, k, v, d_out, mask, causal):
@@ -53,8 +57,8 @@ def inputs(b, t, s, *, seed=0, dtype=jnp.float32, heads=HEADS, size=SIZE):
 @functools.partial(jax.jit, static_argnames=('causal', 'form'))
 def run(q, k, v, d_out, mask=None, *, causal=False, form):
     """Output and gradients of q, k, v."""
-    attention = functools.partial(attend, mask=mask, causal=causal, form=form)
-    out, pull = jax.vjp(attention, q, k, v)
+    forward = functools.partial(attend, mask=mask, causal=causal, form=form)
+    out, pull = jax.vjp(forward, q, k, v)
     return (out, *pull(d_out))
 
 
@@ -79,6 +83,56 @@ def test_outputs_and_gradients_are_those_of_the_formulas(lengths, masks, causal,
         assert_close(run(*arrays, mask, causal=causal, form=form), expected, 1e-5)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.sampled_from([(1, 5), (6, 3), (5, 7), (4, 6)]),
+    counts=st.lists(st.integers(0, 7), min_size=2, max_size=2),
+    causal=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_lengths_say_what_a_mask_of_padding_says(lengths, counts, causal, seed):
+    arrays = inputs(2, *lengths, seed=seed, heads=2)
+    least = int(causal)  # a query sees nothing but what comes before it, the mean of all neither
+    mask = jnp.arange(lengths[1]) < jnp.maximum(jnp.asarray(counts), least)[:, None]
+    ours = run(*arrays, mask, causal=causal, form='cudnn')
+    assert_close(ours, plain(*arrays, mask, causal), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ('t', 's', 'masked', 'causal'),
+    [
+        (257, 257, False, False),  # patches and CLS
+        (155, 155, False, False),  # masked patches dropped
+        (30, 30, True, False),  # texts
+        (30, 30, True, True),
+        (29, 29, True, True),
+        (30, 257, False, False),  # texts that read an image
+        (257, 30, True, False),  # an image that reads a text
+        (1, 29, True, False),  # the last layer's CLS
+    ],
+)
+def test_cudnn_has_a_kernel_for_what_the_models_attend_to(monkeypatch, t, s, masked, causal):
+    """With a gradient; JAX refuses odd numbers of tokens, and masks without a row a query."""
+    monkeypatch.undo()
+    monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91100)
+    tokens = lambda n: jax.ShapeDtypeStruct((4, n, 12, 64), jnp.bfloat16)
+    mask = jax.ShapeDtypeStruct((4, s), bool) if masked else None
+
+    def loss(q, k, v, mask):
+        out = attend(q, k, v, mask=mask, causal=causal, form='cudnn')
+        assert out.shape == q.shape
+        return jnp.sum(out.astype(jnp.float32))
+
+    arrays = tokens(t), tokens(s), tokens(s), mask
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*arrays)
+    kernels = re.findall(r'@(__cudnn\$\w+)', traced.lower(lowering_platforms=('cuda',)).as_text())
+    assert kernels == ['__cudnn$fmhaSoftmax', '__cudnn$fmhaSoftmaxBackward']
+    # Layers in a loop are initialised under vmap.
+    layers = [x and jax.ShapeDtypeStruct((3, *x.shape), x.dtype) for x in arrays]
+    values = lambda *arrays: loss(*arrays, *[None] * (4 - len(arrays)))
+    jax.jit(jax.vmap(values)).trace(*(x for x in layers if x)).lower(lowering_platforms=('cuda',))
+
+
 @pytest.mark.parametrize('form', FORMS)
 def test_a_row_without_keys_gets_the_mean_and_gives_keys_no_gradient(form):
     q, k, v, d_out = inputs(1, 3, 5)
@@ -90,7 +144,7 @@ def test_a_row_without_keys_gets_the_mean_and_gives_keys_no_gradient(form):
     np.testing.assert_allclose(d_v, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('form', ['cpu', 'tpu'])
+@pytest.mark.parametrize('form', ['cpu', 'tpu', 'cudnn'])
 def test_without_a_mask_and_with_one_row_for_all(form):
     arrays = inputs(2, 6, 9)
     everything = np.ones((2, 9), bool)
@@ -99,7 +153,7 @@ def test_without_a_mask_and_with_one_row_for_all(form):
         assert_close(run(*arrays, mask, form=form), plain(*arrays, whole, False), 1e-5)
 
 
-@pytest.mark.parametrize('form', ['cpu', 'tpu'])
+@pytest.mark.parametrize('form', ['cpu', 'tpu', 'cudnn'])
 def test_bfloat16_outputs_and_gradients_point_where_exact_ones_do(form):
     arrays = inputs(2, 33, 50, dtype=jnp.bfloat16)
     mask = jnp.arange(50)[None] < jnp.asarray([[50], [20]])

@@ -251,3 +251,36 @@ def test_traffic_by_part_of_the_model():
         'fusion.project_context': 1200,
         '': 2 * 1200,
     }
+
+
+KERNELS = """HloModule jit_step, entry_computation_layout={()->()}
+
+ENTRY %main (q: bf16[4,258,12,64], r: bf16[4,257,768]) -> bf16[4,258,12,64] {
+  %q = bf16[4,258,12,64]{3,2,1,0} parameter(0)
+  %r = bf16[4,257,768]{2,1,0} parameter(1)
+  %lengths = s32[4]{0} constant({257, 257, 257, 257})
+  %forward = (bf16[4,12,258,64]{3,1,2,0}, f32[4,12,258]{2,1,0}, u8[0]{0}) \
+custom-call(%q, %q, %q, %lengths, %lengths), custom_call_target="__cudnn$fmhaSoftmax", \
+backend_config={"cudnn_fmha_backend_config":{"fmha_scale":0.125,"intermediate_tensor_shape":\
+{"element_type":"BF16","dimensions":["4","12","258","258"],"tuple_shapes":[]}}}
+  %backward = (bf16[4,12,258,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %q, %q), \
+custom_call_target="__cudnn$fmhaSoftmaxBackward", \
+backend_config={"cudnn_fmha_backend_config":{"intermediate_tensor_shape": \
+{"element_type": "BF16", "dimensions": ["4", "12", "258", "258"]}}}
+  %tpu = bf16[4,257,768]{2,1,0} custom-call(%r, %r, %r), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"body":"TU","cost_estimate":{"flops":"1500",\
+"transcendentals":"7"}}}
+  %untold = bf16[4,257,768]{2,1,0} custom-call(%r), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"body":"TU"}}
+  ROOT %out = bf16[4,258,12,64]{3,2,1,0} copy(%q)
+}
+"""
+
+
+def test_attention_in_a_kernel_counts_its_products():
+    program = costs.read(KERNELS, {'data': 1})
+    pairs = 4 * 12 * 258 * 258
+    expected = [2 * 2 * 64 * pairs, 5 * 2 * 64 * pairs, 1500.0]
+    assert [work.flops for work in program.work if work.flops] == expected
+    read_and_written = 4 * 4 * 258 * 768 * 2 + 2 * 4 * 4 + 4 * 12 * 258 * 4
+    assert program.work[0].bytes == read_and_written
