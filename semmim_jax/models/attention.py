@@ -63,6 +63,24 @@ def attend(
     )
 
 
+def even_tokens(x: jax.Array, *, form: AttentionForm) -> tuple[jax.Array, jax.Array | None]:
+    """What attends to itself, with a token more where `form` would have to copy it for that.
+
+    Added before the projections it costs nothing: what makes x writes it, too.
+
+    Args:
+      x: [b, t, d].
+      form: of `attend`.
+
+    Returns:
+      [b, t, d] and None, or [b, t + 1, d] and the mask [1, t + 1] that hides the last token.
+    """
+    t = x.shape[1]
+    if form != 'cudnn' or t % 2 == 0:
+        return x, None
+    return _even(x), jnp.arange(t + 1)[None] < t
+
+
 def _cudnn_applies(queries: jax.Array) -> bool:
     """Whether cuDNN has kernels, backward ones too, for heads of this size and type."""
     size = queries.shape[-1]
@@ -112,8 +130,8 @@ def _of_rows(number: jax.Array | int, queries: jax.Array) -> jax.Array:
 
 
 def _even(x: jax.Array) -> jax.Array:
-    """[b, t, h, e] with zeros behind an odd number of tokens."""
-    return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
+    """[b, t, ...] with zeros behind an odd number of tokens."""
+    return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), *((0, 0),) * (x.ndim - 2)))
 
 
 def visible(

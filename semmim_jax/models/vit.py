@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from semmim_jax.models.attention import even_tokens
 from semmim_jax.models.layers import (
     INIT_STDDEV,
     MLP,
@@ -82,8 +83,11 @@ class ViTBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, n, d] -> [b, n, d]; or frames [b, f, n, d], the first token of each being its CLS."""
         y = self.norm1(x)
-        context = self.attn.project(y)
-        x = x + (self.attn(y, context) if x.ndim == 3 else self._attend_in_frames(y, context))
+        if x.ndim == 3:
+            y, mask = even_tokens(y, form=self.attention)
+            x = x + self.attn(y, self.attn.project(y), mask=mask)[:, : x.shape[1]]
+        else:
+            x = x + self._attend_in_frames(y, self.attn.project(y))
         return x + self.mlp(self.norm2(x))
 
     def values(self, x: jax.Array) -> jax.Array:

@@ -16,7 +16,6 @@ import numpy as np
 from semmim_jax.planning import hlo
 from semmim_jax.planning.hlo import Computation, Instruction
 from semmim_jax.planning.schedule import COPIES, LINKS, Event, Loop, Start, Wait, Work
-from semmim_jax.training.flops import kernel_flops
 
 # Kind -> bytes that a device of a group of n receives, from the bytes of its operands: what any
 # algorithm has to move, and what a ring moves.
@@ -34,6 +33,8 @@ _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'afte
 _FREE |= {'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'domain'}
 
 _KERNEL = r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w*)"'  # attention in one
+_SAID = r'"cost_estimate":\s*\{"flops":\s*"(\d+)"'
+_WEIGHTS = r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([^\]]*)\]'
 
 
 class Collective(NamedTuple):
@@ -298,8 +299,7 @@ def _written(op: Instruction, computation: Computation) -> float:
 def matmul_flops(op: Instruction, computation: Computation) -> float:
     """FLOPs of products and convolutions, 2 for each multiply-add; 0 for anything else."""
     if op.opcode == 'custom-call' and (kernel := re.search(_KERNEL, op.attributes)):
-        head = computation[op.operands[0]].arrays[0].shape[-1]
-        return kernel_flops(kernel[1], op.attributes, head)
+        return _kernel_flops(kernel[1], op, computation)
     if op.opcode == 'custom-call' and '"__cublas' in op.attributes:
         contracted = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
     elif op.opcode == 'dot':
@@ -322,6 +322,16 @@ def matmul_flops(op: Instruction, computation: Computation) -> float:
         place = [text.index(str(axis)) for text in labels.groups()]
         flops *= _pairs(left[place[0]], right[place[1]], result[place[2]], **window)
     return flops
+
+
+def _kernel_flops(target: str, op: Instruction, computation: Computation) -> float:
+    """FLOPs of attention in one kernel: what it says (TPU); two products, or five backwards."""
+    if target == 'tpu_custom_call':
+        said = re.search(_SAID, op.attributes)
+        return float(said[1]) if said else 0.0
+    weights = re.findall(r'\d+', re.search(_WEIGHTS, op.attributes)[1])
+    head = computation[op.operands[0]].arrays[0].shape[-1]
+    return 2.0 * head * math.prod(map(int, weights)) * (5 if target.endswith('Backward') else 2)
 
 
 def _windows(attributes: str, spatial: int) -> list[dict[str, int]]:

@@ -57,13 +57,17 @@ def lower_step(
         return jit_step(task, tx, config, state).lower(state, batch), state, batch
 
 
-def without_recomputation(config: Any) -> ml_collections.ConfigDict:
-    """The config of the same step computed once: its products are the model's FLOPs.
-
-    A fused attention computes its weights anew for the gradient, and its products are in a kernel.
-    """
+def in_the_open(config: Any) -> ml_collections.ConfigDict:
+    """The config of the same step without kernels, in which no product can be counted."""
     config = ml_collections.ConfigDict(config.to_dict())
-    config.model.remat, config.model.attention = 'none', 'xla'
+    config.model.attention = 'xla'
+    return config
+
+
+def without_recomputation(config: Any) -> ml_collections.ConfigDict:
+    """The config of the same step computed once: its products are the model's FLOPs."""
+    config = in_the_open(config)
+    config.model.remat = 'none'
     config.train.accumulate = 1
     return config
 

@@ -27,7 +27,6 @@ class DoesNotFit(ValueError):
 class Built(NamedTuple):
     """A compiled step and what it was made of."""
 
-    lowered: jax.stages.Lowered
     compiled: jax.stages.Compiled
     state: TrainState  # abstract
     batch: dict[str, jax.ShapeDtypeStruct]
@@ -61,7 +60,7 @@ def build(config: Any, make_task: MakeTask, machine: Machine) -> Built:
     lowered, state, batch = program.lower_step(config, make_task, mesh)
     started = time.monotonic()
     compiled = _compile(lowered, machine)
-    return Built(lowered, compiled, state, batch, mesh, time.monotonic() - started)
+    return Built(compiled, state, batch, mesh, time.monotonic() - started)
 
 
 def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) -> dict[str, Any]:
@@ -77,8 +76,11 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
       of texts padded to `data.max_tokens`, but 'model_flops_by_length'; that is None without
       `data.text_buckets`.
     """
-    lowered, mesh = built.lowered, built.mesh
-    once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
+    mesh = built.mesh
+    whole, _, _ = program.lower_step(program.in_the_open(config), make_task, mesh)
+    once = whole
+    if config.model.remat != 'none' or config.train.accumulate > 1:
+        once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
     batch_size, devices = config.train.batch_size, mesh.size
     model_flops = flops.matmul_flops(once).total()
     found = {
@@ -88,7 +90,7 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
         'mesh': dict(mesh.shape),
         'settings': {name: _field(config, name) for name in SETTINGS},
         'model_flops_per_sample': model_flops / batch_size,
-        'step_flops_per_sample': flops.matmul_flops(lowered).total() / batch_size,
+        'step_flops_per_sample': flops.matmul_flops(whole).total() / batch_size,
         'model_flops_by_length': (
             program.flops_by_length(config, make_task, mesh) if config.data.text_buckets else None
         ),

@@ -8,7 +8,6 @@ count 497, unrolled or not; both take about a second.
 """
 
 import collections
-import math
 import re
 from typing import Any
 
@@ -52,9 +51,6 @@ def matmul_flops(lowered: jax.stages.Lowered) -> collections.Counter[str]:
             flops_by_scope[_scope(op)] = _dot_flops(op)
         elif name == 'stablehlo.convolution':
             flops_by_scope[_scope(op)] = _convolution_flops(op)
-        elif name == 'stablehlo.custom_call':
-            if cost := _kernel_flops(op):
-                flops_by_scope[_scope(op)] = cost
         elif name == 'func.call':
             cost = cost_of_call(op.attributes['callee'].value)
             if cost:
@@ -69,34 +65,6 @@ def matmul_flops(lowered: jax.stages.Lowered) -> collections.Counter[str]:
         return flops_by_scope
 
     return count(functions['main'])
-
-
-def kernel_flops(target: str, attributes: str, head: int) -> float:
-    """FLOPs of attention in one kernel; 0 of any other.
-
-    A kernel for TPUs says them. cuDNN's is two products of its shape, and five for its gradient.
-
-    Args:
-      target: what is called.
-      attributes: of the call, as text with JSON in it, quotes escaped or not.
-      head: size of a head.
-    """
-    text = attributes.replace('\\22', '"').replace('\\0A', '')
-    if target == 'tpu_custom_call':
-        said = re.search(r'"cost_estimate":\s*\{.*?"flops":\s*"?(\d+)', text)
-        return float(said[1]) if said else 0.0
-    if target.startswith('__cudnn$fmha'):
-        shape = r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([^\]]*)\]'
-        weights = map(int, re.findall(r'\d+', re.search(shape, text)[1]))
-        return 2.0 * head * math.prod(weights) * (5 if target.endswith('Backward') else 2)
-    return 0.0
-
-
-def _kernel_flops(op: Any) -> float:
-    if 'backend_config' not in op.attributes or not len(op.operands):
-        return 0.0
-    target, config = op.attributes['call_target_name'].value, str(op.attributes['backend_config'])
-    return kernel_flops(target, config, int(op.operands[0].type.shape[-1]))
 
 
 def _name(op: Any) -> str:

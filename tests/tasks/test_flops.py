@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo
 
-from semmim_jax.models.attention import attend
 from semmim_jax.training.flops import matmul_flops
 
 
@@ -115,19 +113,3 @@ def test_xlas_count_of_unrolled_products_is_the_same():
     assert matmul_flops(lowered).total() == pytest.approx(
         lowered.cost_analysis()['flops'], rel=0.01
     )
-
-
-@pytest.mark.parametrize(
-    ('form', 'machine', 'products', 'tokens'),
-    [
-        ('xla', 'cpu', 6, 257),
-        ('tpu', 'tpu', 7, 257),  # the weights are made anew for the gradient
-        ('cudnn', 'cuda', 7, 258),  # an even number
-    ],
-)
-def test_attention_in_a_kernel_counts(monkeypatch, form, machine, products, tokens):
-    monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91100)
-    loss = lambda q, k, v: (attend(q, k, v, form=form).astype(jnp.float32) ** 2).sum()
-    like = [jax.ShapeDtypeStruct((3, 257, 12, 64), jnp.bfloat16)] * 3
-    lowered = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*like).lower(lowering_platforms=(machine,))
-    assert matmul_flops(lowered).total() == products * 2 * 3 * tokens**2 * 768

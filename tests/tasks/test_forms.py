@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from configs.pretrain import get_config
-from semmim_jax.models import attention_tpu
+from semmim_jax.models import attention, attention_tpu
 from tests.tasks.warm_state import jit, override, warm_state
 
 
-def loss_and_gradient(dtype: str, dense: str, attention: str):
+def loss_and_gradient(dtype: str, dense: str, attends: str):
     """Of MLM and PrefixLM: attention over itself and over images, with padding, and causal."""
-    changes = {'model.dtype': dtype, 'model.dense': dense, 'model.attention': attention}
+    changes = {'model.dtype': dtype, 'model.dense': dense, 'model.attention': attends}
     changes |= {'losses': ('mlm', 'prefix'), 'task.mim.target': 'none', 'model.scan': True}
     state = warm_state(override(get_config('tiny-literal'), changes), rows=4)
 
@@ -31,11 +31,13 @@ def plain():
 
 @pytest.mark.parametrize(
     'form',
-    [('cpu', 'cpu'), pytest.param(('xla', 'tpu'), marks=pytest.mark.slow)],
+    [('cpu', 'cpu'), ('xla', 'cudnn'), pytest.param(('xla', 'tpu'), marks=pytest.mark.slow)],
     ids='-'.join,
 )
 def test_float32_losses_and_gradients_are_the_same(plain, form, monkeypatch):
     monkeypatch.setattr(attention_tpu, 'INTERPRET', True)
+    monkeypatch.setattr(attention, 'CUDNN', 'xla')  # which takes the same lengths
+    monkeypatch.setattr(attention, '_cudnn_applies', lambda queries: True)
     loss, gradient = loss_and_gradient('float32', *form)
     np.testing.assert_allclose(loss, plain[0], rtol=1e-6)
     for ours, expected in zip(jax.tree.leaves(gradient), jax.tree.leaves(plain[1]), strict=True):
