@@ -154,9 +154,9 @@ def read_measured(folder: pathlib.Path) -> Measured:
 def at_equal_time(one: Measured, other: Measured) -> tuple[int, int] | None:
     """The evaluated steps of both that are nearest to the time that the faster of them took.
 
-    None if either was never evaluated.
+    None if either was never evaluated, or both at their ends alone: those are compared anyway.
     """
-    if not one.seconds or not other.seconds:
+    if not one.seconds or not other.seconds or len(one.seconds) == len(other.seconds) == 1:
         return None
     time = min(max(one.seconds.values()), max(other.seconds.values()))
     nearest = lambda seconds: min(seconds, key=lambda step: abs(seconds[step] - time))

@@ -149,7 +149,7 @@ def to_markdown(table: Table) -> str:
         legend = '; '.join(f'{m.name}: {m.about}' for m in known)
         lines += ['', f'**{group}**. {legend}.', '', *_figures(table, known, 'means')]
         for title, which in (('steps', 'differences'), ('time', 'at_time')):
-            if any(getattr(r, which) for r in table.results.values()):
+            if any(m.figure in getattr(r, which) for r in table.results.values() for m in known):
                 lines += ['', f'{group}, difference at equal {title}:', '']
                 lines += _figures(table, known, which)
     return '\n'.join(lines) + '\n'
@@ -158,7 +158,7 @@ def to_markdown(table: Table) -> str:
 def write_table(table: Table, out: pathlib.Path) -> list[pathlib.Path]:
     """Writes table.json and table.md; returns their paths."""
     paths = [out / 'table.json', out / 'table.md']
-    paths[0].write_text(json.dumps(to_json(table), indent=1) + '\n')
+    paths[0].write_text(json.dumps(to_json(table)) + '\n')
     paths[1].write_text(to_markdown(table))
     return paths
 

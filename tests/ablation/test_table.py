@@ -1,5 +1,6 @@
 """The table by hand: means, paired differences at equal steps and time, what is missing."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -101,6 +102,8 @@ def test_on_a_cpu_seconds_are_processor_time(study):
 def test_never_evaluated_is_not_compared_at_equal_time():
     empty = Measured(step=1, figures={}, history={}, seconds={}, minutes=1.0)
     assert at_equal_time(empty, empty) is None
+    at_the_end = dataclasses.replace(empty, history={1: {}}, seconds={1: 60.0})
+    assert at_equal_time(at_the_end, at_the_end) is None
 
 
 def test_only_seeds_of_both_rows_are_paired(study):
