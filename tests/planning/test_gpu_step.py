@@ -13,10 +13,10 @@ from semmim_jax.training.assembly import assemble
 from semmim_jax.training.sharding import make_mesh
 from semmim_jax.training.step import jit_step
 
-SHIPPED = ['pretrain.py:tiny', 'completion.py:tiny']
+SHIPPED = ['pretrain.py:tiny']
 SHIPPED += [
     pytest.param(name, marks=pytest.mark.slow)
-    for name in ('pretrain.py:tiny-literal', 'vqa.py:tiny')
+    for name in ('pretrain.py:tiny-literal', 'completion.py:tiny', 'vqa.py:tiny')
 ]
 
 
