@@ -107,7 +107,8 @@ def search_config(config: Any, make_task: MakeTask, machine: Machine, *, tries: 
         mesh = sharding.make_mesh(_sizes(way), devices=machine.devices)
         key = way.remat, way.accumulate
         if key not in flops_of:
-            lowered, _, _ = program.lower_step(way.applied(config), make_task, mesh)
+            plain = program.in_the_open(way.applied(config))
+            lowered, _, _ = program.lower_step(plain, make_task, mesh)
             flops_of[key] = flops.matmul_flops(lowered).total()
         products = flops_of[key] / (mesh.size * machine.chip.flops)
         return products + state_seconds(way, size, machine) + link_seconds(way, size, machine)
