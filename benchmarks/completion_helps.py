@@ -3,7 +3,7 @@
     python -m benchmarks.completion_helps --workdir=runs/completion_helps
     python -m benchmarks.completion_helps --demos=video --seeds=0,2     # some of the trainings
     python -m benchmarks.completion_helps --read                        # the table of what there is
-    python -m benchmarks.completion_helps --known=docs/completion_helps.json    # and what is there
+    python -m benchmarks.completion_helps --known=OTHER/results.json    # trained in another folder
 
 From the root of the project; hours on two cores. A demo (emoji scenes, emoji videos) is trained for
 each seed in three ways: with completion; without it for as many steps; and without it for as much

@@ -147,7 +147,7 @@ def base() -> ml_collections.ConfigDict:
     model.dense = 'auto'  # or 'xla', 'cpu'
     model.attention = 'auto'  # or 'xla', 'cpu', 'cudnn', 'tpu'
     model.remat = 'dots'  # 'none', 'dots' or 'full'
-    model.scan = True  # False unrolls the layers: slower to compile, a fifth less traffic on GPUs
+    model.scan = True  # False unrolls the layers; for GPUs see docs/scaling.md, What fills HBM
 
     c.init_from = ''  # folder of `semmim_jax.convert`, or the workdir of a run, to start from
     c.init = dict(  # weights to start from; read when the workdir holds no checkpoint

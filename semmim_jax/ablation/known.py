@@ -25,19 +25,27 @@ def read_known(paths: Sequence[pathlib.Path], rows: Mapping[str, Row]) -> Known:
     """
     known: Known = {name: {} for name in rows}
     for path in paths:
-        try:
-            of_file = json.loads(path.read_text())['rows']
-            for name in rows.keys() & of_file.keys():
-                row, config = rows[name], (of_file[name]['config'], of_file[name]['overrides'])
-                if (row.config, sorted(row.overrides)) != (config[0], sorted(config[1])):
-                    raise _OtherConfig(f'{path}: row {name!r} is of another config: {config}')
-                for seed, fields in of_file[name]['seeds'].items():
-                    known[name][int(seed)] = _from_json(fields)
-        except _OtherConfig:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f'{path}: no table of a study that can be read ({error!r})') from None
+        for name, (config, measured) in _rows_of(path).items():
+            if name not in rows:
+                continue
+            if config != (rows[name].config, sorted(rows[name].overrides)):
+                raise ValueError(f'{path}: row {name!r} is of another config: {config}')
+            known[name] |= measured
     return known
+
+
+def _rows_of(path: pathlib.Path) -> dict[str, tuple[tuple[str, list[str]], dict[int, Measured]]]:
+    """Row -> its config and sorted overrides, and what each seed gave."""
+    try:
+        return {
+            name: (
+                (row['config'], sorted(row['overrides'])),
+                {int(seed): _from_json(fields) for seed, fields in row['seeds'].items()},
+            )
+            for name, row in json.loads(path.read_text())['rows'].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path}: no table of a study that can be read ({error!r})') from None
 
 
 def to_json(measured: Measured) -> dict[str, Any]:
@@ -54,7 +62,3 @@ def _from_json(fields: Mapping[str, Any]) -> Measured:
     by_step = lambda values: {int(step): value for step, value in values.items()}
     changed = {name: by_step(fields[name]) for name in ('history', 'seconds')}
     return Measured(**{**fields, **changed})
-
-
-class _OtherConfig(ValueError):
-    """A row was trained with another config than it has now."""

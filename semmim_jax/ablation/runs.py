@@ -55,7 +55,7 @@ def write_record(training: Training, config: dict[str, Any]) -> None:
     """Writes command, config and commit, where there is no record yet."""
     path = training.folder / RECORD
     if not path.exists():
-        words = ['python', *command(training)[1:]]  # of any machine
+        words = ['python', *command(training)[1:]]  # not this machine's path of it
         record = {'command': words, 'commit': commit(), 'config': config}
         draft = path.with_suffix('.draft')
         draft.write_text(json.dumps(record, indent=1) + '\n')

@@ -1,7 +1,9 @@
 """The table of a study: means over seeds, and paired differences to the row of reference."""
 
+import functools
 import json
 import pathlib
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -131,7 +133,7 @@ def to_markdown(table: Table) -> str:
     """The table for people: the rows, then for each group means and differences."""
     seeds = sorted({seed for result in table.results.values() for seed in result.seeds})
     lines = [
-        f'Seeds {", ".join(map(str, seeds))}; commit {", ".join(table.commits)}. {METHOD}',
+        _filled(f'Seeds {", ".join(map(str, seeds))}; commit {", ".join(table.commits)}. {METHOD}'),
         '',
         *_grid(
             ('row', 'against', 'what it is', 'seeds', 'minutes'),
@@ -147,7 +149,7 @@ def to_markdown(table: Table) -> str:
             lines += ['', f'**{group}**: -']
             continue
         legend = '; '.join(f'{m.name}: {m.about}' for m in known)
-        lines += ['', f'**{group}**. {legend}.', '', *_figures(table, known, 'means')]
+        lines += ['', _filled(f'**{group}**. {legend}.'), '', *_figures(table, known, 'means')]
         for title, which in (('steps', 'differences'), ('time', 'at_time')):
             if any(m.figure in getattr(r, which) for r in table.results.values() for m in known):
                 lines += ['', f'{group}, difference at equal {title}:', '']
@@ -157,6 +159,7 @@ def to_markdown(table: Table) -> str:
 
 def write_table(table: Table, out: pathlib.Path) -> list[pathlib.Path]:
     """Writes table.json and table.md; returns their paths."""
+    out.mkdir(parents=True, exist_ok=True)
     paths = [out / 'table.json', out / 'table.md']
     paths[0].write_text(json.dumps(to_json(table)) + '\n')
     paths[1].write_text(to_markdown(table))
@@ -212,6 +215,9 @@ def _cell(value: Interval | None, *, signed: bool) -> str:
     mean = f'{value.mean:+.3f}' if signed else f'{value.mean:.3f}'
     spread = '' if value.half is None else f' +- {value.half:.3f}'
     return f'{mean}{spread}{" **" if signed and value.excludes_zero else ""}'
+
+
+_filled = functools.partial(textwrap.fill, width=100, break_on_hyphens=False)
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -78,7 +78,7 @@ def even_tokens(x: jax.Array, *, form: AttentionForm) -> tuple[jax.Array, jax.Ar
     t = x.shape[1]
     if form != 'cudnn' or t % 2 == 0:
         return x, None
-    return _even(x), jnp.arange(t + 1)[None] < t
+    return _pad_to_even(x), jnp.arange(t + 1)[None] < t
 
 
 def _cudnn_applies(queries: jax.Array) -> bool:
@@ -101,35 +101,37 @@ def _cudnn_attention(
     tokens alone for training.
     """
     t, s = queries.shape[1], keys.shape[1]
-    asked, read = _of_rows(t, queries), _of_rows(s, queries)
+    query_lengths, key_lengths = _lengths(t, queries), _lengths(s, queries)
     if mask is not None:
-        seen = _of_rows(mask.sum(axis=1, dtype=jnp.int32), queries)
-        # Nothing to see: all keys, for a query of zeros, which reads their mean.
+        seen = _lengths(mask.sum(axis=1, dtype=jnp.int32), queries)
+        # Nothing to see: all keys, for a query of zeros, which reads their mean (causal: the mean
+        # of those up to it).
         queries = queries * (seen > 0).astype(queries.dtype)[:, None, None, None]
-        read = jnp.where(seen > 0, seen, s)
+        key_lengths = jnp.where(seen > 0, seen, s)
     whole = mask is None and t % 2 == s % 2 == 0
     out = jax.nn.dot_product_attention(
-        _even(queries),
-        _even(keys),
-        _even(values),
+        _pad_to_even(queries),
+        _pad_to_even(keys),
+        _pad_to_even(values),
         is_causal=causal,
-        query_seq_lengths=None if whole else asked,
-        key_value_seq_lengths=None if whole else read,
+        query_seq_lengths=None if whole else query_lengths,
+        key_value_seq_lengths=None if whole else key_lengths,
         implementation=CUDNN,
     )
     return out[:, :t]
 
 
-def _of_rows(number: jax.Array | int, queries: jax.Array) -> jax.Array:
-    """A number, or one of each row, as int32 [b].
+def _lengths(number: jax.Array | int, queries: jax.Array) -> jax.Array:
+    """A number of tokens, for all rows or one a row (scalar, [1] or [b]), as int32 [b].
 
-    By a choice between equals: under vmap JAX takes no lengths that are the same for all.
+    It is made to depend on the queries: under vmap JAX's rule for cuDNN fails where queries are
+    mapped and lengths are not.
     """
     length = jnp.asarray(number, jnp.int32)
     return jnp.where(queries[:, 0, 0, 0] > 0, length, length)
 
 
-def _even(x: jax.Array) -> jax.Array:
+def _pad_to_even(x: jax.Array) -> jax.Array:
     """[b, t, ...] with zeros behind an odd number of tokens."""
     return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), *((0, 0),) * (x.ndim - 2)))
 

@@ -33,8 +33,8 @@ _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'afte
 _FREE |= {'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'domain'}
 
 _KERNEL = r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w*)"'  # attention in one
-_SAID = r'"cost_estimate":\s*\{"flops":\s*"(\d+)"'
-_WEIGHTS = r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([^\]]*)\]'
+_COST_ESTIMATE = r'"cost_estimate":\s*\{"flops":\s*"(\d+)"'
+_WEIGHTS_SHAPE = r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([^\]]*)\]'
 
 
 class Collective(NamedTuple):
@@ -325,11 +325,15 @@ def matmul_flops(op: Instruction, computation: Computation) -> float:
 
 
 def _kernel_flops(target: str, op: Instruction, computation: Computation) -> float:
-    """FLOPs of attention in one kernel: what it says (TPU); two products, or five backwards."""
+    """FLOPs of attention in one kernel.
+
+    A TPU's kernel states them. cuDNN's has two products of the shape of the weights, and five for
+    the gradient, which makes the weights anew.
+    """
     if target == 'tpu_custom_call':
-        said = re.search(_SAID, op.attributes)
+        said = re.search(_COST_ESTIMATE, op.attributes)
         return float(said[1]) if said else 0.0
-    weights = re.findall(r'\d+', re.search(_WEIGHTS, op.attributes)[1])
+    weights = re.findall(r'\d+', re.search(_WEIGHTS_SHAPE, op.attributes)[1])
     head = computation[op.operands[0]].arrays[0].shape[-1]
     return 2.0 * head * math.prod(map(int, weights)) * (5 if target.endswith('Backward') else 2)
 

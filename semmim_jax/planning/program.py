@@ -57,8 +57,8 @@ def lower_step(
         return jit_step(task, tx, config, state).lower(state, batch), state, batch
 
 
-def in_the_open(config: Any) -> ml_collections.ConfigDict:
-    """The config of the same step without kernels, in which no product can be counted."""
+def without_kernels(config: Any) -> ml_collections.ConfigDict:
+    """The config of the same step with XLA's attention: products in a kernel are not counted."""
     config = ml_collections.ConfigDict(config.to_dict())
     config.model.attention = 'xla'
     return config
@@ -66,7 +66,7 @@ def in_the_open(config: Any) -> ml_collections.ConfigDict:
 
 def without_recomputation(config: Any) -> ml_collections.ConfigDict:
     """The config of the same step computed once: its products are the model's FLOPs."""
-    config = in_the_open(config)
+    config = without_kernels(config)
     config.model.remat = 'none'
     config.train.accumulate = 1
     return config

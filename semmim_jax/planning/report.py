@@ -77,8 +77,8 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
       `data.text_buckets`.
     """
     mesh = built.mesh
-    whole, _, _ = program.lower_step(program.in_the_open(config), make_task, mesh)
-    once = whole
+    plain, _, _ = program.lower_step(program.without_kernels(config), make_task, mesh)
+    once = plain
     if config.model.remat != 'none' or config.train.accumulate > 1:
         once, _, _ = program.lower_step(program.without_recomputation(config), make_task, mesh)
     batch_size, devices = config.train.batch_size, mesh.size
@@ -90,7 +90,7 @@ def figures(config: Any, make_task: MakeTask, machine: Machine, built: Built) ->
         'mesh': dict(mesh.shape),
         'settings': {name: _field(config, name) for name in SETTINGS},
         'model_flops_per_sample': model_flops / batch_size,
-        'step_flops_per_sample': flops.matmul_flops(whole).total() / batch_size,
+        'step_flops_per_sample': flops.matmul_flops(plain).total() / batch_size,
         'model_flops_by_length': (
             program.flops_by_length(config, make_task, mesh) if config.data.text_buckets else None
         ),

@@ -107,7 +107,7 @@ def search_config(config: Any, make_task: MakeTask, machine: Machine, *, tries: 
         mesh = sharding.make_mesh(_sizes(way), devices=machine.devices)
         key = way.remat, way.accumulate
         if key not in flops_of:
-            plain = program.in_the_open(way.applied(config))
+            plain = program.without_kernels(way.applied(config))
             lowered, _, _ = program.lower_step(plain, make_task, mesh)
             flops_of[key] = flops.matmul_flops(lowered).total()
         products = flops_of[key] / (mesh.size * machine.chip.flops)

@@ -19,7 +19,7 @@ from jax.experimental import topologies
 from semmim_jax.planning.chips import CHIPS, Chip, chip_of
 
 _TARGETS = pathlib.Path(__file__).parent
-_CUDNN = 91100  # 9.11
+_CUDNN = 91100  # version 9.11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,8 @@ def _gpus(chip: Chip, sides: tuple[int, ...]) -> list[Any]:
         )
     if not (_TARGETS / f'{chip.name}.txtpb').exists():
         raise ValueError(f'--topology={chip.name}: there is no description of it to compile for')
-    # Of cuDNN's attention JAX asks the GPU for the version that it has; here is none to ask.
+    # Before JAX lowers attention to cuDNN it asks cuDNN for its version; none is installed here.
+    # There is no public way to tell it.
     fused_attention_stablehlo.check_cudnn_version = lambda: _CUDNN
     return topologies.get_topology_desc(
         platform='cuda',

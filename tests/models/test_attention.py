@@ -92,7 +92,7 @@ def test_outputs_and_gradients_are_those_of_the_formulas(lengths, masks, causal,
 )
 def test_lengths_say_what_a_mask_of_padding_says(lengths, counts, causal, seed):
     arrays = inputs(2, *lengths, seed=seed, heads=2)
-    least = int(causal)  # a query sees nothing but what comes before it, the mean of all neither
+    least = int(causal)  # causal rows without a key read another mean, see `_cudnn_attention`
     mask = jnp.arange(lengths[1]) < jnp.maximum(jnp.asarray(counts), least)[:, None]
     ours = run(*arrays, mask, causal=causal, form='cudnn')
     assert_close(ours, plain(*arrays, mask, causal), 1e-5)
