@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -140,7 +141,7 @@ class Checkpoints:
         print(self._failure, file=sys.stderr, flush=True)  # on any process
         if jax.process_count() == 1:  # what was written of it would keep the disk full
             for rest in self.folder.glob(f'{step}.orbax-checkpoint-tmp*'):
-                shutil.rmtree(rest, ignore_errors=True)
+                _remove_under_writers(rest)
 
     def restore(
         self,
@@ -389,6 +390,17 @@ def _check_files(folder: pathlib.Path) -> bool:
     if damaged:
         raise damage or integrity.DamagedCheckpoint('found by process 0')
     return bool(verified)
+
+
+def _remove_under_writers(folder: pathlib.Path, seconds: float = 10.0) -> None:
+    """Removes what a failed save wrote: its other writers may still add files for a moment.
+
+    What is left after `seconds` stays: the next start of the run clears it away.
+    """
+    end = time.monotonic() + seconds
+    while folder.exists() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _line(error: Exception) -> str:

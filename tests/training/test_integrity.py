@@ -1,6 +1,7 @@
 """Digests see every change; a damaged step is set aside; a full disk costs a save, not the run."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from drills.corruption import flipped
 from drills.small_state import abstract, assert_same, one_device, save
-from semmim_jax.training import integrity
+from semmim_jax.training import checkpoint, integrity
 from semmim_jax.training.checkpoint import CheckpointError, Checkpoints
 from semmim_jax.training.verify import verify_workdir
 
@@ -232,6 +233,22 @@ def fail_then_recover(workdir, failing, async_save, capsys, reason: str) -> None
 @pytest.mark.parametrize('async_save', [False, True])
 def test_a_save_that_cannot_be_written_costs_that_save(tmp_path, async_save, capsys):
     fail_then_recover(tmp_path, small_files(200_000), async_save, capsys, 'File too large')
+
+
+def test_what_a_failed_save_wrote_goes_though_another_thread_still_writes(tmp_path, monkeypatch):
+    remains = tmp_path / '3.orbax-checkpoint-tmp'
+    remains.mkdir()
+    remove, late = shutil.rmtree, iter(range(3))
+
+    def remove_while_another_writes(folder, **options):
+        remove(folder, **options)
+        for name in itertools.islice(late, 1):
+            folder.mkdir()
+            (folder / str(name)).touch()
+
+    monkeypatch.setattr(shutil, 'rmtree', remove_while_another_writes)
+    checkpoint._remove_under_writers(remains)
+    assert not remains.exists() and next(late, None) is None
 
 
 @expect_late_failures
