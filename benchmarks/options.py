@@ -36,7 +36,7 @@ FURTHER = (
     ('model.image.registers', 4),
     ('task.weights.gram', 1.0),
     ('task.weights.koleo', 0.1),
-    ('task.mim.marginal_power', 0.5),
+    ('task.mim.marginal_power', 0.0),
     ('task.mim.visible_weight', 1.0),
     ('task.mim.centre_injection', True),
     ('task.mim.null_word', True),
