@@ -20,6 +20,8 @@ os.environ.setdefault(
     'XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0'
 )
 
+import ml_collections
+
 from configs import dvae
 from configs.pretrain import get_config
 from semmim_jax.run.loop import train_and_evaluate
@@ -54,17 +56,23 @@ def overrides():
     yield from FURTHER
 
 
-def first_and_last(key: str, value: object) -> list[dict[str, float]]:
-    """Metrics of step 1 and step 20 of the tiny config with one field changed.
+def config_of(key: str, value: object) -> ml_collections.ConfigDict:
+    """The tiny config with one field changed.
 
-    For targets without codes local agreement is off as well, and a discrete VAE is trained first.
+    Where there are no codes or no second view, local agreement is off as well.
     """
     config = get_config('tiny')
     config.data.eval = ''
     config.update_from_flattened_dict({key: value})
+    if config.task.mim.target not in CODES or config.task.views in ('single', 'masked'):
+        config.task.weights.local = 0.0
+    return config
+
+
+def first_and_last(key: str, value: object) -> list[dict[str, float]]:
+    """Metrics of step 1 and step 20; where tokens are the target, their VAE is trained first."""
+    config = config_of(key, value)
     with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as tokens:
-        if config.task.mim.target not in CODES:
-            config.task.weights.local = 0.0
         if config.task.mim.target == 'dvae':
             train_and_evaluate(dvae.get_config('tiny'), tokens, TrainDVAE)
             config.task.mim.dvae = tokens
