@@ -205,7 +205,7 @@ def base() -> ml_collections.ConfigDict:
     mim.word_pool = 0.1  # temperature over patches of the words loss
     mim.word_logit_scale = 20.0  # of the words loss's scores
     mim.lexicon_size = 0  # most different words of a batch; 0: as many as the lexicon has
-    mim.marginal_power = 0.5  # Sinkhorn's share of a code: its mean softmax to this power
+    mim.marginal_power = 0.5  # Sinkhorn's share of a code: its mean softmax to this; 0: equal
     # Candidates for codes that are semantic without text (docs/method.md section 4.5), all off.
     mim.tau_assignment = 0.06  # of clustered targets before they are balanced
     mim.tau_prototypes = 0.12  # of the prototypes' own prediction of them
@@ -341,7 +341,7 @@ def study(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model.update(decoder_depth=1)
     c.model.encoding.update(hidden=128)
     c.task.update(queue_size=48, alpha_ramp_steps=200)
-    c.task.mim.marginal_power = 0.0  # a row of the study, `tempered`
+    c.task.mim.marginal_power = 0.0  # equal shares; the row `tempered` has 0.5
     c.train.update(batch_size=48, steps=400, save_every=100, images_every=0)
     c.eval.update(every=100, k_test=16, pattern_images=500, pattern_set_images=250, compositions=())
     return c

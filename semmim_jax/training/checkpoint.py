@@ -141,7 +141,7 @@ class Checkpoints:
         print(self._failure, file=sys.stderr, flush=True)  # on any process
         if jax.process_count() == 1:  # what was written of it would keep the disk full
             for rest in self.folder.glob(f'{step}.orbax-checkpoint-tmp*'):
-                _remove_under_writers(rest)
+                _remove_unfinished(rest)
 
     def restore(
         self,
@@ -392,7 +392,7 @@ def _check_files(folder: pathlib.Path) -> bool:
     return bool(verified)
 
 
-def _remove_under_writers(folder: pathlib.Path, seconds: float = 10.0) -> None:
+def _remove_unfinished(folder: pathlib.Path, seconds: float = 10.0) -> None:
     """Removes what a failed save wrote: its other writers may still add files for a moment.
 
     What is left after `seconds` stays: the next start of the run clears it away.

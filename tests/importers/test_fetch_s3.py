@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 @pytest.fixture
 def storage(monkeypatch):
     s3fs = pytest.importorskip('s3fs', reason='extra [s3] is not installed')
-    monkeypatch.setattr(fetching, 'SECONDS', 60)  # the first request imports the client
+    monkeypatch.setattr(fetching, 'SECONDS', 60)  # a server of this process, on a busy machine
     with S3Storage() as running:
         for name, value in running.env.items():
             monkeypatch.setenv(name, value)

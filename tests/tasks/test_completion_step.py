@@ -29,13 +29,14 @@ CASES = {
 
 @pytest.fixture
 def double(monkeypatch):
-    """Computes in float64, where a difference of the two forms is no rounding."""
+    """Computes in float64 what the code would in jnp.float32: rounding hides no difference."""
     monkeypatch.setattr(jnp, 'float32', jnp.float64)
     with jax.enable_x64(True):
         yield
 
 
 def in_double(changes: dict[str, Any], **weights: float):
+    """A warm task whose parameters and layers are float64; for tests with the fixture `double`."""
     warm = warm_completion(small({**changes, 'model.dtype': 'float64'}, **weights), rows=4)
     return warm._replace(params=jax.tree.map(lambda p: p.astype(np.float64), warm.params))
 

@@ -1,7 +1,6 @@
 """Digests see every change; a damaged step is set aside; a full disk costs a save, not the run."""
 
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -238,17 +237,17 @@ def test_a_save_that_cannot_be_written_costs_that_save(tmp_path, async_save, cap
 def test_what_a_failed_save_wrote_goes_though_another_thread_still_writes(tmp_path, monkeypatch):
     remains = tmp_path / '3.orbax-checkpoint-tmp'
     remains.mkdir()
-    remove, late = shutil.rmtree, iter(range(3))
+    remove, late = shutil.rmtree, ['a', 'b', 'c']
 
     def remove_while_another_writes(folder, **options):
         remove(folder, **options)
-        for name in itertools.islice(late, 1):
+        if late:
             folder.mkdir()
-            (folder / str(name)).touch()
+            (folder / late.pop()).touch()
 
     monkeypatch.setattr(shutil, 'rmtree', remove_while_another_writes)
-    checkpoint._remove_under_writers(remains)
-    assert not remains.exists() and next(late, None) is None
+    checkpoint._remove_unfinished(remains)
+    assert not remains.exists() and not late
 
 
 @expect_late_failures
