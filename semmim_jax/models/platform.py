@@ -46,13 +46,13 @@ def choose_forms(model: Any) -> Forms:
     return Forms(dense, attention)
 
 
-def scans(model: Any, forms: Forms) -> bool:
+def scans(model: Any, forms: Forms, *, gradient: bool = True) -> bool:
     """Whether layers run as a loop: where `config.model.scan` says so and a loop is fast.
 
-    A loop on a CPU clears, slices and copies what it stacks, a fifth of the time of a step; in
-    bfloat16 it keeps that in float32 as well.
+    With a gradient, a loop on a CPU clears, slices and copies what it stacks, a fifth of the time
+    of a step; in bfloat16 it keeps that in float32 as well.
     """
-    return bool(model.scan) and forms.dense != 'cpu'
+    return bool(model.scan) and not (gradient and forms.dense == 'cpu')
 
 
 def _fast_forms() -> Forms:

@@ -11,6 +11,7 @@ The model offers the pieces; a task decides which passes run. The teacher is the
 to the EMA parameters.
 """
 
+import dataclasses
 import functools
 from typing import Any, TypedDict, Unpack
 
@@ -47,16 +48,22 @@ class SemMIM(nn.Module):
     """The whole model, from `config.model` (see configs/pretrain.py for its fields).
 
     Only the parts that a task calls at initialisation get parameters.
+
+    Attributes:
+      config: frozen ConfigDict.
+      gradient: whether one is taken; the results are the same (platform.scans).
     """
 
-    config: Any  # frozen ConfigDict
+    config: Any
+    gradient: bool = dataclasses.field(default=True, kw_only=True)
 
     def setup(self) -> None:
         """Makes every part that the config may ask for; parameters come with the first call."""
         c = self.config
         self.dtype = jnp.dtype(c.dtype)
         forms = choose_forms(c)
-        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=scans(c, forms))
+        scan = scans(c, forms, gradient=self.gradient)
+        run = dict(dtype=self.dtype, **forms._asdict(), remat=c.remat, scan=scan)
         text = {**c.text, **run}
         head = functools.partial(
             VocabularyHead,

@@ -51,13 +51,15 @@ def test_an_unknown_form_is_answered_with_the_known_ones(model, field):
         choose_forms(model)
 
 
+@pytest.mark.parametrize('gradient', [True, False])
 @pytest.mark.parametrize('scan', [True, False])
 @pytest.mark.parametrize('dense', ['xla', 'cpu'])
-def test_layers_run_as_a_loop_where_the_config_says_so_but_not_in_the_form_of_a_cpu(
-    model, scan, dense
+def test_layers_are_a_loop_where_the_config_says_so_but_for_a_gradient_on_a_cpu(
+    model, scan, dense, gradient
 ):
     model.scan = scan
-    assert scans(model, Forms(dense, 'xla')) == (scan and dense != 'cpu')
+    slow = gradient and dense == 'cpu'
+    assert scans(model, Forms(dense, 'xla'), gradient=gradient) == (scan and not slow)
 
 
 def test_a_tpu_that_is_planned_for_has_the_kernel(model, tpus):

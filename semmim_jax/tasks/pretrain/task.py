@@ -174,7 +174,7 @@ class Pretrain(Task):
         if self.plan.shared_towers:
             towers = nn.apply(encode_full, self.model)({'params': params}, self.plan, batch, draws)
             ema_params = {**ema_params, **{name: params[name] for name in ('image', 'text')}}
-        teacher = nn.apply(teacher_pass, self.model)(
+        teacher = nn.apply(teacher_pass, self.model.clone(gradient=False))(
             {'params': ema_params}, self.plan, batch, draws, extra, step, towers
         )
         alpha = config.alpha * jnp.minimum(1.0, step / max(config.alpha_ramp_steps, 1))
