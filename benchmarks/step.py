@@ -28,7 +28,6 @@ from torch.utils import flop_counter
 from benchmarks.albef_step import Step
 from configs.pretrain import get_config
 from semmim_jax.planning import program
-from semmim_jax.run.allocator import keep_freed_memory
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops
 from semmim_jax.training.assembly import assemble
@@ -201,7 +200,6 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--whole', action='store_true', help="also SemMIM's step with all losses")
     options = parser.parse_args()
-    keep_freed_memory()  # as training does; PyTorch's memory, too
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = experiment(options.batch, whole=False)
     steps = {'ours': Ours(config)}

@@ -42,7 +42,6 @@ def main(argv: list[str]) -> None:
     # Seconds of imports: flags and config are known to be right before they begin.
     import jax
 
-    from semmim_jax.run.allocator import keep_freed_memory
     from semmim_jax.run.evaluation import evaluate_workdir
     from semmim_jax.run.loop import train_and_evaluate
     from semmim_jax.tasks.registry import find_task
@@ -54,7 +53,6 @@ def main(argv: list[str]) -> None:
     if not _DEBUG.value:
         _hush_failed_saves()
     config = _CONFIG.value
-    keep_freed_memory()
     try:
         if _MODE.value == 'verify':
             sys.exit(0 if verify_workdir(_WORKDIR.value) else 1)

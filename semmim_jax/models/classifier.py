@@ -17,7 +17,7 @@ from semmim_jax.models.layers import INIT_STDDEV, param_init
 from semmim_jax.models.semmim import SemMIM
 
 
-class Classifier(SemMIM):
+class Classifier(SemMIM, kw_only=True):
     """The model of `tasks.classify`; `config` is `config.model` (docs/method.md section 7).
 
     Attributes:

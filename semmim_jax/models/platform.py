@@ -49,10 +49,16 @@ def choose_forms(model: Any) -> Forms:
 def scans(model: Any, forms: Forms, *, gradient: bool = True) -> bool:
     """Whether layers run as a loop: where `config.model.scan` says so and a loop is fast.
 
-    With a gradient, a loop on a CPU clears, slices and copies what it stacks, a fifth of the time
-    of a step; in bfloat16 it keeps that in float32 as well.
+    On a CPU a loop with a gradient clears, slices and copies what it stacks, and in bfloat16 keeps
+    it in float32 as well. In float32 `model.remat` saves memory in a loop alone, which then stays.
+
+    Args:
+      model: `config.model`.
+      forms: of `choose_forms`.
+      gradient: whether one is taken of what the layers compute.
     """
-    return bool(model.scan) and not (gradient and forms.dense == 'cpu')
+    slow = forms.dense == 'cpu' and (model.dtype == 'bfloat16' or model.remat == 'none')
+    return bool(model.scan) and not (gradient and slow)
 
 
 def _fast_forms() -> Forms:

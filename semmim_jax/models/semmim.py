@@ -11,7 +11,6 @@ The model offers the pieces; a task decides which passes run. The teacher is the
 to the EMA parameters.
 """
 
-import dataclasses
 import functools
 from typing import Any, TypedDict, Unpack
 
@@ -51,11 +50,12 @@ class SemMIM(nn.Module):
 
     Attributes:
       config: frozen ConfigDict.
-      gradient: whether one is taken; the results are the same (platform.scans).
+      gradient: whether one is taken; decides whether layers are a loop (`platform.scans`), which
+        changes results by rounding alone.
     """
 
     config: Any
-    gradient: bool = dataclasses.field(default=True, kw_only=True)
+    gradient: bool = True
 
     def setup(self) -> None:
         """Makes every part that the config may ask for; parameters come with the first call."""

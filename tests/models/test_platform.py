@@ -51,15 +51,25 @@ def test_an_unknown_form_is_answered_with_the_known_ones(model, field):
         choose_forms(model)
 
 
-@pytest.mark.parametrize('gradient', [True, False])
-@pytest.mark.parametrize('scan', [True, False])
-@pytest.mark.parametrize('dense', ['xla', 'cpu'])
-def test_layers_are_a_loop_where_the_config_says_so_but_for_a_gradient_on_a_cpu(
-    model, scan, dense, gradient
+@pytest.mark.parametrize(
+    ('dense', 'dtype', 'remat', 'gradient', 'loop'),
+    [
+        ('xla', 'bfloat16', 'none', True, True),
+        ('cpu', 'float32', 'none', True, False),
+        ('cpu', 'float32', 'full', True, True),
+        ('cpu', 'bfloat16', 'none', True, False),
+        ('cpu', 'bfloat16', 'full', True, False),
+        ('cpu', 'float32', 'none', False, True),
+        ('cpu', 'bfloat16', 'none', False, True),
+    ],
+)
+def test_layers_are_a_loop_where_the_config_says_so_and_a_loop_is_fast(
+    model, dense, dtype, remat, gradient, loop
 ):
-    model.scan = scan
-    slow = gradient and dense == 'cpu'
-    assert scans(model, Forms(dense, 'xla'), gradient=gradient) == (scan and not slow)
+    model.update(dtype=dtype, remat=remat)
+    for scan in (True, False):
+        model.scan = scan
+        assert scans(model, Forms(dense, 'xla'), gradient=gradient) == (scan and loop)
 
 
 def test_a_tpu_that_is_planned_for_has_the_kernel(model, tpus):
