@@ -1,16 +1,17 @@
-"""The demo under each cheaper step: FLOPs, seconds, R@1, ITM and pattern figures beside each other.
+"""Each cheaper step beside the whole one: FLOPs, seconds, R@1, ITM and pattern figures.
 
-    python -m benchmarks.fast_presets --out=runs/fast_presets    # from the root: half an hour of a
-                                                                 # core for each row and seed
-    python -m benchmarks.fast_presets --read                     # the table of what is finished
+    python -m benchmarks.fast_presets --known=docs/ablation/table.json --out=runs/ablation
+    python -m benchmarks.fast_presets --study=demo --out=runs/fast_presets    # at the demo's size
+    python -m benchmarks.fast_presets --read                    # the table of what is finished
     python -m benchmarks.fast_presets --set=train.steps=40 --out=runs/short
 
-The rows are those of configs/ablation.py:demo, trained by `semmim_jax.ablate`: what is finished is
-not run again, what was interrupted is resumed, and several of these commands may share the folder.
-A figure is the mean over seeds with half of Student's 95% interval where there are two or more.
-FLOPs are those of matrix products, counted in the lowered step without recomputation; with text
-buckets, those of the longest texts. Seconds are those of all steps that did not compile, by the
-number of steps: processor time where a CPU did them.
+From the root of the project. The rows are those of configs/ablation.py, some ten minutes of a core
+each and seed, or half an hour at the demo's size. `semmim_jax.ablate` trains them: what is finished
+is not run again, what was interrupted is resumed, and several of these commands may share the
+folder. A figure is the mean over seeds with half of Student's 95% interval where there are two or
+more. FLOPs are those of matrix products, counted in the lowered step without recomputation; with
+text buckets, those of the longest texts. Seconds are those of all steps that did not compile, by
+the number of steps: processor time where a CPU did them.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from collections.abc import Mapping
 
 from configs import ablation
 from semmim_jax.ablation.intervals import Interval
+from semmim_jax.ablation.known import read_known
 from semmim_jax.ablation.rows import Row, read_rows, training
 from semmim_jax.ablation.table import Result, Table, read_table
 from semmim_jax.cli.parser import read_config
@@ -29,9 +31,11 @@ from semmim_jax.planning import program
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training.sharding import make_mesh
 
-STUDY = 'configs/ablation.py:demo'
-ROWS = ('demo', 'demo_dropped', 'demo_half', 'demo_single_view', 'demo_masked_view')
-ROWS += ('demo_shared_towers', 'demo_buckets', 'demo_fast')
+CHEAPER = ('dropped', 'half', 'single_view', 'masked_view', 'shared_towers', 'fast')
+ROWS = {  # study -> its rows, the whole step first
+    'study': ('words', *CHEAPER),
+    'demo': ('demo', *(f'demo_{name}' for name in CHEAPER), 'demo_buckets'),
+}
 FIGURES = {  # column -> EVALUATOR.FIGURE, as in semmim_jax/ablation/measures.py
     'TR ITC': 'retrieval.tr@1_itc',
     'IR ITC': 'retrieval.ir@1_itc',
@@ -59,14 +63,15 @@ def step_seconds(table: Table, name: str) -> float | None:
     return statistics.mean(each) if each else None
 
 
-def markdown(table: Table, cost: Mapping[str, float]) -> str:
+def markdown(table: Table, cost: Mapping[str, float], *, whole: str) -> str:
     """The table: a line a row.
 
     Args:
       table: of the finished trainings.
-      cost: row -> FLOPs of a step a sample, of the row 'demo' as well.
+      cost: row -> FLOPs of a step a sample, of the row `whole` as well.
+      whole: the row whose step the others are parts of.
     """
-    heads = ('row', 'seeds', 'GFLOP', 'of demo', 's a step', *FIGURES)
+    heads = ('row', 'seeds', 'GFLOP', f'of {whole}', 's a step', *FIGURES)
     lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
     for name, result in table.results.items():
         seconds = step_seconds(table, name)
@@ -74,7 +79,7 @@ def markdown(table: Table, cost: Mapping[str, float]) -> str:
             name,
             str(len(result.seeds)),
             f'{cost[name] / 1e9:.3f}',
-            f'{cost[name] / cost["demo"]:.0%}',
+            f'{cost[name] / cost[whole]:.0%}',
             '-' if seconds is None else f'{seconds:.3f}',
             *(_cell(result, figure) for figure in FIGURES.values()),
         ]
@@ -92,26 +97,34 @@ def _cell(result: Result, figure: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Trains what is not finished, unless --read says not to, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/fast_presets'))
-    parser.add_argument('--rows', default=','.join(ROWS), help='names with commas between them')
+    parser.add_argument('--study', default='study', choices=ROWS)
+    parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/ablation'))
+    parser.add_argument('--rows', default='', help='names with commas between them; "": all these')
     parser.add_argument('--seeds', default='0,1,2')
     parser.add_argument('--set', action='append', default=[], help='FIELD=VALUE of all rows')
+    parser.add_argument('--known', help='table.json of another folder; what it has is not trained')
     parser.add_argument('--read', action='store_true', help='train nothing')
     args = parser.parse_args(argv)
-    chosen, seeds = args.rows.split(','), [int(seed) for seed in args.seeds.split(',')]
-    rows = read_rows(ablation.get_config('demo'), settings=args.set)
+    whole = ROWS[args.study][0]
+    names, seeds = args.rows or ','.join(ROWS[args.study]), [int(s) for s in args.seeds.split(',')]
+    rows = read_rows(ablation.get_config(args.study), settings=args.set)
+    chosen = names.split(',')
     if unknown := set(chosen) - set(rows):
         parser.error(f'--rows: {", ".join(sorted(unknown))}: there are {", ".join(rows)}')
     failed = 0
     if not args.read:
-        command = [sys.executable, '-m', 'semmim_jax.ablate', f'--config={STUDY}']
-        command += [f'--rows={args.rows}', f'--seeds={args.seeds}', f'--out={args.out}']
+        command = [sys.executable, '-m', 'semmim_jax.ablate']
+        command += [f'--config=configs/ablation.py:{args.study}', f'--rows={names}']
+        command += [f'--seeds={args.seeds}', f'--out={args.out}']
+        command += [f'--known={args.known}'] if args.known else []
         failed = subprocess.run([*command, *(f'--set={x}' for x in args.set)]).returncode
     try:
-        table = read_table(rows, seeds, out=args.out, shown=chosen)
+        known = read_known([pathlib.Path(args.known)], rows) if args.known else None
+        table = read_table(rows, seeds, out=args.out, shown=chosen, known=known)
     except ValueError as error:
         sys.exit(f'error: {error}')
-    print(markdown(table, {name: step_flops(rows[name]) for name in {'demo', *table.results}}))
+    cost = {name: step_flops(rows[name]) for name in {whole, *table.results}}
+    print(markdown(table, cost, whole=whole))
     sys.exit(failed)
 
 

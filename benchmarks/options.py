@@ -26,7 +26,7 @@ from configs import dvae
 from configs.pretrain import get_config
 from semmim_jax.run.loop import train_and_evaluate
 from semmim_jax.tasks.dvae import TrainDVAE
-from semmim_jax.tasks.pretrain.plan import CHOICES, CODES
+from semmim_jax.tasks.pretrain.plan import CHOICES, CODES, ONE_VIEW
 from semmim_jax.tasks.pretrain.task import Pretrain
 
 FURTHER = (
@@ -64,7 +64,7 @@ def config_of(key: str, value: object) -> ml_collections.ConfigDict:
     config = get_config('tiny')
     config.data.eval = ''
     config.update_from_flattened_dict({key: value})
-    if config.task.mim.target not in CODES or config.task.views in ('single', 'masked'):
+    if config.task.mim.target not in CODES or config.task.views in ONE_VIEW:
         config.task.weights.local = 0.0
     return config
 

@@ -1,6 +1,5 @@
 """The table of the cheaper steps, of trainings that only left their figures."""
 
-import pathlib
 import subprocess
 import types
 
@@ -9,6 +8,7 @@ import pytest
 from benchmarks import fast_presets
 from configs import ablation
 from semmim_jax.ablation.rows import read_rows, training
+from semmim_jax.ablation.table import read_table, write_table
 from tests.ablation.fakes import leave
 
 COST = {'demo': 0.8e9, 'demo_fast': 0.6e9}
@@ -36,7 +36,7 @@ def cells(text: str) -> dict[str, dict[str, str]]:
 
 def test_a_row_has_means_over_its_finished_seeds(out, capsys):
     with pytest.raises(SystemExit) as ended:
-        fast_presets.main(['--read', f'--out={out}', '--seeds=0,1'])
+        fast_presets.main(['--study=demo', '--read', f'--out={out}', '--seeds=0,1'])
     assert not ended.value.code
     table = cells(capsys.readouterr().out.strip())
     assert list(table) == ['demo', 'demo_fast']
@@ -55,7 +55,8 @@ def test_what_is_asked_for_goes_to_the_study(out, monkeypatch, capsys):
     done = types.SimpleNamespace(returncode=1)
     monkeypatch.setattr(subprocess, 'run', lambda command: ran.append(command) or done)
     with pytest.raises(SystemExit) as ended:
-        fast_presets.main(['--rows=demo', '--seeds=1', f'--out={out}', '--set=train.steps=4'])
+        words = '--study=demo', '--rows=demo', '--seeds=1', f'--out={out}', '--set=train.steps=4'
+        fast_presets.main(words)
     assert ended.value.code == 1 and 'demo' in cells(capsys.readouterr().out.strip())
     assert ran[0][1:] == [
         *('-m', 'semmim_jax.ablate', '--config=configs/ablation.py:demo', '--rows=demo'),
@@ -63,7 +64,22 @@ def test_what_is_asked_for_goes_to_the_study(out, monkeypatch, capsys):
     ]
 
 
+def test_trainings_of_another_folder_count(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fast_presets, 'step_flops', lambda row: 2e9 if row.name == 'words' else 1e9)
+    rows = read_rows(ablation.get_config())
+    known = tmp_path / 'known'
+    for name, out in (('words', known), ('fast', tmp_path)):
+        figures = {4: {'retrieval/tr@1_itc': 0.25}}
+        leave(training(rows[name], 0, out=out), figures=figures)
+    write_table(read_table(rows, [0], out=known, shown=['words']), known)
+    with pytest.raises(SystemExit):
+        fast_presets.main(['--read', f'--known={known / "table.json"}', f'--out={tmp_path}'])
+    table = cells(capsys.readouterr().out.strip())
+    assert list(table) == ['words', 'fast']
+    assert table['fast']['of words'] == '50%' and table['words']['TR ITC'] == '0.250'
+
+
 def test_a_row_that_does_not_exist_is_named(capsys):
     with pytest.raises(SystemExit):
-        fast_presets.main(['--read', '--rows=demo,fast', f'--out={pathlib.Path()}'])
+        fast_presets.main(['--study=demo', '--read', '--rows=demo,fast', '--out=.'])
     assert '--rows: fast: there are demo_literal, demo, demo_fast' in capsys.readouterr().err

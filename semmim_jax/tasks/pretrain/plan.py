@@ -21,6 +21,7 @@ LOSSES = (
 )
 OF_TARGETS = ('mim', 'mim_visible', 'mim_second', 'local')  # losses against patches' targets
 CODES = ('semantic', 'semantic_separate_head', 'clustered')  # targets in the encoding space
+ONE_VIEW = ('single', 'masked')  # `views` where student and teacher see the same one
 INJECTIONS = ('words', 'cross_attention', 'global', 'none')
 MASKINGS = ('words', 'similarity', 'cross_attention', 'random', 'block', 'similarity_inverse')
 CHOICES = {
@@ -100,7 +101,7 @@ class Plan:
         self.has_targets = bool(self.active & {'mim', 'local', 'clustering'})
         self.has_codes = self.has_targets and c.mim.target in CODES
         self.has_tokens = 'mim' in self.active and c.mim.target == 'dvae'
-        one_view = c.views in ('single', 'masked')  # which agrees with itself, masked
+        one_view = c.views in ONE_VIEW  # which agrees with itself, masked
         masked_view = c.views == 'masked' or one_view and 'agreement' in self.active
         self.masked_view = masked_view or bool(self.active & {'mim', 'gram'})
         self.masks = self.has_targets or self.masked_view
@@ -237,7 +238,7 @@ class Plan:
                 f'task.mim.target={self.config.mim.target!r} has none: use {", ".join(CODES)}, or '
                 'task.weights.local=0'
             )
-        one_view = self.config.views in ('single', 'masked')
+        one_view = self.config.views in ONE_VIEW
         if one_view and (self.config.symmetric or 'local' in self.active):
             raise ValueError(
                 f'task.views={self.config.views!r} has no second view: it needs '
