@@ -3,7 +3,8 @@
 # make test: style, types, and the tests that take seconds each.
 # make test-slow: the tests that take minutes.
 # make docs: the pages and a reference from docstrings, as build/site/index.html.
-# All make their own virtual environment; PYTHON=python3.12 picks the interpreter.
+# All make their own virtual environment, the demos with what they need alone; PYTHON=python3.12
+#   picks the interpreter.
 # make locked: one for training and the demo from files with the hashes in requirements.lock only;
 #   make demo VENV=.venv-locked then uses it.
 # make lock: writes requirements.lock anew, after a change of setup.cfg or constraints.txt.
@@ -17,10 +18,13 @@ RUN_VIDEO ?= runs/demo_video
 
 .PHONY: demo demo-video test test-slow docs lint format locked lock audit clean
 
-demo: $(VENV)/ready
+# The memory of a step in large pages, which the kernel clears sooner (docs/performance.md section 6).
+demo demo-video: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
+demo: $(VENV)/ready-demo
 	$(BIN)/python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=$(RUN)
 
-demo-video: $(VENV)/ready
+demo-video: $(VENV)/ready-demo
 	$(BIN)/python -m semmim_jax.main --config=configs/completion.py:demo_video \
 	    --workdir=$(RUN_VIDEO)
 
@@ -42,8 +46,13 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/ready: setup.py setup.cfg pyproject.toml constraints.txt
+$(VENV)/ready-demo: setup.py setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/ready: $(VENV)/ready-demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[demo,test]'
 	touch $@
@@ -59,7 +68,7 @@ locked:
 	    --require-hashes --requirement requirements.lock
 	$(VENV)-locked/bin/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --no-build-isolation --editable .
-	touch $(VENV)-locked/ready
+	touch $(VENV)-locked/ready-demo
 
 lock: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9

@@ -213,6 +213,7 @@ class EmojiScenes:
         """Pairs (i, j), i < j, of concepts that only `held_out_combinations` shows together."""
         return _held_out_pairs(self.concepts, self.held_out_pairs, self.seed)[0]
 
+    @functools.lru_cache(maxsize=1024)  # captions are read again, and sets by several evaluators
     def scene(self, index: int) -> Scene:
         """The structure of scene `index`."""
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), self._check(index)))
