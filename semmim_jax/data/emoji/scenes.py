@@ -213,11 +213,9 @@ class EmojiScenes:
         """Pairs (i, j), i < j, of concepts that only `held_out_combinations` shows together."""
         return _held_out_pairs(self.concepts, self.held_out_pairs, self.seed)[0]
 
-    @functools.lru_cache(maxsize=1024)  # captions are read again, and sets by several evaluators
     def scene(self, index: int) -> Scene:
         """The structure of scene `index`."""
-        rng = np.random.default_rng((self.seed, SPLITS.index(self.split), self._check(index)))
-        return self.draw_scene(rng, index=int(index))
+        return _scene(self, self._check(index))
 
     def draw_scene(
         self,
@@ -336,6 +334,12 @@ class EmojiScenes:
             distinct = len(set(chosen)) == len(chosen) and without not in chosen
             if distinct and all(pair not in held_out or pair == given for pair in pairs):
                 return chosen
+
+
+@functools.lru_cache(maxsize=1024)  # captions are read again, and sets by several evaluators
+def _scene(source: EmojiScenes, index: int) -> Scene:
+    rng = np.random.default_rng((source.seed, SPLITS.index(source.split), index))
+    return source.draw_scene(rng, index=index)
 
 
 @functools.lru_cache(maxsize=16)
