@@ -319,7 +319,7 @@ def demo(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.optim.update(
         lr=2e-3, text_lr=2e-3, image_lr=2e-3, end_lr=1e-5, warmup_steps=50, ema=0.985, ema_end=0.985
     )
-    c.train.update(batch_size=64, steps=750, log_every=10, save_every=100, images_every=100)
+    c.train.update(batch_size=64, steps=750, log_every=10, save_every=100, images_every=300)
     c.eval.update(batch_size=50, k_test=32)
     held_out = 'concepts', 'combinations', 'style'
     c.eval.pattern_sets = tuple(f'emoji_scenes:held_out_{what}' for what in held_out)
