@@ -18,7 +18,7 @@ RUN_VIDEO ?= runs/demo_video
 
 .PHONY: demo demo-video test test-slow docs lint format locked lock audit clean
 
-# The memory of a step in large pages, which the kernel clears sooner (docs/performance.md section 6).
+# A step's memory in large pages, which are cleared in less time: docs/performance.md section 6.
 demo demo-video: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 demo: $(VENV)/ready-demo

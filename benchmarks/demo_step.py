@@ -1,8 +1,8 @@
 """Seconds of a step of `make demo`, here and at another commit, in turns.
 
     python -m benchmarks.demo_step --against=COMMIT      # from the root; some ten minutes
-    taskset -c 0 python -m benchmarks.demo_step          # this commit alone, on one core
-    python -m benchmarks.demo_step --pages=large,small    # with large pages, and without
+    taskset -c 0 python -m benchmarks.demo_step          # the working tree alone, on one core
+    python -m benchmarks.demo_step --pages=large,small   # with large pages, and without
 
 A turn is `python -m semmim_jax.main` for some steps of the demo's config, without evaluation, in
 the working tree or in a fresh checkout of the commit; its ledger has the seconds of each step, with
@@ -53,6 +53,12 @@ def step_seconds(tree: pathlib.Path, *, steps: int, pages: str, cache: pathlib.P
     return statistics.median(seconds)
 
 
+def is_commit(name: str) -> bool:
+    """Whether this repository has a commit of that name."""
+    command = ['git', 'rev-parse', '--quiet', '--verify', f'{name}^{{commit}}']
+    return not subprocess.run(command, capture_output=True).returncode
+
+
 @contextlib.contextmanager
 def checkout(commit: str) -> Iterator[pathlib.Path]:
     """A folder with the tree of a commit; '' for the working tree."""
@@ -84,6 +90,8 @@ def main() -> None:
     commits = ['', *([args.against] if args.against else [])]
     ways = [(commit, size) for commit in commits for size in pages]
     turns: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
+    if args.against and not is_commit(args.against):
+        parser.error(f'--against={args.against}: no commit of this repository')
     with contextlib.ExitStack() as stack:
         trees = {commit: stack.enter_context(checkout(commit)) for commit in commits}
         caches = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -92,7 +100,8 @@ def main() -> None:
                 cache = caches / (commit or 'here')
                 took = step_seconds(trees[commit], steps=args.steps, pages=size, cache=cache)
                 turns[commit, size].append(took)
-                print(f'round {number + 1}: {commit or "here"}, {size} pages: {took:.3f} s')
+                name = f'{commit or "here"}, {size} pages'
+                print(f'round {number + 1}: {name}: {took:.3f} s', flush=True)
     first = statistics.median(turns[ways[0]])
     print(f'\n{"way":28} {"s a step":>8} {"of the first":>12}')
     for commit, size in ways:

@@ -42,7 +42,8 @@ def test_ways_take_turns_and_are_compared_with_the_first(ran, monkeypatch, capsy
     assert here.split() == ['here,', 'large', 'pages', '0.100', '1.00']
     assert other.split() == ['abc,', 'large', 'pages', '0.200', '2.00']
     commands = [command for command, _ in ran]
-    assert [command[2] for command in commands if command[0] == 'git'] == ['add', 'remove']
+    worktree = [command[2] for command in commands if command[:2] == ['git', 'worktree']]
+    assert worktree == ['add', 'remove']
     assert sum(command[0] != 'git' for command in commands) == 4
 
 
@@ -50,7 +51,9 @@ def test_pages_are_told_to_glibc(ran, tmp_path):
     here = pathlib.Path.cwd()
     for pages in ('large', 'small'):
         demo_step.step_seconds(here, steps=11, pages=pages, cache=tmp_path)
-    assert [env['GLIBC_TUNABLES'] for _, env in ran] == ['glibc.malloc.hugetlb=1', '']
+    large = 'glibc.malloc.hugetlb=1'
+    assert [env['GLIBC_TUNABLES'] for _, env in ran] == [large, '']
+    assert f'export GLIBC_TUNABLES ?= {large}\n' in pathlib.Path('Makefile').read_text()
 
 
 def test_what_is_no_size_of_pages_is_refused(monkeypatch, capsys):
@@ -58,3 +61,10 @@ def test_what_is_no_size_of_pages_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         demo_step.main()
     assert '--pages: huge: large, small or both' in capsys.readouterr().err
+
+
+def test_what_is_no_commit_is_refused_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['demo_step', '--against=no-such-commit'])
+    with pytest.raises(SystemExit):
+        demo_step.main()
+    assert '--against=no-such-commit: no commit of this repository' in capsys.readouterr().err
