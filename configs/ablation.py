@@ -110,6 +110,12 @@ ROWS = {
         'words',
         'balanced over all teacher patches',
     ),
+    'balance_position': (
+        STUDY,
+        {'task.mim.balance_over': 'position'},
+        'balance_all',
+        'each position by itself',
+    ),
     'tempered': (STUDY, {'task.mim.marginal_power': 0.5}, 'words', 'towards their own shares'),
     'visible': (STUDY, {'task.mim.visible_weight': 1.0}, 'words', 'visible patches have a loss'),
     'local_untold': (
