@@ -1,12 +1,11 @@
 """Which mesh, remat policy and number of slices to train with on a machine.
 
-Compiling is what takes long, so ways are tried in the order of a guess: products at peak, the state
-through memory, and parameters and gradients over the links. Each is then ranked by the time that
-roofline.py predicts from its compiled program. More slices are tried only where fewer do not fit,
-as they compute more.
+Compiling is what takes long. The first way is the best by a guess: products at peak, the state
+through memory, and parameters and gradients over the links. The next is always a neighbour of the
+fastest so far, by the time that roofline.py predicts from its compiled program. More slices are
+tried only where fewer do not fit, as they compute more.
 """
 
-import heapq
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -163,11 +162,11 @@ def search(
     fits_slices: Callable[[Way], bool],
     said: Callable[[str], None] = lambda line: None,
 ) -> Found:
-    """Tries ways in the order of a guess.
+    """Tries the best way by the guess, and then neighbours of the fastest.
 
     Args:
       start: of `ways`.
-      guess: seconds of a step.
+      guess: seconds of a step; also which of several neighbours is tried first.
       measure: figures of a way, see `report.preflight`.
       tries: most that are measured.
       fits_slices: whether the batch divides into the slices of a way.
@@ -176,11 +175,15 @@ def search(
     Raises:
       ValueError: if nothing that was tried fits.
     """
-    waiting = [(guess(way), way) for way in start]
-    heapq.heapify(waiting)
+    waiting = {way: guess(way) for way in start}
     found: list[Try] = []
     while waiting and len(found) < tries:
-        seconds, way = heapq.heappop(waiting)
+        fastest = min(
+            (one for one in found if one.figures), key=lambda one: one.seconds, default=None
+        )
+        here = fastest.way if fastest else None
+        way = min(waiting, key=lambda w: (distance(here, w) if here else 0, waiting[w], w))
+        seconds = waiting.pop(way)
         try:
             figures = measure(way)
             over = figures['bytes_per_device']['needed'] - figures['bytes_per_device']['hbm']
@@ -191,12 +194,26 @@ def search(
         said(f'{label(way)}: {reason or f"{found[-1].seconds * 1e3:.1f} ms"}')
         more = way._replace(accumulate=2 * way.accumulate)
         if reason and more.accumulate <= MOST_SLICES and fits_slices(more):
-            heapq.heappush(waiting, (seconds * 4 / 3, more))  # a slice's forward pass runs twice
+            waiting[more] = seconds * 4 / 3  # a slice's forward pass runs twice
     found.sort(key=lambda one: one.seconds)
     if not found or not found[0].figures:
         reasons = '; '.join(f'{label(one.way)}: {one.reason}' for one in found)
         raise ValueError(f'none of {len(found)} ways fits: {reasons}')
     return Found(found, len(waiting))
+
+
+def distance(here: Way, way: Way) -> int:
+    """Which neighbours of a way are tried first: 0 before 1, and 3, which are none, last.
+
+    0: parameters sharded over some four times as many devices, or as few; 1: another remat policy
+    or number of slices; 2: twice as many devices, or half; 3: all others.
+    """
+    if way.fsdp == here.fsdp:
+        return 1
+    if way[3:] != here[3:]:
+        return 3
+    doublings = abs(math.log2(way.fsdp / here.fsdp))
+    return 2 if doublings < 1.5 else 0 if doublings <= 2.5 else 3
 
 
 def as_figures(found: Found) -> dict[str, Any]:

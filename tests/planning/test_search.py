@@ -1,6 +1,7 @@
 """The search over meshes, remat policies and slices, with figures made by hand."""
 
 import dataclasses
+import math
 
 import jax
 import pytest
@@ -62,6 +63,22 @@ def test_no_more_than_so_many_are_compiled():
     found, measured = run({ONE: figures(0.3, 9.0), TWO: figures(0.2, 8.0)}, tries=1)
     assert measured == [ONE] and found.left == 1
     assert 'not compiled: 1' in search.table(found)
+
+
+def test_the_search_walks_from_the_guess_to_the_fastest():
+    """256 devices, the least time at fsdp 16 and `dots`; the guess is for 256 and `none`."""
+    far = {f: abs(math.log2(f / 16)) for f in (1, 2, 4, 8, 16, 32, 64, 128, 256)}
+    table = {
+        Way(256 // fsdp, fsdp, 1, remat, 1): figures(1 + far[fsdp] + (remat != 'dots') / 8, 9.0)
+        for fsdp in reversed(far)
+        for remat in ('none', 'dots', 'full')
+    }
+    found, measured = run(table, tries=6)
+    assert [(way.fsdp, way.remat) for way in measured] == [
+        *((256, 'none'), (64, 'none'), (16, 'none'), (4, 'none')),  # 4 and not 64: that was tried
+        *((16, 'dots'), (64, 'dots')),
+    ]
+    assert found.tries[0].way == Way(16, 16, 1, 'dots', 1) and found.left == 21
 
 
 def test_nothing_that_fits_is_an_error_that_says_why():
