@@ -70,7 +70,7 @@ def demo() -> ml_collections.ConfigDict:
     """Emoji scenes of 64 px, minutes on two cores."""
     c = _completion(pretrain.get_config('demo'))
     c.model.text.depth = 2
-    # With 2e-3 the contrast loss stays at what backgrounds tell.
+    # With 2e-3 the contrast loss of videos hardly falls below what background colours give.
     c.optim.update(lr=7e-4, fusion_lr=7e-4, text_lr=7e-4, image_lr=7e-4, b2=0.98, schedule='linear')
     c.train.update(images_every=0)
     return c
