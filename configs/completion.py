@@ -77,15 +77,16 @@ def demo() -> ml_collections.ConfigDict:
 
 
 def demo_video() -> ml_collections.ConfigDict:
-    """Emoji videos, four frames of 48 px: motion that no single frame tells."""
+    """Emoji videos, four frames of 32 px: motion that no single frame tells."""
     c = demo()
     c.data.train = 'emoji_videos:train'
     c.data.eval = 'emoji_videos:val'
-    c.data.update(image_size=48, frames=4, max_tokens=18)  # the longest caption has 15
-    c.data.emoji_scenes.update(canvas=48, concepts=24, held_out_concepts=8)
+    c.data.update(image_size=32, frames=4, max_tokens=18)  # the longest caption has 15
+    c.data.emoji_scenes.update(canvas=32, concepts=24, held_out_concepts=8)
     c.data.augment.update(crop_scale=(0.8, 1.0), ops=0)
-    c.model.image.frames = 4
-    c.train.update(batch_size=48, steps=750)
+    # Places that are as large as what is there: motion is seen by comparing places.
+    c.model.image.update(frames=4, position_stddev=0.5, temporal_stddev=0.5)
+    c.train.update(batch_size=64, steps=900)
     c.eval.k_test = 16
     return c
 
@@ -110,7 +111,9 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     for name in ('encoding', 'decoder_depth', 'predictor_depth', 'dvae'):
         del model[name]
     model.image.frames = 8  # places in time, the first of which an image has; 0: none
-    model.image.temporal_init = 'normal'  # or 'zeros': an image then starts as CLIP has it
+    # Of the first values of places in the image and in time. CLIP's are 768**-0.5 for width 768;
+    # with 0 in time an image starts as CLIP has it.
+    model.image.update(position_stddev=0.02, temporal_stddev=0.036)
     model.fusion_epsilon = 1e-12  # of the LayerNorms of fusion and of the MLM head
     model.dropout = 0.0  # of the text tower and of fusion
 

@@ -33,7 +33,7 @@ ALBEF = {
 
 IMPLIED: dict[str, dict[str, Any]] = {'semmim': ALBEF, 'scl': scl.SETTINGS}
 # Images of another size: positions are resized. Of places in time some are taken, or stay fresh.
-MAY_DIFFER = ('image_size', 'max_positions', 'frames', 'temporal_init')
+MAY_DIFFER = ('image_size', 'max_positions', 'frames', 'position_stddev', 'temporal_stddev')
 
 
 def from_torch(

@@ -122,7 +122,7 @@ class ViT(nn.Module):
       attention, dense: forms of computation, see models/platform.py.
       remat, scan: see `layers.Stack`.
       frames: most frames of a video, the first being what an image is; 0: images only.
-      temporal_init: how their places in time start, 'normal' or 'zeros'.
+      position_stddev, temporal_stddev: of the first values of places in the image and in time.
 
     Raises:
       ValueError: for frames and further tokens in one tower.
@@ -144,7 +144,8 @@ class ViT(nn.Module):
     scan: bool
     dense: DenseForm = 'xla'
     frames: int = 0
-    temporal_init: str = 'normal'
+    position_stddev: float = INIT_STDDEV
+    temporal_stddev: float = 0.0
 
     def setup(self) -> None:
         """Makes tokens, positions and layers."""
@@ -160,19 +161,11 @@ class ViT(nn.Module):
         )
         self.cls = self.param('cls', param_init(normal, 'embed'), (self.width,))
         tokens = 1 + self.distilled + self.patches
-        self.position = self.param(
-            'position', param_init(normal, None, 'embed'), (tokens, self.width)
-        )
+        place = param_init(nn.initializers.normal(self.position_stddev), None, 'embed')
+        self.position = self.param('position', place, (tokens, self.width))
         if self.frames:
-            inits = {
-                'normal': nn.initializers.normal(self.width**-0.5),  # CLIP's, of its positions
-                'zeros': nn.initializers.zeros,
-            }
-            self.temporal = self.param(
-                'temporal',
-                param_init(inits[self.temporal_init], None, 'embed'),
-                (self.frames, self.width),
-            )
+            place = param_init(nn.initializers.normal(self.temporal_stddev), None, 'embed')
+            self.temporal = self.param('temporal', place, (self.frames, self.width))
         if self.distilled:
             self.distillation = self.param(
                 'distillation', param_init(normal, 'embed'), (self.width,)

@@ -70,7 +70,7 @@ TABLE = (
         lambda x: 0 <= x < math.inf,
         'lr text_lr image_lr fusion_lr temperature_lr end_lr weight_decay clip_norm '
         'itc itm mlm prefix agreement mim contrast completion ranking length_penalty epochs '
-        'kl_weight',
+        'kl_weight position_stddev temporal_stddev',
     ),
     (
         'above 0, and finite',
@@ -80,7 +80,6 @@ TABLE = (
     ),
     ('above 0', lambda x: x > 0, 'mask_temperature'),  # inf masks at random
     ('cosine or linear', lambda x: x in ('cosine', 'linear'), 'schedule'),
-    ('normal or zeros', lambda x: x in ('normal', 'zeros'), 'temporal_init'),
     ('log_odds or match_logit', lambda x: x in ('log_odds', 'match_logit'), 'rerank'),
     ('memory or disk', lambda x: x in ('memory', 'disk'), 'index'),
     (

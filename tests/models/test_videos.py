@@ -15,9 +15,9 @@ VIDEOS = jnp.asarray(RNG.normal(size=(2, 3, 12, 12, 3)), jnp.float32)
 F, N = 3, 9
 
 
-def tower(*, frames: int = 4, depth: int = 2, temporal_init: str = 'normal') -> ViT:
+def tower(*, frames: int = 4, depth: int = 2, temporal_stddev: float = 0.3) -> ViT:
     extra = dict(variant='clip', distilled=False, registers=0)
-    return ViT(depth=depth, frames=frames, temporal_init=temporal_init, **extra, **SIZE, **RUN)
+    return ViT(depth=depth, frames=frames, temporal_stddev=temporal_stddev, **extra, **SIZE, **RUN)
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +54,7 @@ def test_without_places_in_time_the_order_of_frames_matters_only_as_that_of_outp
         np.testing.assert_allclose(ours[:, order], turned, atol=1e-5)
     for ours, turned in zip(frames(params, VIDEOS), frames(params, VIDEOS[:, order])):
         assert np.abs(ours[:, order] - turned).max() > 1e-2
-    zeros = tower(temporal_init='zeros').init(jax.random.key(0), VIDEOS[:, :1])['params']
+    zeros = tower(temporal_stddev=0.0).init(jax.random.key(0), VIDEOS[:, :1])['params']
     assert (zeros['temporal'].unbox() == 0).all()
 
 
