@@ -2,12 +2,16 @@
 
     python -m benchmarks.scaling_tables          # from the root of the project: fills the tables
     python -m benchmarks.scaling_tables --run    # makes the figures that are missing first
+    python -m benchmarks.scaling_tables --run --only='h100*'      # those whose names are like that
 
-A missing figure takes `semmim_jax.preflight` some minutes and gigabytes, and no hardware but this
-machine's; to make one anew, delete its files. A table says where a figure is missing.
+A missing figure takes `semmim_jax.preflight` up to half an hour and some gigabytes, and no hardware
+but this machine's; to make one anew, delete its files. What fails does not keep the others from
+being made. A table says where a figure is missing. What each command printed stands in
+docs/scaling/.
 """
 
 import argparse
+import fnmatch
 import json
 import pathlib
 import re
@@ -55,39 +59,53 @@ class Run(NamedTuple):
         return [f'--config={config}', f'--topology={self.topology}', *settings]
 
 
+MANY = {'train.batch_size': 4096, 'task.itm_negatives': 'local'}  # what fills a pod's chips
 RUNS = [
     Run('v5e:2x4', 'base', {'mesh.fsdp': 8, 'model.remat': 'full'}),
     Run('v5e:2x4', 'large', {'mesh.fsdp': 8, 'model.remat': 'full', 'train.batch_size': 512}),
     Run('v5e:16x16', 'base', {'mesh.fsdp': 16}),
+    Run('v5e:16x16', 'base', {'mesh.fsdp': 16} | MANY),
     Run('v5e:16x16', 'large', {'mesh.fsdp': 16}),
     Run('v5p:4x4x8', 'base', {'mesh.fsdp': 8}),
+    Run('v5p:4x4x8', 'base', {'mesh.fsdp': 8} | MANY),
     Run('v5p:4x4x8', 'large', {'mesh.fsdp': 8}),
-    Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.remat': 'dots'}),
-    Run('h100:8', 'large', {'mesh.fsdp': 8}),
+    Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.scan': False}),
+    Run('h100:8', 'large', {'mesh.fsdp': 8, 'model.scan': False}),
 ]
+PRINTED = RUNS[3]
 REMAT = [
     Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.remat': remat})
     for remat in ('none', 'dots', 'full')
 ]
 SCL = [
-    Run('v5e:16x16', 'base', {'mesh.fsdp': 16}, 'completion'),
-    Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.remat': 'full'}, 'completion'),
+    Run(machine, variant, settings, 'completion')
+    for variant in ('base', 'video', 'local')
+    for machine, settings in (
+        ('v5e:16x16', {'mesh.fsdp': 16}),
+        ('h100:8', {'mesh.fsdp': 8, 'model.remat': 'full'}),
+    )
 ]
 PLANNED = ('v5e:16x16', 'v5p:4x4x8', 'h100:8')
 
 
-def make(run: Run) -> None:
-    """Runs the command, keeps its figures and what it prints; {'error': ...} if it does not fit."""
+def make(run: Run) -> bool:
+    """Runs the command, keeps its figures and what it prints; {'error': ...} if it does not fit.
+
+    Returns:
+      Whether there are figures now.
+    """
     path = FIGURES / f'{run.name}.json'
     command = [sys.executable, '-m', 'semmim_jax.preflight', *run.flags, f'--json={path}']
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        error = done.stderr.strip().splitlines()[-1].removeprefix('error: ')
+        error = (done.stderr.strip().splitlines() or [''])[-1].removeprefix('error: ')
         if 'does not fit' not in error:
-            sys.exit(f'{run.name}: {error}')
+            print(f'{run.name}: status {done.returncode}, {error}', flush=True)
+            return False
         path.write_text(json.dumps({'error': error}) + '\n')
     path.with_suffix('.txt').write_text(done.stdout)
     print(f'{run.name}: done', flush=True)
+    return True
 
 
 def figures(run: Run) -> dict[str, Any] | None:
@@ -97,16 +115,13 @@ def figures(run: Run) -> dict[str, Any] | None:
 
 
 def printed() -> str:
-    """What the command prints, below it; of SCL's runs those that were made."""
-    blocks = []
-    for run in [*RUNS, *filter(figures, SCL)]:
-        flags = ' \\\n    '.join([' '.join(run.flags[:2]), ' '.join(run.flags[2:])])
-        path = FIGURES / f'{run.name}.txt'
-        text = path.read_text().rstrip() if path.exists() else '(not run)'
-        wrap = lambda line: textwrap.wrap(line, 100, break_long_words=False) or ['']
-        text = '\n'.join(part for line in text.splitlines() for part in wrap(line))
-        blocks.append(f'```\n$ python -m semmim_jax.preflight {flags}\n{text}\n```')
-    return '\n\n'.join(blocks)
+    """What the command prints for one of the runs."""
+    flags = ' \\\n    '.join([' '.join(PRINTED.flags[:2]), ' '.join(PRINTED.flags[2:])])
+    path = FIGURES / f'{PRINTED.name}.txt'
+    text = path.read_text().rstrip() if path.exists() else '(not run)'
+    wrap = lambda line: textwrap.wrap(line, 100, break_long_words=False) or ['']
+    text = '\n'.join(part for line in text.splitlines() for part in wrap(line))
+    return f'```\n$ python -m semmim_jax.preflight {flags}\n{text}\n```'
 
 
 def summary() -> str:
@@ -119,6 +134,11 @@ def completion() -> str:
     return _summary(SCL)
 
 
+def _head(run: Run) -> str:
+    settings = ', '.join(f'`{key}={value}`' for key, value in run.settings.items())
+    return f'| {run.topology} | {run.model} | {settings} '
+
+
 def _summary(runs: list[Run]) -> str:
     lines = [
         '| machine | model | settings | needed / HBM, GB | arguments, ours / compiler, GB | '
@@ -126,11 +146,10 @@ def _summary(runs: list[Run]) -> str:
         '|---' * 10 + '|',
     ]
     for run in runs:
-        settings = ', '.join(f'`{key}={value}`' for key, value in run.settings.items())
-        head = f'| {run.topology} | {run.model} | {settings} '
+        head = _head(run)
         report = figures(run)
-        if report is None:
-            lines.append(f'{head}| not run | | | | | | |')
+        if report is None or 'error' in report:
+            lines.append(f'{head}| {"does not fit" if report else "not run"} | | | | | | |')
             continue
         memory, times = report['bytes_per_device'], report['time']
         lines.append(
@@ -169,7 +188,7 @@ def remat() -> str:
 def options() -> str:
     """FLOPs of a step by option, counted in the lowered step.
 
-    Of the literal form, for which the figures in docs/scaling/ were made.
+    Of the literal form; that of the other tables is the default one.
     """
     config = step_flops.full_size({}, variant='base-literal')
     config = step_flops.changed(config, {'train.batch_size': step_flops.BATCH})
@@ -208,16 +227,18 @@ def options() -> str:
 def plan() -> str:
     """Days and chip-hours for runs of 30 epochs."""
     lines = [
-        '| machine | model | ' + ' | '.join(f'{p}: days | {p}: chip-hours' for p in PAIRS) + ' |',
-        '|---' * (2 + 2 * len(PAIRS)) + '|',
+        '| machine | model | settings | '
+        + ' | '.join(f'{p}: days | {p}: chip-hours' for p in PAIRS)
+        + ' |',
+        '|---' * (3 + 2 * len(PAIRS)) + '|',
     ]
     for run in (run for run in RUNS if run.topology in PLANNED):
         report, cells = figures(run), ['not run', '', '', '']
-        if report is not None:
+        if report is not None and 'error' not in report:
             speed = report['time']['samples_per_second']
             hours = [EPOCHS * pairs / speed / 3600 for pairs in PAIRS.values()]
             cells = [c for h in hours for c in (f'{h / 24:.2f}', f'{h * report["devices"]:,.0f}')]
-        lines.append(f'| {run.topology} | {run.model} | {" | ".join(cells)} |')
+        lines.append(f'{_head(run)}| {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
@@ -225,11 +246,14 @@ def main() -> None:
     """Makes what is missing if asked to, and fills the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--run', action='store_true', help='make the figures that are missing')
-    if parser.parse_args().run:
+    parser.add_argument('--only', default='*', help='pattern of the names of what is made')
+    args = parser.parse_args()
+    failed = False
+    if args.run:
         FIGURES.mkdir(exist_ok=True)
         for run in [*REMAT, *RUNS, *SCL]:
-            if figures(run) is None:
-                make(run)
+            if fnmatch.fnmatch(run.name, args.only) and figures(run) is None:
+                failed |= not make(run)
     filled = (summary, plan, options, remat, completion, printed)
     tables = {table.__name__: table() for table in filled}
     text = DOCS.read_text()
@@ -238,6 +262,7 @@ def main() -> None:
         before, after = text.index(begin) + len(begin), text.index(end)
         text = f'{text[:before]}\n{table}\n{text[after:]}'
     DOCS.write_text(text)
+    sys.exit(failed)
 
 
 if __name__ == '__main__':
