@@ -107,6 +107,12 @@ def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             to, key = _place(config, new)
             if to is not None and not to.get(key):
                 to[key] = value
+    image, name = _place(config, 'model.image.temporal_init')
+    if image is not None and name in image:
+        zeros = image.pop(name) == 'zeros'
+        image['temporal_stddev'] = 0.0 if zeros else image['width'] ** -0.5
+        image['position_stddev'] = 0.02
+        added.append(f'model.image.temporal_stddev={image["temporal_stddev"]:.3g}')
     for field, value in ADDED.items():
         section, name = _place(config, field)
         if section is None or name in section:

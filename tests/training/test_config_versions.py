@@ -55,3 +55,15 @@ def test_a_ranking_of_an_earlier_version_has_texts_of_the_batch():
     del config['data']['false_texts']
     found, said = upgraded(config)
     assert found['data']['false_texts'] == 0 and 'data.false_texts=0' in said
+
+
+@pytest.mark.parametrize('before, stddev', [('normal', 1 / 8), ('zeros', 0.0)])
+def test_places_in_time_of_an_earlier_version_start_as_they_did(before, stddev):
+    config = completion.get_config('tiny').to_dict()
+    image = config['model']['image']
+    del image['position_stddev'], image['temporal_stddev']
+    image.update(temporal_init=before, width=64)
+    found, said = upgraded(config)
+    expected = image | {'position_stddev': 0.02, 'temporal_stddev': stddev}
+    del expected['temporal_init']
+    assert found['model']['image'] == expected and 'temporal_stddev' in said
