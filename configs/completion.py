@@ -84,7 +84,7 @@ def demo_video() -> ml_collections.ConfigDict:
     c.data.update(image_size=32, frames=4, max_tokens=18)  # the longest caption has 15
     c.data.emoji_scenes.update(canvas=32, concepts=24, held_out_concepts=8)
     c.data.augment.update(crop_scale=(0.8, 1.0), ops=0)
-    # Large places: motion is seen by comparing them (docs/downstream.md).
+    # Larger position and temporal embeddings, from which motion is learned (docs/downstream.md).
     c.model.image.update(frames=4, position_stddev=0.5, temporal_stddev=0.5)
     c.train.update(batch_size=64, steps=900)
     c.eval.k_test = 16
@@ -111,9 +111,9 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     for name in ('encoding', 'decoder_depth', 'predictor_depth', 'dvae'):
         del model[name]
     model.image.frames = 8  # places in time, the first of which an image has; 0: none
-    # Of the first values of places in the image and in time. CLIP's are 768**-0.5 for width 768;
-    # with 0 in time an image starts as CLIP has it.
-    model.image.update(position_stddev=0.02, temporal_stddev=0.036)
+    # Initial standard deviation of position embeddings and of temporal ones; with temporal_stddev 0
+    # an image starts as CLIP has it.
+    model.image.update(position_stddev=0.02, temporal_stddev=model.image.width**-0.5)
     model.fusion_epsilon = 1e-12  # of the LayerNorms of fusion and of the MLM head
     model.dropout = 0.0  # of the text tower and of fusion
 

@@ -122,7 +122,7 @@ class ViT(nn.Module):
       attention, dense: forms of computation, see models/platform.py.
       remat, scan: see `layers.Stack`.
       frames: most frames of a video, the first being what an image is; 0: images only.
-      position_stddev, temporal_stddev: of the first values of places in the image and in time.
+      position_stddev, temporal_stddev: of position and temporal embeddings at initialisation.
 
     Raises:
       ValueError: for frames and further tokens in one tower.
@@ -161,11 +161,11 @@ class ViT(nn.Module):
         )
         self.cls = self.param('cls', param_init(normal, 'embed'), (self.width,))
         tokens = 1 + self.distilled + self.patches
-        place = param_init(nn.initializers.normal(self.position_stddev), None, 'embed')
-        self.position = self.param('position', place, (tokens, self.width))
+        init = param_init(nn.initializers.normal(self.position_stddev), None, 'embed')
+        self.position = self.param('position', init, (tokens, self.width))
         if self.frames:
-            place = param_init(nn.initializers.normal(self.temporal_stddev), None, 'embed')
-            self.temporal = self.param('temporal', place, (self.frames, self.width))
+            init = param_init(nn.initializers.normal(self.temporal_stddev), None, 'embed')
+            self.temporal = self.param('temporal', init, (self.frames, self.width))
         if self.distilled:
             self.distillation = self.param(
                 'distillation', param_init(normal, 'embed'), (self.width,)

@@ -68,6 +68,7 @@ ADDED = {
     'task.shared_towers': False,
     'model.predictor_depth': 1,
     'task.mim.text_share': 1.0,
+    'model.image.position_stddev': 0.02,
     'data.false_texts': 0,
     'data.text_buckets': (),
     'log': {'trackers': ('tensorboard',)},
@@ -85,6 +86,7 @@ _ONLY_OF = {
     'task.shared_towers': 'tau_student',
     'task.global_features': 'tau_student',
     'task.stable_width': 'tau_student',
+    'model.image.position_stddev': 'temporal_stddev',  # of SCL
     'data.false_texts': 'task.false_texts',  # of rank
     'log': 'train',  # of the config itself
 }
@@ -111,7 +113,6 @@ def upgraded(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if image is not None and name in image:
         zeros = image.pop(name) == 'zeros'
         image['temporal_stddev'] = 0.0 if zeros else image['width'] ** -0.5
-        image['position_stddev'] = 0.02
         added.append(f'model.image.temporal_stddev={image["temporal_stddev"]:.3g}')
     for field, value in ADDED.items():
         section, name = _place(config, field)

@@ -15,9 +15,9 @@ VIDEOS = jnp.asarray(RNG.normal(size=(2, 3, 12, 12, 3)), jnp.float32)
 F, N = 3, 9
 
 
-def tower(*, frames: int = 4, depth: int = 2, temporal_stddev: float = 0.3) -> ViT:
+def tower(*, frames: int = 4, depth: int = 2, **stddev: float) -> ViT:
     extra = dict(variant='clip', distilled=False, registers=0)
-    return ViT(depth=depth, frames=frames, temporal_stddev=temporal_stddev, **extra, **SIZE, **RUN)
+    return ViT(depth=depth, frames=frames, **stddev, **extra, **SIZE, **RUN)
 
 
 @pytest.fixture(scope='module')
@@ -56,6 +56,14 @@ def test_without_places_in_time_the_order_of_frames_matters_only_as_that_of_outp
         assert np.abs(ours[:, order] - turned).max() > 1e-2
     zeros = tower(temporal_stddev=0.0).init(jax.random.key(0), VIDEOS[:, :1])['params']
     assert (zeros['temporal'].unbox() == 0).all()
+
+
+def test_embeddings_start_with_the_standard_deviations_of_the_config():
+    made = tower(frames=200, position_stddev=0.5, temporal_stddev=2.0)
+    params = meta.unbox(made.init(jax.random.key(0), VIDEOS[:, :1])['params'])
+    for name, stddev in (('position', 0.5), ('temporal', 2.0)):
+        values = params[name]
+        assert values.std() == pytest.approx(stddev, abs=4 * stddev / np.sqrt(2 * values.size))
 
 
 def test_in_the_first_block_patches_see_their_frame_and_cls_tokens_see_all(params):

@@ -67,3 +67,4 @@ def test_places_in_time_of_an_earlier_version_start_as_they_did(before, stddev):
     expected = image | {'position_stddev': 0.02, 'temporal_stddev': stddev}
     del expected['temporal_init']
     assert found['model']['image'] == expected and 'temporal_stddev' in said
+    assert 'model.image.position_stddev=0.02' in said
