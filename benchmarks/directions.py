@@ -30,7 +30,7 @@ import optax
 from configs.completion import get_config
 from semmim_jax.data.emoji.motion import FRAMES, TWINNED, Motion
 from semmim_jax.data.emoji.videos import EmojiVideos
-from semmim_jax.data.frames import uniform_frames
+from semmim_jax.data.frames import shuffled_frames, uniform_frames
 from semmim_jax.data.readers.sources import make_source
 from semmim_jax.models.platform import choose_forms, scans
 from semmim_jax.models.vit import ViT, normalise
@@ -151,8 +151,7 @@ def told(config: Any, params: Any, data: Clips, *, shuffled: bool = False) -> np
     for way, true in enumerate((sign, -sign)):
         frames = data.frames[:, way]  # [n, f, s, s, 3]
         if shuffled:
-            order = rng.permuted(np.tile(np.arange(frames.shape[1]), (len(frames), 1)), axis=1)
-            frames = np.take_along_axis(frames, order[:, :, None, None, None], axis=1)
+            frames = shuffled_frames(frames, rng)
         scores = np.concatenate([logits(part) for part in np.array_split(frames, 10)])
         right.append((scores * true).sum(axis=1) > 0)  # a tie is wrong
     return np.stack(right, axis=1)
@@ -177,13 +176,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('--steps', default=2500, type=int, help='of each training')
     parser.add_argument('--lr', default=4e-3, type=float, help='highest rate')
-    parser.add_argument('--stddev', default=0.8, type=float, help='of the places, at the start')
+    parser.add_argument(
+        '--stddev', default=0.8, type=float, help='of position and temporal embeddings at first'
+    )
     parser.add_argument('--seeds', default='0,1,2', help='with commas')
     parser.add_argument('--pairs', default=8000, type=int, help='clips to train on, and reverses')
     parser.add_argument('--unseen', default=250, type=int, help='pairs to test on')
     parser.add_argument('--frames', default=2, type=int, help='of a clip, at equal distances')
     args = parser.parse_args(argv)
     config = experiment(stddev=args.stddev, frames=args.frames)
+    scenes, a_batch = config.data.emoji_scenes, config.train.batch_size // 2
+    for name, least, most in (
+        ('steps', 10, 10**6),
+        ('pairs', 2 * a_batch, scenes.train_size // 2),  # some are left out
+        ('unseen', 10, scenes.eval_size // 2),
+        ('frames', 2, FRAMES),
+    ):
+        if not least <= getattr(args, name) <= most:
+            parser.error(f'--{name}={getattr(args, name)}: must be between {least} and {most}')
+    if not all(seed.isdecimal() for seed in args.seeds.split(',')):
+        parser.error(f'--seeds={args.seeds}: whole numbers with commas')
     ways = {'frames in order': args.frames, 'one frame': 1}
     data = {}
     for way, frames in ways.items():

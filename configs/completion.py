@@ -84,7 +84,8 @@ def demo_video() -> ml_collections.ConfigDict:
     c.data.update(image_size=32, frames=4, max_tokens=18)  # the longest caption has 15
     c.data.emoji_scenes.update(canvas=32, concepts=24, held_out_concepts=8)
     c.data.augment.update(crop_scale=(0.8, 1.0), ops=0)
-    # Larger position and temporal embeddings, from which motion is learned (docs/downstream.md).
+    # Larger position and temporal embeddings, with which a tower that is trained alone learns
+    # directions of motion; the losses of pre-training do not (docs/downstream.md).
     c.model.image.update(frames=4, position_stddev=0.5, temporal_stddev=0.5)
     c.train.update(batch_size=64, steps=900)
     c.eval.k_test = 16

@@ -40,3 +40,12 @@ def segment_frames(there: int, wanted: int, rng: np.random.Generator) -> np.ndar
     starts = np.arange(wanted) * there // wanted
     stops = np.maximum(starts + 1, np.arange(1, wanted + 1) * there // wanted)
     return rng.integers(starts, stops)
+
+
+def shuffled_frames(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Clips [b, f, h, w, c] with the frames of each in a random order of its own.
+
+    The control of docs/method.md section 9: what is left tells no direction.
+    """
+    order = rng.permuted(np.tile(np.arange(clips.shape[1]), (len(clips), 1)), axis=1)  # [b, f]
+    return np.take_along_axis(clips, order[:, :, None, None, None], axis=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semmim_jax.data.frames import has_twins
+from semmim_jax.data.frames import has_twins, shuffled_frames
 from semmim_jax.evaluators.report import EvalData, Report
 from semmim_jax.inference.predictor import to_host
 
@@ -35,8 +35,7 @@ def evaluate(predict: Any, data: EvalData) -> Report:
     start, rng = 0, np.random.default_rng(0)
     for batch in data.image_batches():
         clips, valid = batch['image'], batch['valid']
-        order = rng.permuted(np.tile(np.arange(clips.shape[1]), (len(clips), 1)), axis=1)  # [b, f]
-        shuffled = np.take_along_axis(clips, order[:, :, None, None, None], axis=1)
+        shuffled = shuffled_frames(clips, rng)
         videos = np.minimum(start + np.arange(len(clips)), len(own) - 1)
         for suffix, shown in (('', clips), ('_shuffled', shuffled)):
             for name, scores in _scores(predict, shown, text, videos).items():
