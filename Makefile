@@ -1,5 +1,6 @@
 # make demo: trains a small model with all losses on emoji scenes, evaluates it, draws it.
-# make demo-video: trains a small model of SCL on emoji videos, half of which are others backwards.
+# make demo-video: trains a tower to name directions of motion, and from it a small model of SCL on
+#   emoji videos, half of which are others backwards.
 # make test: style, types, and the tests that take seconds each.
 # make test-slow: the tests that take minutes.
 # make docs: the pages and a reference from docstrings, as build/site/index.html.
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+RUN_DIRECTIONS ?= runs/demo_directions
 RUN_VIDEO ?= runs/demo_video
 
 .PHONY: demo demo-video test test-slow docs lint format locked lock audit clean
@@ -25,8 +27,10 @@ demo: $(VENV)/ready-demo
 	$(BIN)/python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=$(RUN)
 
 demo-video: $(VENV)/ready-demo
+	$(BIN)/python -m semmim_jax.main --config=configs/completion.py:demo_directions \
+	    --workdir=$(RUN_DIRECTIONS)
 	$(BIN)/python -m semmim_jax.main --config=configs/completion.py:demo_video \
-	    --workdir=$(RUN_VIDEO)
+	    --workdir=$(RUN_VIDEO) --config.init_from=$(RUN_DIRECTIONS)
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses=logical --maxprocesses=4 --dist=loadfile

@@ -8,10 +8,11 @@
 From the root of the project; hours on two cores. A demo (emoji scenes, emoji videos) is trained for
 each seed in three ways: with completion; without it for as many steps; and without it for as much
 time. The last has as many more steps as a step costs less, by the FLOPs of the lowered step. Of
-videos, one training a seed sees one frame a clip: a control. Each training is an ordinary workdir;
-one that is there is continued, a complete one is read. Several commands may share the folder, each
-with seeds or demos of its own. What a results.json of another folder has, named by --known, is not
-trained again.
+videos, one training a seed sees one frame a clip, a control; and all of a seed start from one tower
+that names directions (`configs/completion.py:demo_directions`). Each training is an ordinary
+workdir; one that is there is continued, a complete one is read. Several commands may share the
+folder, each with seeds or demos of its own. What a results.json of another folder has, named by
+--known, is not trained again.
 
 Prints the figures, their paired differences by seed, and a verdict for each comparison: "helps"
 only where the mean difference of R@1 is above 0 in both directions and at least two of three seeds
@@ -97,9 +98,9 @@ def cheaper(config: Any) -> float:
     return next(both) / next(both)
 
 
-def complete(run: Run, folder: pathlib.Path, *, steps: int) -> dict[str, float] | None:
+def complete(workdir: pathlib.Path, *, steps: int) -> dict[str, float] | None:
     """'EVALUATOR/FIGURE' -> value of a training of so many steps; None where it is not complete."""
-    path = folder / run.folder / 'results.json'
+    path = workdir / 'results.json'
     if not path.exists():
         return None
     results = json.loads(path.read_text())
@@ -181,13 +182,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         for (demo, way), config in configs.items():
             run = Run(demo, way, seed)
             there = seed in known.get(demo, {}).get(way, {})
-            if not there and complete(run, args.workdir, steps=steps[demo, way]) is None:
+            if not there and complete(args.workdir / run.folder, steps=steps[demo, way]) is None:
                 config.seed = seed
+                if demo == 'video' and not args.variant:
+                    config.init_from = start(args.workdir, seed=seed, steps=args.steps)
                 train_and_evaluate(config, str(args.workdir / run.folder), find_task(config))
                 write(args.workdir, steps, known)
     for lines in write(args.workdir, steps, known):
         print('\n'.join(lines))
     print(f'wrote {args.workdir / "results.json"}')
+
+
+def start(folder: pathlib.Path, *, seed: int, steps: int) -> str:
+    """The workdir of the tower that names directions, from which all videos of a seed start.
+
+    Args:
+      folder: of the workdirs.
+      seed: of the training, if it is not complete.
+      steps: of it; 0: the demo's.
+    """
+    config, workdir = get_config('demo_directions'), folder / f'directions_{seed}'
+    config.seed = seed
+    config.train.update(steps=steps or config.train.steps)
+    config.train.compilation_cache = str(folder / 'compiled')
+    if complete(workdir, steps=config.train.steps) is None:
+        train_and_evaluate(config, str(workdir), find_task(config))
+    return str(workdir)
 
 
 def read_known(path: pathlib.Path, steps: Mapping[tuple[str, str], int]) -> dict[str, Found]:
@@ -215,7 +235,7 @@ def write(
         prefix = Run(demo, way, 0).folder[:-1]
         there = (path.name.removeprefix(prefix) for path in folder.glob(f'{prefix}*'))
         runs = [Run(demo, way, int(seed)) for seed in there if seed.isdecimal()]
-        read = {run.seed: complete(run, folder, steps=last) for run in runs}
+        read = {run.seed: complete(folder / run.folder, steps=last) for run in runs}
         ours = {seed: values for seed, values in read.items() if values}
         found[demo][way] = known.get(demo, {}).get(way, {}) | ours
     reports = {demo: report(demo, of_demo) for demo, of_demo in found.items()}

@@ -77,18 +77,37 @@ def demo() -> ml_collections.ConfigDict:
 
 
 def demo_video() -> ml_collections.ConfigDict:
-    """Emoji videos, four frames of 32 px: motion that no single frame tells."""
+    """Emoji videos, two frames of 32 px: motion that no single frame tells."""
     c = demo()
     c.data.train = 'emoji_videos:train'
     c.data.eval = 'emoji_videos:val'
-    c.data.update(image_size=32, frames=4, max_tokens=18)  # the longest caption has 15
+    c.data.update(image_size=32, max_tokens=18)  # the longest caption has 15
     c.data.emoji_scenes.update(canvas=32, concepts=24, held_out_concepts=8)
-    c.data.augment.update(crop_scale=(0.8, 1.0), ops=0)
-    # Larger position and temporal embeddings, with which a tower that is trained alone learns
-    # directions of motion; the losses of pre-training do not (docs/downstream.md).
-    c.model.image.update(frames=4, position_stddev=0.5, temporal_stddev=0.5)
-    c.train.update(batch_size=64, steps=900)
+    # The first and the last of 16 frames tell every direction, which a clip that is cropped or that
+    # has no reverse beside it shows less plainly (docs/downstream.md).
+    c.data.update(frames=2, frame_sampling='uniform', twins_together=True)
+    c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
+    c.model.image.update(frames=2, depth=2, heads=8, position_stddev=2.0, temporal_stddev=2.0)
+    c.optim.image_lr = 3e-4  # of a tower that comes from `demo_directions`
+    c.train.update(batch_size=64, steps=1000)
     c.eval.k_test = 16
+    return c
+
+
+def demo_directions() -> ml_collections.ConfigDict:
+    """What `demo_video` starts from: its tower alone, which learns to name directions of motion."""
+    c = demo_video()
+    # Of each pair the words of either side, as captions have them.
+    c.data.opposites = (
+        ('right', 'left'),
+        ('down', 'up'),
+        ('clockwise', 'counterclockwise'),
+        ('growing grows grow', 'shrinking shrinks shrink'),
+    )
+    c.task = ml_collections.ConfigDict({'name': 'directions'})
+    c.data.twins_together = False  # the task itself reverses every clip
+    c.optim.update(lr=4e-3, image_lr=4e-3, fusion_lr=4e-3, warmup_steps=400)
+    c.train.update(batch_size=32, steps=4000)
     return c
 
 
@@ -104,6 +123,7 @@ def _completion(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Puts SCL's model and task in the place of SemMIM's; sizes, data and run stay as they are."""
     c.data.frames = 1  # of an example: an image is a video of one
     c.data.frame_sampling = 'segments'  # one of each of as many equal segments; or 'uniform'
+    c.data.twins_together = False  # True: a clip and its reverse in one batch, where both are there
     c.data.clean_text = False
     c.data.match_views = False
     c.data.lexicon.captions = 0
@@ -145,5 +165,6 @@ VARIANTS = {
     'local': local,
     'demo': demo,
     'demo_video': demo_video,
+    'demo_directions': demo_directions,
     'tiny': tiny,
 }

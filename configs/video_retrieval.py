@@ -34,6 +34,7 @@ def get_config(variant: str = 'msrvtt') -> ml_collections.ConfigDict:
         c.data.train, c.data.eval = 'shards:shards/train', 'shards:shards/val'
         # 0: those of init_from, or of the clips.
         c.data.update(image_size=0, max_tokens=0, max_prompt_tokens=0, max_target_tokens=0)
+        c.data.update(frame_sampling='segments', twins_together=False)
         c.data.augment.update(crop_scale=(0.7, 1.0))
         c.model.text.vocab_size = 0
         c.init.sizes = 'weights'

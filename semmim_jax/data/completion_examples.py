@@ -43,15 +43,19 @@ class CompletionExamples(ExampleMaker):
         """Augmented frames, and one of the captions."""
         caption = self.caption(record, rng)
         return dict(
-            frames=augmented_clip(
-                self._chosen(record, rng),
-                rng,
-                size=self.image_size,
-                may_flip=not mentions_side(caption),
-                augment=self.augment,
-            ),
+            frames=self.clip(record, rng, text=caption),
             ids=self.tokenizer.encode(self.clean(caption), self.max_tokens),
             image_id=np.int32(record['image_id']),
+        )
+
+    def clip(self, record: Record, rng: np.random.Generator, *, text: str) -> np.ndarray:
+        """uint8 [f, s, s, 3]: augmented frames, never mirrored if the text speaks of a side."""
+        return augmented_clip(
+            self._chosen(record, rng),
+            rng,
+            size=self.image_size,
+            may_flip=not mentions_side(text),
+            augment=self.augment,
         )
 
     def _chosen(self, record: Record, rng: np.random.Generator) -> np.ndarray:

@@ -23,7 +23,7 @@ from absl import flags
 
 from semmim_jax.data import transforms
 from semmim_jax.data.config import DataConfig
-from semmim_jax.data.frames import uniform_frames
+from semmim_jax.data.frames import has_twins, uniform_frames
 from semmim_jax.data.mixtures import Mixture, Proportions
 from semmim_jax.data.records import CaptionSource, Fields, PlacedRecord, Record, Source
 from semmim_jax.data.text import clean_caption
@@ -160,7 +160,7 @@ def train_batches(
     if not len(source):
         raise ValueError('the training source is empty')
     dataset = (
-        _order(source, seed)
+        _order(source, seed, twins=getattr(data_config, 'twins_together', False))
         .random_map(_Placed(make_example))
         # Batches of one host's size first: every process_count-th of them is this host's share of
         # a global batch, in contiguous examples.
@@ -172,8 +172,19 @@ def train_batches(
     )
 
 
-def _order(source: Source, seed: int) -> grain.MapDataset:
-    """The endless records of training: reshuffled in every epoch; of a mixture each source is."""
+def _order(source: Source, seed: int, *, twins: bool) -> grain.MapDataset:
+    """The endless records of training: reshuffled in every epoch; of a mixture each source is.
+
+    With `twins` records 2k and 2k + 1 stand side by side, in one batch if its size is even.
+    """
+    if twins:
+        if isinstance(source, Mixture) or not has_twins(source):
+            raise ValueError('data.twins_together: the records of data.train are no twins')
+        ways = [
+            grain.MapDataset.source(Replacing(source))[way::2].seed(seed).shuffle().repeat()
+            for way in (0, 1)
+        ]
+        return grain.MapDataset.select_from_datasets(ways, Proportions((1, 1))).seed(seed)
     if not isinstance(source, Mixture):
         return grain.MapDataset.source(Replacing(source)).seed(seed).shuffle().repeat()
     spans = [range(*span) for span in itertools.pairwise(source.offsets)]

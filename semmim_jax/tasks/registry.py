@@ -8,6 +8,7 @@ import ml_collections
 from semmim_jax.ops.special_tokens import SpecialTokens
 from semmim_jax.tasks.classify import Classify
 from semmim_jax.tasks.completion.task import Completion
+from semmim_jax.tasks.directions import Directions
 from semmim_jax.tasks.dvae import TrainDVAE
 from semmim_jax.tasks.generate import Generate
 from semmim_jax.tasks.pretrain.task import Pretrain
@@ -24,6 +25,7 @@ TASKS = {
     'classify': Classify,
     'dvae': TrainDVAE,
     'completion': Completion,
+    'directions': Directions,
     'rank': Rank,
 }
 

@@ -32,7 +32,7 @@ class Task:
       parts: top-level name of parameters -> field of `config.optim` with their learning rate; those
         of other names have `lr`.
       family: whose names its parameters have outside of a run (conversion/): 'semmim', which is
-        ALBEF's, 'scl', or 'dvae', which nothing exports.
+        ALBEF's, 'scl', or one that nothing exports, as 'dvae'.
     """
 
     examples: ClassVar[type]

@@ -41,23 +41,28 @@ def test_equal_steps_and_equal_time_differ_in_steps_alone(monkeypatch):
     }
     assert [c.train.steps for c in configs.values()] == [100, 100, 140, 100]
     assert [c.task.weights.completion for c in configs.values()] == [1, 0, 0, 1]
-    assert [c.data.frames for c in configs.values()] == [4, 4, 4, 1]
+    assert [c.data.frames for c in configs.values()] == [2, 2, 2, 1]
     assert {c.seed for c in configs.values()} == {2}
 
 
 def trained(tmp_path, monkeypatch):
-    """A training whose figures are known: completion adds .1, twice the steps nothing."""
+    """A training whose figures are known: completion adds .1, twice the steps nothing.
+
+    Returns the names of the trainings, and of the run that each starts from.
+    """
     monkeypatch.setattr(completion_helps, 'count', flops)
-    runs = []
+    runs = {}
 
     def train(config, workdir, task):
-        runs.append(workdir.rpartition('/')[2])
-        value = 0.3 + 0.1 * config.task.weights.completion + 0.01 * config.seed
+        name = workdir.rpartition('/')[2]
+        runs[name] = config.init_from.rpartition('/')[2]
+        weights = config.task.get('weights', {'completion': 0.0})
+        value = 0.3 + 0.1 * weights['completion'] + 0.01 * config.seed
         evaluators = {}
-        for name in completion_helps.FIGURES['images']:
-            evaluator, figure = name.split('/')
+        for path in completion_helps.FIGURES['video']:
+            evaluator, figure = path.split('/')
             evaluators.setdefault(evaluator, {'figures': {}})['figures'][figure] = value
-        folder = tmp_path / runs[-1]
+        folder = tmp_path / name
         folder.mkdir(parents=True)
         (folder / 'results.json').write_text(json.dumps({'step': config.train.steps, **evaluators}))
 
@@ -93,7 +98,7 @@ def test_seeds_in_any_order_and_a_table_of_what_there_is(monkeypatch, tmp_path, 
     assert not runs and 'images: completion not shown' in capsys.readouterr().out
     completion_helps.main([*command, '--seeds=2'])
     folders = [Run('images', way, 2).folder for way in (WITH, STEPS, TIME)]
-    assert runs == folders
+    assert list(runs) == folders
     assert 'not shown (without, equal time; seeds compared: 2)' in capsys.readouterr().out
     completion_helps.main([*command, '--seeds=0'])
     assert 'helps (without, equal time; seeds compared: 0, 2)' in capsys.readouterr().out
@@ -105,6 +110,17 @@ def test_seeds_in_any_order_and_a_table_of_what_there_is(monkeypatch, tmp_path, 
     assert 'seeds compared: none' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         completion_helps.main([*command, '--seeds=one'])
+
+
+def test_videos_of_a_seed_start_from_one_tower_that_names_directions(monkeypatch, tmp_path):
+    runs = trained(tmp_path, monkeypatch)
+    command = [f'--workdir={tmp_path}', '--demos=video', '--steps=10', '--seeds=2']
+    completion_helps.main(command)
+    folders = [Run('video', way, 2).folder for way in (WITH, STEPS, TIME, ONE_FRAME)]
+    assert runs == {'directions_2': '', **dict.fromkeys(folders, 'directions_2')}
+    runs.clear()
+    completion_helps.main(command)
+    assert not runs
 
 
 def test_a_table_is_there_after_every_training(monkeypatch, tmp_path):
@@ -130,7 +146,7 @@ def test_trainings_of_another_folder_are_known_by_its_results(monkeypatch, tmp_p
     command = [f'--workdir={tmp_path / "two"}', '--demos=images', f'--known={known}']
     runs = trained(tmp_path / 'two', monkeypatch)
     completion_helps.main(command)
-    assert runs == [Run('images', way, 1).folder for way in (WITH, STEPS, TIME)]
+    assert list(runs) == [Run('images', way, 1).folder for way in (WITH, STEPS, TIME)]
     assert 'helps (without, equal time; seeds compared: 0, 1, 2)' in capsys.readouterr().out
     completion_helps.main([*command, '--steps=10', '--read'])  # of other lengths nothing is known
     assert 'seeds compared: none' in capsys.readouterr().out

@@ -1,55 +1,52 @@
-"""The experiment on directions: its clips and labels against the source, and that it runs."""
+"""The experiment on directions: what it trains, and its table of figures that are given."""
 
-import numpy as np
+import json
+import pathlib
+
 import pytest
 
-from benchmarks.directions import LABELS, clips, experiment, main
-from semmim_jax.data.emoji.motion import TWINNED
-from semmim_jax.data.readers.sources import make_source
-
-PAIRS, PLACES = 120, np.array([0, 3, 9])  # of one pair of them the labels are the same
-# Words of captions for the opposite direction and the direction 1, in the order of the labels.
-WORDS = 'left right up down counterclockwise clockwise shrinks grows'.split()
+from benchmarks import directions
 
 
-@pytest.fixture(scope='module')
-def records():
-    """The first records of the source, clips and their twins in turns."""
-    source = make_source('emoji_videos:val', experiment(stddev=0.8, frames=2).data)
-    return [source[i] for i in range(2 * PAIRS)]
+@pytest.fixture
+def trained(monkeypatch):
+    """Frames and steps of the trainings, whose figures are made up of them."""
+    runs = {}
+
+    def train(config, workdir, task):
+        del task
+        runs[workdir.rpartition('/')[2]] = config.data.frames, config.train.steps, config.seed
+        figures = {'direction_words': config.data.frames / 4, 'direction_words_right': 0.9}
+        figures |= {'direction_words_shuffled': 0.5 + config.seed / 100}
+        results = {'step': config.train.steps, 'direction': {'figures': figures}}
+        folder = pathlib.Path(workdir)
+        folder.mkdir(parents=True)
+        (folder / 'results.json').write_text(json.dumps(results))
+
+    monkeypatch.setattr(directions, 'train_and_evaluate', train)
+    return runs
 
 
-def words_told(record):
-    """Which of WORDS a caption says; of a plural, too, which grow or shrink."""
-    said = {w + 's' if w in ('grow', 'shrink') else w for w in record['captions'][0].split()}
-    return [word in said for word in WORDS]
+def test_a_line_for_each_seed_and_way_and_no_training_twice(trained, tmp_path, capsys):
+    command = [f'--workdir={tmp_path}', '--seeds=0,3', '--steps=7']
+    directions.main(command)
+    assert trained == {
+        'first_and_last_frame_0': (2, 7, 0),
+        'one_frame_0': (1, 7, 0),
+        'first_and_last_frame_3': (2, 7, 3),
+        'one_frame_3': (1, 7, 3),
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-6:] == ['all', 'shuffled', 'right', 'down', 'clockwise', 'growing']
+    assert lines[3].startswith('3     first and last frame')
+    assert lines[3].split()[-6:] == ['0.500', '0.530', '0.900', 'nan', 'nan', 'nan']
+    trained.clear()
+    directions.main(command)
+    assert not trained and capsys.readouterr().out.splitlines() == lines
 
 
-def test_clips_and_labels_are_those_of_the_records_and_their_twins(records):
-    data = clips(experiment(stddev=0.8, frames=2), 'val', count=PAIRS, places=PLACES)
-    told = np.array([words_told(record) for record in records])  # [2 pairs, LABELS]
-    differs = (told[::2] != told[1::2]).any(axis=1)
-    shown = np.stack([record['frames'][PLACES] for record in records])
-    assert told.shape[1] == LABELS and differs.sum() == PAIRS - 1
-    np.testing.assert_array_equal(data.frames[:, 0], shown[::2][differs])
-    np.testing.assert_array_equal(data.frames[:, 1], shown[1::2][differs])
-    np.testing.assert_array_equal(data.forth, told[::2][differs])
-    np.testing.assert_array_equal(data.back, told[1::2][differs])
-    pairs = data.forth.reshape(-1, len(TWINNED), 2).any(axis=-1)
-    assert pairs[np.arange(len(data.kind)), data.kind].all() and set(data.objects) == {1, 2}
-
-
-@pytest.mark.parametrize('flag', ['--frames=1', '--pairs=9', '--unseen=999', '--seeds=a'])
+@pytest.mark.parametrize('flag', ['--steps=-1', '--seeds=a'])
 def test_an_impossible_number_is_refused_by_name(flag, capsys):
     with pytest.raises(SystemExit):
-        main([flag])
+        directions.main([flag])
     assert flag in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_it_prints_a_line_for_clips_and_for_each_control(capsys):
-    main(['--steps=10', '--seeds=3', '--pairs=64', '--unseen=20'])
-    lines = capsys.readouterr().out.splitlines()
-    shares = {line[6:30].strip(): [float(x) for x in line[30:].split()] for line in lines[1:]}
-    assert list(shares) == ['frames in order', 'frames in a random order', 'one frame']
-    assert all(0 <= x <= 1 or np.isnan(x) for values in shares.values() for x in values)

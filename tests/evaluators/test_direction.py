@@ -54,7 +54,7 @@ class Videos:
             yield {'image': batch, 'valid': np.arange(64) < len(chunk)}
 
     def __contains__(self, name):
-        return True
+        return name != 'directions'
 
     def __call__(self, name, *inputs):
         if name == 'text':
@@ -74,6 +74,37 @@ class Videos:
     def features(self, pair, sign):
         """[n, PAIRS + 1]."""
         return np.concatenate([2.0 * np.eye(PAIRS)[pair], sign[:, None]], axis=1)
+
+
+class NamesDirections(Videos):
+    """Names 'right' where the first frame comes before the last. Of every fourth pair both captions
+    say up and down too, of the others nothing is said of them."""
+
+    data = types.SimpleNamespace(opposites=(('right', 'left'), ('up', 'down')))
+
+    def texts(self):
+        more = ' up and down', '', '', ''
+        texts = [f'it goes {("right", "left")[t % 2]}{more[t // 2 % 4]}' for t in range(VIDEOS)]
+        return texts, np.arange(VIDEOS)
+
+    def __contains__(self, name):
+        return name == 'directions'
+
+    def __call__(self, name, *inputs):
+        assert name == 'directions', name
+        clips = inputs[0].astype(int)
+        sign = np.sign(clips[:, -1, 0, 0, 0] - clips[:, 0, 0, 0, 0])
+        logits = np.full((len(clips), 2, 2), -7.0)  # of up and down the same for both captions
+        logits[:, 0] = np.stack([sign, -sign], axis=-1)
+        return logits
+
+
+def test_a_model_that_names_directions_is_asked_for_words():
+    videos = NamesDirections(ordered=True)
+    figures = direction.evaluate(videos, videos).figures
+    assert figures['direction_words'] == figures['direction_words_right'] == 1
+    assert figures['direction_words_shuffled'] == pytest.approx(0.5, abs=0.107)
+    assert not any('up' in name for name in figures)  # no clip of which one alone is said
 
 
 def test_a_model_that_sees_order_tells_all_twins_and_none_of_shuffled_frames():

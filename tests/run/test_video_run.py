@@ -116,3 +116,26 @@ def test_predict_on_a_folder_of_videos(workdir, tmp_path):
     assert np.load(tmp_path / 'v.npy').shape == (2, 16)
     with pytest.raises(ValueError, match='caption: of videos there are embed and match'):
         predict_folder('caption', out=str(out), texts=(), texts_file='', **options)
+
+
+def test_pre_training_starts_from_a_tower_that_named_directions(tmp_path):
+    """The tower and its bridge go on; the head is left behind, as the run's table says."""
+    first = get_config('demo_directions')
+    first.data.emoji_scenes.update(train_size=64, eval_size=16)
+    first.model.update(scan=True)
+    first.train.update(batch_size=8, steps=2, save_every=2, async_save=False)
+    start = train_and_evaluate(first, str(tmp_path / 'directions'), find_task(first))
+    figures = json.loads((tmp_path / 'directions' / 'results.json').read_text())['direction']
+    assert figures['figures']['videos'] == 16
+    assert 0 <= figures['figures']['direction_words'] <= 1
+    second = get_config('demo_video')
+    second.data.emoji_scenes.update(train_size=64)
+    second.data.eval, second.init_from = '', str(tmp_path / 'directions')
+    second.model.update(scan=True)
+    second.train.update(batch_size=8, steps=0, save_every=2, async_save=False)
+    state = train_and_evaluate(second, str(tmp_path / 'video'), find_task(second))
+    for name in ('image', 'image_bridge'):
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], start.params[name])
+    assert 'direction_head' in start.params and 'direction_head' not in state.params
+    with pytest.raises(ValueError, match='directions'):
+        semmim_jax.load(str(tmp_path / 'directions')).encode_video(np.zeros((2, 32, 32, 3)))
