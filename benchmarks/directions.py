@@ -1,6 +1,6 @@
 """Whether SCL's video tower can tell the directions of motions, if it is asked nothing else.
 
-    python -m benchmarks.directions --workdir=runs/directions       # a quarter of an hour
+    python -m benchmarks.directions --workdir=runs/directions       # half an hour on two cores
     python -m benchmarks.directions --seeds=0
 
 Trains `configs/completion.py:demo_directions`, from which the demo of videos starts, from each

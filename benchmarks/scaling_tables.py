@@ -77,13 +77,14 @@ REMAT = [
     Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.remat': remat})
     for remat in ('none', 'dots', 'full')
 ]
+NODE = {'mesh.fsdp': 8, 'model.remat': 'full'}
 SCL = [
-    Run(machine, variant, settings, 'completion')
-    for variant in ('base', 'video', 'local')
-    for machine, settings in (
-        ('v5e:16x16', {'mesh.fsdp': 16}),
-        ('h100:8', {'mesh.fsdp': 8, 'model.remat': 'full'}),
-    )
+    Run('v5e:16x16', 'base', {'mesh.fsdp': 16}, 'completion'),
+    Run('h100:8', 'base', NODE, 'completion'),
+    Run('v5e:16x16', 'video', {'mesh.fsdp': 16}, 'completion'),
+    Run('h100:8', 'video', NODE | {'train.accumulate': 8}, 'completion'),
+    Run('v5e:16x16', 'local', {'mesh.fsdp': 16}, 'completion'),
+    Run('h100:8', 'local', NODE | {'train.accumulate': 2}, 'completion'),
 ]
 PLANNED = ('v5e:16x16', 'v5p:4x4x8', 'h100:8')
 

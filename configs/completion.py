@@ -4,16 +4,16 @@ Paper:     Ji et al., CVPR 2023 (arXiv 2211.13437); `local`: GLSCL (arXiv 2306.0
            docs/method.md section 9 says which value is whose.
 Command:   python -m semmim_jax.main --config=configs/completion.py --workdir=RUN
            python -m semmim_jax.main --config=configs/completion.py:demo --workdir=runs/scl_demo
-           python -m semmim_jax.main --config=configs/completion.py:demo_video
-           --workdir=runs/demo_video    (or: make demo-video)
+           make demo-video    (demo_directions, then demo_video from its workdir)
            One loss off, e.g. the control without completion: --config.task.weights.completion=0
-Hardware:  base, video, local: a TPU slice or a GPU node (ViT-B/16, RoBERTa-base); demo,
-           demo_video, tiny: a laptop.
-Expect:    base, video, local: not run. demo, demo_video: docs/downstream.md.
+Hardware:  base, video, local: a TPU slice or a GPU node (ViT-B/16, RoBERTa-base); the others: a
+           laptop.
+Expect:    base, video, local: not run. The demos: docs/downstream.md.
 
 Variants (`configs/completion.py:NAME`): base (288 px), video (4 frames of 224 px, from a workdir of
 base), local (base with GLSCL's losses on masked patches and words), demo, demo_video (emoji videos
-whose twins are the same clip backwards), tiny (for tests).
+whose twins are the same clip backwards), demo_directions (the tower that demo_video starts from),
+tiny (for tests).
 """
 
 import ml_collections
@@ -83,8 +83,8 @@ def demo_video() -> ml_collections.ConfigDict:
     c.data.eval = 'emoji_videos:val'
     c.data.update(image_size=32, max_tokens=18)  # the longest caption has 15
     c.data.emoji_scenes.update(canvas=32, concepts=24, held_out_concepts=8)
-    # The first and the last of 16 frames tell every direction, which a clip that is cropped or that
-    # has no reverse beside it shows less plainly (docs/downstream.md).
+    # The first and the last of 16 frames tell every direction. Crops, batches without a clip's
+    # reverse and small embeddings of places made it harder to learn them (docs/downstream.md).
     c.data.update(frames=2, frame_sampling='uniform', twins_together=True)
     c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
     c.model.image.update(frames=2, depth=2, heads=8, position_stddev=2.0, temporal_stddev=2.0)

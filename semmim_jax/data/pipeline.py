@@ -178,8 +178,7 @@ def _order(source: Source, seed: int, *, twins: bool) -> grain.MapDataset:
     With `twins` records 2k and 2k + 1 stand side by side, in one batch if its size is even.
     """
     if twins:
-        if isinstance(source, Mixture) or not has_twins(source):
-            raise ValueError('data.twins_together: the records of data.train are no twins')
+        check_twins(source)
         ways = [
             grain.MapDataset.source(Replacing(source))[way::2].seed(seed).shuffle().repeat()
             for way in (0, 1)
@@ -194,6 +193,12 @@ def _order(source: Source, seed: int, *, twins: bool) -> grain.MapDataset:
         for span, own in zip(spans, seeds, strict=True)
     ]
     return grain.MapDataset.select_from_datasets(parts, Proportions(source.weights)).seed(seed)
+
+
+def check_twins(source: Source) -> None:
+    """Raises ValueError if the records of a training source do not come as twins."""
+    if isinstance(source, Mixture) or not has_twins(source):
+        raise ValueError('data.twins_together: the records of data.train are no twins')
 
 
 def eval_image_batches(

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
+from semmim_jax.data import pipeline
 from semmim_jax.data.frames import has_videos
 from semmim_jax.data.mixtures import Mixture, parts_of
 from semmim_jax.data.readers import sources
@@ -26,10 +27,13 @@ def check_training_files(config: Any, source: Any) -> None:
       source: of training records.
 
     Raises:
-      ValueError: with the first missing file and the entry that lists it.
+      ValueError: with the first missing file and the entry that lists it; and for records of
+        another kind than the config asks for.
     """
     data = config.data
     _check_kind('data.train', config, source)
+    if getattr(data, 'twins_together', False):
+        pipeline.check_twins(source)
     for part in parts_of(source):
         if isinstance(part, StoredSource):
             _check_stored('data.train', part)

@@ -81,8 +81,7 @@ class Directions(Task):
         said = rows.join([said, said[..., ::-1]]).astype(jnp.float32)  # [2 b, k, 2]
         logits = self.model.apply({'params': params}, both)
         loss, told = direction_loss(logits, said)
-        metrics = {'loss': loss, 'loss_directions': loss, 'told': told}
-        return loss.value, (metrics, extra)
+        return loss.value, ({'loss': loss, 'told': told}, extra)
 
     def predict_fns(self) -> dict[str, Any]:
         """'directions': videos uint8 [b, f, s, s, 3] -> logits of each word's being said."""

@@ -6,6 +6,7 @@ import pytest
 from configs.completion import get_config
 from semmim_jax.data import pipeline
 from semmim_jax.data.readers.sources import make_source
+from semmim_jax.run.data_checks import check_training_files
 
 RECORDS = 24
 
@@ -62,16 +63,11 @@ def test_the_order_is_that_of_the_seed_and_goes_on_at_any_step():
 @pytest.mark.parametrize(
     'spec', ['emoji_scenes:train', 'emoji_videos:train @ 1 + emoji_videos:val @ 1']
 )
-def test_records_without_twins_are_refused(spec):
-    data = data_config()
+def test_records_without_twins_are_refused_before_a_run_begins(spec):
+    config = get_config('demo_video')
+    source = make_source(spec, config.data)
+    config.data.frames = 1 if spec.startswith('emoji_scenes') else 2
     with pytest.raises(ValueError, match='data.twins_together'):
-        pipeline.train_batches(
-            make_source(spec, data),
-            NoFields(),
-            data,
-            batch_size=2,
-            seed=0,
-            start_step=0,
-            process_index=0,
-            process_count=1,
-        )
+        check_training_files(config, source)
+    config.data.twins_together = False
+    check_training_files(config, source)
