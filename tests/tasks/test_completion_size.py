@@ -9,6 +9,7 @@ from benchmarks import completion_flops
 from configs.completion import VARIANTS, get_config
 from semmim_jax.planning import program
 from semmim_jax.tasks.completion.task import Completion
+from semmim_jax.tasks.registry import find_task
 
 # By hand, layer by layer (docs/method.md section 9): GFLOP per sample of a training step.
 COST = {
@@ -61,10 +62,13 @@ def test_the_step_spends_what_the_trimmed_arithmetic_says(name):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_every_parameter_has_a_learning_rate_of_its_part(variant):
     config = get_config(variant)
-    task = Completion(ml_collections.FrozenConfigDict(config), program.special_tokens(config))
+    make_task = find_task(config)
+    task = make_task(ml_collections.FrozenConfigDict(config), program.special_tokens(config))
     params = jax.eval_shape(task.init, jax.random.key(0))
     assert set(task.parts.values()) <= set(config.optim)
     heads = {'itm_head', 'mlm_head', 'mlm_words'}
+    if variant == 'demo_directions':
+        heads = {'direction_head'}
     assert set(params) - set(task.parts) == heads
 
 
