@@ -161,7 +161,8 @@ def log_line(step: int, last: int, values: Mapping[str, float], speed: Mapping[s
     room = LINE - len(f'{begin} ()  {end}')
     while parts and len(' '.join(parts)) > room:
         parts = [*parts[: -2 if parts[-1] == '...' else -1], '...'] if len(parts) > 1 else []
-    return f'{begin} ({" ".join(parts)})  {end}'
+    shown = f' ({" ".join(parts)})' if parts else ''
+    return f'{begin}{shown}  {end}'
 
 
 def _clock(seconds: float) -> str:

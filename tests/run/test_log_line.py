@@ -19,6 +19,8 @@ LOSSES = {'loss': 25.83, 'loss_itc': 4.912, 'loss_itm': 0.674, 'ema_momentum': 0
 def test_losses_speed_and_time_left_are_shown_and_nothing_else():
     line = log_line(10, 750, LOSSES, SPEED)
     assert line == 'step 10/750  loss 25.83 (itc 4.91 itm 0.674)  63.2 img/s, wait 0%, eta 9:12'
+    line = log_line(10, 750, {'loss': 25.83}, SPEED)  # of a task with one loss
+    assert line == 'step 10/750  loss 25.83  63.2 img/s, wait 0%, eta 9:12'
 
 
 @given(
