@@ -185,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not there and complete(args.workdir / run.folder, steps=steps[demo, way]) is None:
                 config.seed = seed
                 if demo == 'video' and not args.variant:
-                    config.init_from = start(args.workdir, seed=seed, steps=args.steps)
+                    tower = args.workdir / f'directions_{seed}'
+                    name_directions(tower, seed=seed, steps=args.steps)
+                    config.init_from = str(tower)
                 train_and_evaluate(config, str(args.workdir / run.folder), find_task(config))
                 write(args.workdir, steps, known)
     for lines in write(args.workdir, steps, known):
@@ -193,21 +195,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'wrote {args.workdir / "results.json"}')
 
 
-def start(folder: pathlib.Path, *, seed: int, steps: int) -> str:
-    """The workdir of the tower that names directions, from which all videos of a seed start.
+def name_directions(
+    workdir: pathlib.Path, *, seed: int, steps: int, frames: int = 0
+) -> dict[str, float]:
+    """Figures of a tower that names directions, as of `complete`, which is trained if need be.
 
     Args:
-      folder: of the workdirs.
-      seed: of the training, if it is not complete.
-      steps: of it; 0: the demo's.
+      workdir: of the training; what it compiles is kept beside it.
+      seed: of it.
+      steps, frames: of it and of a clip; 0: the demo's.
     """
-    config, workdir = get_config('demo_directions'), folder / f'directions_{seed}'
+    config = get_config('demo_directions')
     config.seed = seed
-    config.train.update(steps=steps or config.train.steps)
-    config.train.compilation_cache = str(folder / 'compiled')
-    if complete(workdir, steps=config.train.steps) is None:
+    config.train.steps = steps or config.train.steps
+    config.data.frames = frames or config.data.frames
+    config.train.compilation_cache = str(workdir.parent / 'compiled')
+    if (figures := complete(workdir, steps=config.train.steps)) is None:
         train_and_evaluate(config, str(workdir), find_task(config))
-    return str(workdir)
+        figures = complete(workdir, steps=config.train.steps)
+        assert figures is not None, 'it was just trained'
+    return figures
 
 
 def read_known(path: pathlib.Path, steps: Mapping[tuple[str, str], int]) -> dict[str, Found]:

@@ -83,8 +83,8 @@ def demo_video() -> ml_collections.ConfigDict:
     c.data.eval = 'emoji_videos:val'
     c.data.update(image_size=32, max_tokens=18)  # the longest caption has 15
     c.data.emoji_scenes.update(canvas=32, concepts=24, held_out_concepts=8)
-    # The first and the last of 16 frames tell every direction. Crops, batches without a clip's
-    # reverse and small embeddings of places made it harder to learn them (docs/downstream.md).
+    # The first and the last of 16 frames tell every direction. No crops, a clip's reverse in its
+    # batch and large embeddings were chosen by the few trainings that docs/downstream.md lists.
     c.data.update(frames=2, frame_sampling='uniform', twins_together=True)
     c.data.augment.update(crop_scale=(1.0, 1.0), ops=0)
     c.model.image.update(frames=2, depth=2, heads=8, position_stddev=2.0, temporal_stddev=2.0)

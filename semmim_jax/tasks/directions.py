@@ -15,6 +15,7 @@ from semmim_jax.losses.directions import direction_loss
 from semmim_jax.models.scl_directions import SCLDirections
 from semmim_jax.ops import rows
 from semmim_jax.ops.special_tokens import SpecialTokens
+from semmim_jax.tasks.completion.plan import check_frames
 from semmim_jax.tasks.completion.task import Completion
 from semmim_jax.training.task import Task
 
@@ -38,11 +39,10 @@ class Directions(Task):
     parts = Completion.parts
 
     def __init__(self, config: Any, special: SpecialTokens):
-        data, places = config.data, config.model.image.frames
+        data = config.data
         if not data.opposites or any(len(pair) != 2 for pair in data.opposites):
             raise ValueError("data.opposites must hold pairs of words, as ('right', 'left')")
-        if data.frames > places:
-            raise ValueError(f'data.frames={data.frames} are more than model.image.frames={places}')
+        check_frames(config)
         self.frames = data.frames
         self.model = SCLDirections(config.model, pairs=len(data.opposites))
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import directions
+from benchmarks import completion_helps, directions
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def trained(monkeypatch):
         folder.mkdir(parents=True)
         (folder / 'results.json').write_text(json.dumps(results))
 
-    monkeypatch.setattr(directions, 'train_and_evaluate', train)
+    monkeypatch.setattr(completion_helps, 'train_and_evaluate', train)
     return runs
 
 

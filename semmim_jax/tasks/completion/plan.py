@@ -82,7 +82,7 @@ class Plan:
         return size if size and batch % size == 0 else 0
 
     def _check(self, config: Any) -> None:
-        c, places = self.config, config.model.image.frames
+        c = self.config
         if not self.active:
             raise ValueError('task.weights: no loss has a weight above 0')
         for name in ('image_ratio', 'text_ratio', 'local_ratio'):
@@ -98,8 +98,7 @@ class Plan:
                     f'task.{name}={c[name]} does not divide '
                     f'train.batch_size={config.train.batch_size}'
                 )
-        if self.frames > places:
-            raise ValueError(f'data.frames={self.frames} are more than model.image.frames={places}')
+        check_frames(config)
         if config.train.collapse_alarm:
             raise ValueError(
                 f'train.collapse_alarm={config.train.collapse_alarm}: there are no codes, use 0'
@@ -109,6 +108,13 @@ class Plan:
                 f'model.fusion_depth={config.model.fusion_depth}: completion needs 2 or more, the '
                 'first for all texts of an image at once, the last at some positions'
             )
+
+
+def check_frames(config: Any) -> None:
+    """Raises ValueError if an example has more frames than the tower has places in time."""
+    frames, places = config.data.frames, config.model.image.frames
+    if frames > places:
+        raise ValueError(f'data.frames={frames} are more than model.image.frames={places}')
 
 
 class Draws(NamedTuple):
