@@ -27,14 +27,6 @@ CASES = {
 }
 
 
-@pytest.fixture
-def double(monkeypatch):
-    """Computes in float64 what the code would in jnp.float32: rounding hides no difference."""
-    monkeypatch.setattr(jnp, 'float32', jnp.float64)
-    with jax.enable_x64(True):
-        yield
-
-
 def in_double(changes: dict[str, Any], **weights: float):
     """A warm task whose parameters and layers are float64; for tests with the fixture `double`."""
     warm = warm_completion(small({**changes, 'model.dtype': 'float64'}, **weights), rows=4)

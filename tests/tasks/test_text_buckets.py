@@ -65,12 +65,16 @@ def test_the_draws_are_those_of_full_padding(config, length, end):
 @pytest.mark.parametrize(
     'form', [{}, pytest.param(LITERAL, marks=pytest.mark.slow)], ids=['words', 'literal']
 )
-def test_losses_and_gradients_are_those_of_full_padding(config, form):
-    warm = warm_state(override(config, {'data.max_tokens': LONGEST} | form), rows=4)
+def test_losses_and_gradients_are_those_of_full_padding(double, config, form):
+    changes = {'data.max_tokens': LONGEST, 'model.dtype': 'float64'}
+    warm = warm_state(override(config, changes | form), rows=4)
     run = jit(jax.value_and_grad(step_of(warm), has_aux=True))
+    arrays = jax.tree.map(
+        lambda x: x.astype(np.float64) if x.dtype == np.float32 else x,
+        (warm.params, warm.ema_params, warm.extra),
+    )
     (got, grads), (want, full_grads) = (
-        run(warm.params, warm.ema_params, warm.extra, jax.tree.map(jnp.asarray, batch))
-        for batch in texts_of(config, LENGTHS[0])
+        run(*arrays, jax.tree.map(jnp.asarray, batch)) for batch in texts_of(config, LENGTHS[0])
     )
     jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-6, atol=1e-6), got, want)
     jax.tree.map_with_path(assert_gradient_close, grads, full_grads)
