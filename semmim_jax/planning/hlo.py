@@ -147,14 +147,15 @@ def trip_count(loop: Instruction, computations: dict[str, Computation]) -> int |
 
 
 def scope(op: Instruction) -> str:
-    """The method of the model that an instruction comes from, '(gradient)' behind it, or ''.
+    """The method or part of the model that an instruction is of, '(gradient)' behind it, or ''.
 
-    Of 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/...' that is 'decode (gradient)'.
+    Of 'jit(step)/transpose(jvp(SemMIM.decode))/decoder/...' that is 'decode (gradient)', of
+    'jit(step)/jvp(fusion)/blocks/...', a call of the part itself, 'fusion'.
     """
     name = re.search(r'op_name="([^"]*)"', op.attributes)
     if name is None:
         return ''
-    part = r'jvp\(([a-z]\w*\.\w+)\)'  # of the model, such as fusion.project_context
+    part = r'jvp\(([a-z]\w*(?:\.\w+)?)\)'  # of the model, such as fusion.project_context
     method = re.search(r'\b(?:SemMIM|SCL)\.(\w+)', name[1]) or re.search(part, name[1])
     if method is None:
         return ''

@@ -239,6 +239,8 @@ def test_traffic_by_part_of_the_model():
         'c': 'jit(step)/add',
         'd': 'jit(step)/jvp(fusion.project_context)/blocks/add',
         'e': 'jit(step)/transpose(jvp(jit(log_softmax)))/add',
+        'f': 'jit(step)/transpose(jvp(fusion))/blocks/while/body/add',
+        'g': 'jit(step)/jvp()/add',
     }
     lines = [line.format(name, 'x', scope) for name, scope in names.items()]
     text = '\n'.join(
@@ -249,7 +251,8 @@ def test_traffic_by_part_of_the_model():
         'decode': 1200,
         'decode (gradient)': 1200,
         'fusion.project_context': 1200,
-        '': 2 * 1200,
+        'fusion (gradient)': 1200,
+        '': 3 * 1200,
     }
 
 
