@@ -20,8 +20,9 @@ RUN_VIDEO ?= runs/demo_video
 
 .PHONY: demo demo-video test test-slow docs lint format locked lock audit clean
 
-# A step's memory in large pages, which are cleared in less time: docs/performance.md section 6.
-demo demo-video: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# What a step frees serves the next one, where the system would clear it: docs/performance.md section 6.
+KEPT := glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=9223372036854775807
+demo demo-video: export GLIBC_TUNABLES ?= $(KEPT)
 
 demo: $(VENV)/ready-demo
 	$(BIN)/python -m semmim_jax.main --config=configs/pretrain.py:demo --workdir=$(RUN)

@@ -2,13 +2,13 @@
 
     python -m benchmarks.demo_step --against=COMMIT      # from the root; some ten minutes
     taskset -c 0 python -m benchmarks.demo_step          # the working tree alone, on one core
-    python -m benchmarks.demo_step --pages=large,small   # with large pages, and without
+    python -m benchmarks.demo_step --memory=kept,large,small
 
 A turn is `python -m semmim_jax.main` for some steps of the demo's config, without evaluation, in
 the working tree or in a fresh checkout of the commit; its ledger has the seconds of each step, with
 what the data pipeline took from the same cores. The first steps of a turn do not count. Prints for
 each way the median over its turns of a turn's median step, by the clock, and the ratio to the first
-way. Pages: `large` sets glibc's tunable as `make demo` does (docs/performance.md section 6).
+way. Memory: how glibc gives it (docs/performance.md section 6), as `make demo` asks for it first.
 """
 
 import argparse
@@ -22,24 +22,25 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from benchmarks import memory
+
 WARM = 5  # steps of a turn that do not count
-LARGE = 'glibc.malloc.hugetlb=1'
 
 
-def step_seconds(tree: pathlib.Path, *, steps: int, pages: str, cache: pathlib.Path) -> float:
+def step_seconds(tree: pathlib.Path, *, steps: int, kind: str, cache: pathlib.Path) -> float:
     """Median seconds of a step of the demo in a checkout.
 
     Args:
       tree: the checkout.
       steps: to train.
-      pages: large or small.
+      kind: of memory, a key of `memory.TUNABLES`.
       cache: of compiled programs.
 
     Raises:
       subprocess.CalledProcessError: the training failed.
     """
     env = {**os.environ, 'PYTHONPATH': str(tree), 'JAX_COMPILATION_CACHE_DIR': str(cache)}
-    env['GLIBC_TUNABLES'] = LARGE if pages == 'large' else ''
+    env['GLIBC_TUNABLES'] = memory.TUNABLES[kind]
     with tempfile.TemporaryDirectory() as folder:
         words = f'--workdir={folder}/run', f'--config.train.steps={steps}', '--config.data.eval='
         command = [sys.executable, '-m', 'semmim_jax.main', '--config=configs/pretrain.py:demo']
@@ -78,17 +79,17 @@ def main() -> None:
     """Runs the turns and prints a line a way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--against', default='', help='a commit; "": none')
-    parser.add_argument('--pages', default='large', help='large, small or both with a comma')
+    parser.add_argument('--memory', default='kept', help='kept, large, small, with commas')
     parser.add_argument('--rounds', default=3, type=int)
     parser.add_argument('--steps', default=40, type=int, help='of a turn')
     args = parser.parse_args()
-    pages = args.pages.split(',')
-    if wrong := set(pages) - {'large', 'small'}:
-        parser.error(f'--pages: {", ".join(sorted(wrong))}: large, small or both')
+    kinds = args.memory.split(',')
+    if wrong := set(kinds) - memory.TUNABLES.keys():
+        parser.error(f'--memory: {", ".join(sorted(wrong))}: {", ".join(memory.TUNABLES)}')
     if args.steps <= WARM:
         parser.error(f'--steps={args.steps}: more than {WARM}, which do not count')
     commits = ['', *([args.against] if args.against else [])]
-    ways = [(commit, size) for commit in commits for size in pages]
+    ways = [(commit, kind) for commit in commits for kind in kinds]
     turns: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     if args.against and not is_commit(args.against):
         parser.error(f'--against={args.against}: no commit of this repository')
@@ -96,17 +97,17 @@ def main() -> None:
         trees = {commit: stack.enter_context(checkout(commit)) for commit in commits}
         caches = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number in range(args.rounds):
-            for commit, size in ways:
+            for commit, kind in ways:
                 cache = caches / (commit or 'here')
-                took = step_seconds(trees[commit], steps=args.steps, pages=size, cache=cache)
-                turns[commit, size].append(took)
-                name = f'{commit or "here"}, {size} pages'
+                took = step_seconds(trees[commit], steps=args.steps, kind=kind, cache=cache)
+                turns[commit, kind].append(took)
+                name = f'{commit or "here"}, memory {kind}'
                 print(f'round {number + 1}: {name}: {took:.3f} s', flush=True)
     first = statistics.median(turns[ways[0]])
     print(f'\n{"way":28} {"s a step":>8} {"of the first":>12}')
-    for commit, size in ways:
-        median = statistics.median(turns[commit, size])
-        name = f'{commit or "here"}, {size} pages'
+    for commit, kind in ways:
+        median = statistics.median(turns[commit, kind])
+        name = f'{commit or "here"}, memory {kind}'
         print(f'{name:28} {median:8.3f} {median / first:12.2f}')
 
 

@@ -1,14 +1,17 @@
 """The training step's speed against an independent PyTorch step, and against the machine.
 
-    taskset -c 0 python -m benchmarks.step                 # one core, some 6 minutes
+    taskset -c 0 python -m benchmarks.step                 # one core, some 8 minutes
     python -m benchmarks.step --rounds=9 --batch=8         # all cores of this process
     python -m benchmarks.step --whole                      # SemMIM's whole step beside them
+    python -m benchmarks.step --memory=small               # freed memory goes back to the system
 
 Full size (ViT-B/16 at 256 px, BERT 6 + 6), ALBEF's losses (ITC, ITM, MLM): the project's step and
 `albef_step.py`, in float32 and bfloat16, in turns within one run; and a matrix product, which is
-the ceiling.
+the ceiling. A turn is two steps, of which the first does not count: in a training the same step
+ran before.
 Prints medians of processor time on one core, of wall time on several: seconds a sample, GFLOP a
-sample, GFLOP/s and their share of the ceiling, and the ratio of both steps.
+sample, GFLOP/s and their share of the ceiling, and the ratio of both steps. Memory: how glibc gives
+it to both (docs/performance.md section 6).
 """
 
 import argparse
@@ -25,6 +28,7 @@ import numpy as np
 import torch
 from torch.utils import flop_counter
 
+from benchmarks import memory
 from benchmarks.albef_step import Step
 from configs.pretrain import get_config
 from semmim_jax.planning import program
@@ -199,7 +203,9 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--whole', action='store_true', help="also SemMIM's step with all losses")
+    parser.add_argument('--memory', default='kept', choices=memory.TUNABLES)
     options = parser.parse_args()
+    memory.restart_with(options.memory)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = experiment(options.batch, whole=False)
     steps = {'ours': Ours(config)}
@@ -214,11 +220,15 @@ def main() -> None:
             step.run(dtype)
     for _ in range(options.rounds):
         for name, dtype in seconds:
+            steps[name].run(dtype)
             once = seconds_of(steps[name].run, dtype)
             seconds[name, dtype].append(once / options.batch)
             rates[dtype].append(ceiling.rate(dtype))
     kind = 'processor time, one core' if one_core() else 'wall time'
-    print(f'batch {options.batch}, {options.rounds} rounds in turns, medians, {kind}\n')
+    print(
+        f'batch {options.batch}, {options.rounds} rounds in turns, medians, {kind}, '
+        f'memory {options.memory}\n'
+    )
     print(f'{"":20} {"s/sample":>9} {"GFLOP":>7} {"GFLOP/s":>8} {"ceiling":>8} {"share":>6}')
     for (name, dtype), times in seconds.items():
         median, best = statistics.median(times), statistics.median(rates[dtype])

@@ -1,13 +1,15 @@
 """What the demo's step is timed by: the ledger of a training, in turns of checkouts."""
 
 import json
+import os
 import pathlib
 import subprocess
+import sys
 import types
 
 import pytest
 
-from benchmarks import demo_step
+from benchmarks import demo_step, memory
 
 
 @pytest.fixture
@@ -39,28 +41,41 @@ def test_ways_take_turns_and_are_compared_with_the_first(ran, monkeypatch, capsy
     monkeypatch.setattr('sys.argv', ['demo_step', '--against=abc', '--rounds=2', '--steps=11'])
     demo_step.main()
     *_, here, other = capsys.readouterr().out.splitlines()
-    assert here.split() == ['here,', 'large', 'pages', '0.100', '1.00']
-    assert other.split() == ['abc,', 'large', 'pages', '0.200', '2.00']
+    assert here.split() == ['here,', 'memory', 'kept', '0.100', '1.00']
+    assert other.split() == ['abc,', 'memory', 'kept', '0.200', '2.00']
     commands = [command for command, _ in ran]
     worktree = [command[2] for command in commands if command[:2] == ['git', 'worktree']]
     assert worktree == ['add', 'remove']
     assert sum(command[0] != 'git' for command in commands) == 4
 
 
-def test_pages_are_told_to_glibc(ran, tmp_path):
+def test_glibc_is_told_of_memory_as_make_demo_tells_it(ran, tmp_path):
     here = pathlib.Path.cwd()
-    for pages in ('large', 'small'):
-        demo_step.step_seconds(here, steps=11, pages=pages, cache=tmp_path)
-    large = 'glibc.malloc.hugetlb=1'
-    assert [env['GLIBC_TUNABLES'] for _, env in ran] == [large, '']
-    assert f'export GLIBC_TUNABLES ?= {large}\n' in pathlib.Path('Makefile').read_text()
+    for kind in memory.TUNABLES:
+        demo_step.step_seconds(here, steps=11, kind=kind, cache=tmp_path)
+    assert [env['GLIBC_TUNABLES'] for _, env in ran] == [*memory.TUNABLES.values()]
+    make = pathlib.Path('Makefile').read_text()
+    assert f'\nKEPT := {memory.TUNABLES["kept"]}\n' in make
+    assert '\ndemo demo-video: export GLIBC_TUNABLES ?= $(KEPT)\n' in make
 
 
-def test_what_is_no_size_of_pages_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['demo_step', '--pages=huge'])
+def test_a_command_starts_anew_with_the_tunables_asked_for(monkeypatch):
+    started = []
+    monkeypatch.setattr('os.execv', lambda program, words: started.append(words))
+    monkeypatch.setenv('GLIBC_TUNABLES', '')
+    memory.restart_with('small')
+    assert not started
+    memory.restart_with('large')
+    assert os.environ['GLIBC_TUNABLES'] == memory.LARGE
+    memory.restart_with('large')
+    assert started == [[sys.executable, *sys.orig_argv[1:]]]
+
+
+def test_what_is_no_kind_of_memory_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['demo_step', '--memory=huge'])
     with pytest.raises(SystemExit):
         demo_step.main()
-    assert '--pages: huge: large, small or both' in capsys.readouterr().err
+    assert '--memory: huge: small, large, kept' in capsys.readouterr().err
 
 
 def test_what_is_no_commit_is_refused_before_anything_runs(monkeypatch, capsys):
