@@ -2,7 +2,7 @@
 
     taskset -c 0 python -m benchmarks.step                 # one core, some 8 minutes
     python -m benchmarks.step --rounds=9 --batch=8         # all cores of this process
-    python -m benchmarks.step --whole                      # SemMIM's whole step beside them
+    python -m benchmarks.step --whole                      # SemMIM's whole step for PyTorch's
     python -m benchmarks.step --memory=small               # freed memory goes back to the system
 
 Full size (ViT-B/16 at 256 px, BERT 6 + 6), ALBEF's losses (ITC, ITM, MLM): the project's step and
@@ -10,8 +10,8 @@ Full size (ViT-B/16 at 256 px, BERT 6 + 6), ALBEF's losses (ITC, ITM, MLM): the 
 the ceiling. A turn is two steps, of which the first does not count: in a training the same step
 ran before.
 Prints medians of processor time on one core, of wall time on several: seconds a sample, GFLOP a
-sample, GFLOP/s and their share of the ceiling, and the ratio of both steps. Memory: how glibc gives
-it to both (docs/performance.md section 6).
+sample, GFLOP/s and their share of the ceiling, and the ratios of both steps. Memory: how glibc
+gives it to both (docs/performance.md section 6).
 """
 
 import argparse
@@ -202,22 +202,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--whole', action='store_true', help="also SemMIM's step with all losses")
+    parser.add_argument('--whole', action='store_true', help="SemMIM's step for PyTorch's")
     parser.add_argument('--memory', default='kept', choices=memory.TUNABLES)
     options = parser.parse_args()
     memory.restart_with(options.memory)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = experiment(options.batch, whole=False)
-    steps = {'ours': Ours(config)}
-    steps['PyTorch'] = Theirs(config, {k: np.asarray(x) for k, x in steps['ours'].batch.items()})
+    steps: dict[str, Ours | Theirs] = {'ours': Ours(config)}
     if options.whole:
-        steps['SemMIM'] = Ours(experiment(options.batch, whole=True))
+        other, steps['SemMIM'] = 'SemMIM', Ours(experiment(options.batch, whole=True))
+    else:
+        images = {name: np.asarray(x) for name, x in steps['ours'].batch.items()}
+        other, steps['PyTorch'] = 'PyTorch', Theirs(config, images)
     ceiling, rates = Ceiling(), {dtype: [] for dtype in DTYPES}
     seconds = {(name, dtype): [] for dtype in DTYPES for name in steps}
     for dtype in DTYPES:
-        steps['PyTorch'].count(dtype)
         for step in steps.values():
             step.run(dtype)
+            if isinstance(step, Theirs):
+                step.count(dtype)
     for _ in range(options.rounds):
         for name, dtype in seconds:
             steps[name].run(dtype)
@@ -237,8 +240,10 @@ def main() -> None:
         row = f'{median:9.2f} {work:7.0f} {rate:8.0f} {best:8.0f} {rate / best:6.0%}'
         print(f'{name + ", " + dtype:20} {row}')
     for dtype in DTYPES:
-        pairs = zip(seconds['ours', dtype], seconds['PyTorch', dtype], strict=True)
-        print(f'ours / PyTorch, {dtype}: {statistics.median(a / b for a, b in pairs):.2f}')
+        pairs = zip(seconds['ours', dtype], seconds[other, dtype], strict=True)
+        ratio = statistics.median(a / b for a, b in pairs)
+        rates_ratio = steps['ours'].flops[dtype] / steps[other].flops[dtype] / ratio
+        print(f'ours / {other}, {dtype}: {ratio:.2f} of the time, {rates_ratio:.2f} of the GFLOP/s')
     for name, step in steps.items():
         if isinstance(step, Ours):
             times = ', '.join(f'{d} {s:.0f} s' for d, s in step.compile_seconds.items())
