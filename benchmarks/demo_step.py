@@ -8,7 +8,7 @@ A turn is `python -m semmim_jax.main` for some steps of the demo's config, witho
 the working tree or in a fresh checkout of the commit; its ledger has the seconds of each step, with
 what the data pipeline took from the same cores. The first steps of a turn do not count. Prints for
 each way the median over its turns of a turn's median step, by the clock, and the ratio to the first
-way. Memory: how glibc gives it (docs/performance.md section 6), as `make demo` asks for it first.
+way. Memory: how glibc gives it (docs/performance.md section 6); `make demo` asks for `kept`.
 """
 
 import argparse
