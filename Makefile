@@ -20,7 +20,7 @@ RUN_VIDEO ?= runs/demo_video
 
 .PHONY: demo demo-video test test-slow docs lint format locked lock audit clean
 
-# What a step frees serves the next one, where the system would clear it: docs/performance.md section 6.
+# Each step reuses the memory that the step before it freed: docs/performance.md section 6.
 KEPT := glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=9223372036854775807
 demo demo-video: export GLIBC_TUNABLES ?= $(KEPT)
 

@@ -1,13 +1,13 @@
-"""How glibc gives a process memory: what benchmarks compare, docs/performance.md section 6."""
+"""Settings of glibc's allocator that benchmarks compare (docs/performance.md section 6)."""
 
 import os
 import sys
 
 LARGE = 'glibc.malloc.hugetlb=1'
 TUNABLES = {
-    'small': '',  # what the system does untold
+    'small': '',  # the system's default
     'large': LARGE,  # pages of 2 MB where the system allows them
-    # Nothing goes back: one heap, no maps, no trimming of the heap's end.
+    # And freed memory stays with the process: one heap, no mmap, no trimming.
     'kept': f'{LARGE}:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0'
     ':glibc.malloc.trim_threshold=9223372036854775807',
 }

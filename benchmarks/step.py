@@ -1,8 +1,8 @@
 """The training step's speed against an independent PyTorch step, and against the machine.
 
-    taskset -c 0 python -m benchmarks.step                 # one core, some 8 minutes
+    taskset -c 0 python -m benchmarks.step                 # one core, some 6 minutes
     python -m benchmarks.step --rounds=9 --batch=8         # all cores of this process
-    python -m benchmarks.step --whole                      # SemMIM's whole step for PyTorch's
+    python -m benchmarks.step --whole                      # SemMIM's in the place of PyTorch's
     python -m benchmarks.step --memory=small               # freed memory goes back to the system
 
 Full size (ViT-B/16 at 256 px, BERT 6 + 6), ALBEF's losses (ITC, ITM, MLM): the project's step and
@@ -202,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--whole', action='store_true', help="SemMIM's step for PyTorch's")
+    parser.add_argument('--whole', action='store_true', help="SemMIM's step, not PyTorch's")
     parser.add_argument('--memory', default='kept', choices=memory.TUNABLES)
     options = parser.parse_args()
     memory.restart_with(options.memory)

@@ -175,8 +175,8 @@ def train_batches(
 def _order(source: Source, seed: int, *, twins: bool) -> grain.MapDataset:
     """The endless records of training: reshuffled in every epoch; of a mixture each source is.
 
-    With `twins` records 2k and 2k + 1 stand side by side, in one batch if a
-    host's part of it is even.
+    With `twins` records 2k and 2k + 1 stand side by side, in one batch if a host's part of it is
+    even.
     """
     if twins:
         check_twins(source)

@@ -14,7 +14,7 @@ from tests.tasks.eight_devices import lines_of
 from tests.tasks.reference_completion import reference_losses
 from tests.tasks.test_reference_step import assert_close, assert_gradient_close
 from tests.tasks.warm_completion import small, warm_completion
-from tests.tasks.warm_state import jit
+from tests.tasks.warm_state import as_float64, jit
 
 KEY = jax.random.key(3)
 ALL = dict(itm=1.0, mlm=1.0, contrast=0.5, completion=1.0, local=0.2)
@@ -30,7 +30,7 @@ CASES = {
 def in_double(changes: dict[str, Any], **weights: float):
     """A warm task whose parameters and layers are float64; for tests with the fixture `double`."""
     warm = warm_completion(small({**changes, 'model.dtype': 'float64'}, **weights), rows=4)
-    return warm._replace(params=jax.tree.map(lambda p: p.astype(np.float64), warm.params))
+    return warm._replace(params=as_float64(warm.params))
 
 
 def gradients_of(case: str):

@@ -16,7 +16,7 @@ from semmim_jax.training.step import jit_step
 from tests.conftest import make_batch
 from tests.tasks.test_patch_options import step_of
 from tests.tasks.test_reference_step import assert_close, assert_gradient_close
-from tests.tasks.warm_state import SPECIAL, jit, override, warm_state
+from tests.tasks.warm_state import SPECIAL, as_float64, jit, override, warm_state
 
 LONGEST, LENGTHS = 18, (7, 10)  # 7: fewer tokens than MLM has slots
 LITERAL = {  # the other ways by which captions reach patches
@@ -69,10 +69,7 @@ def test_losses_and_gradients_are_those_of_full_padding(double, config, form):
     changes = {'data.max_tokens': LONGEST, 'model.dtype': 'float64'}
     warm = warm_state(override(config, changes | form), rows=4)
     run = jit(jax.value_and_grad(step_of(warm), has_aux=True))
-    arrays = jax.tree.map(
-        lambda x: x.astype(np.float64) if x.dtype == np.float32 else x,
-        (warm.params, warm.ema_params, warm.extra),
-    )
+    arrays = as_float64((warm.params, warm.ema_params, warm.extra))
     (got, grads), (want, full_grads) = (
         run(*arrays, jax.tree.map(jnp.asarray, batch)) for batch in texts_of(config, LENGTHS[0])
     )

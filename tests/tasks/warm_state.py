@@ -40,6 +40,11 @@ class Warm(NamedTuple):
     batch: dict[str, jax.Array]
 
 
+def as_float64(tree: Any) -> Any:
+    """A tree with its float32 arrays in float64, for tests with the fixture `double`."""
+    return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree)
+
+
 def override(
     config: ml_collections.ConfigDict, changes: dict[str, Any]
 ) -> ml_collections.ConfigDict:
