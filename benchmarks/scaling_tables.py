@@ -14,7 +14,6 @@ import argparse
 import fnmatch
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import textwrap
@@ -174,8 +173,7 @@ def remat() -> str:
         if report is None:
             lines.append(f'| {policy} | not run | | | |')
         elif 'error' in report:
-            temporaries = float(re.search(r'\(([\d.]+)G\)', report['error'])[1]) * 2**30 / 1e9
-            lines.append(f'| {policy} | {temporaries:.1f} | does not fit | | |')
+            lines.append(f'| {policy} | does not fit | | | |')
         else:
             memory = report['bytes_per_device']
             lines.append(

@@ -21,7 +21,19 @@ PARTS = ('params', 'optimizer', 'ema', 'extra', 'batch')
 
 
 class DoesNotFit(ValueError):
-    """A step that needs more memory than a device has; the message says how much."""
+    """A step that needs more memory than a device has.
+
+    Args:
+      machine: its name.
+      reason: how much is needed, as `self.reason` keeps it.
+    """
+
+    def __init__(self, machine: str, reason: str):
+        super().__init__(
+            f'the step does not fit {machine}: {reason}. A larger mesh.fsdp, model.remat=full or a '
+            'smaller train.batch_size saves memory'
+        )
+        self.reason = reason
 
 
 class Built(NamedTuple):
@@ -35,8 +47,15 @@ class Built(NamedTuple):
 
 
 def preflight(config: Any, make_task: MakeTask, machine: Machine) -> dict[str, Any]:
-    """All figures of a run that are known before renting the machine; see `build`, `figures`."""
-    return figures(config, make_task, machine, build(config, make_task, machine))
+    """All figures of a run that are known before renting the machine; see `build`, `figures`.
+
+    Raises:
+      ValueError: if the mesh or the batch does not fit the machine.
+      DoesNotFit: if the step does not fit its memory.
+    """
+    built = build(config, make_task, machine)
+    check_fits(needed_bytes(built.compiled.memory_analysis(), machine), machine)
+    return figures(config, make_task, machine, built)
 
 
 def build(config: Any, make_task: MakeTask, machine: Machine) -> Built:
@@ -49,7 +68,7 @@ def build(config: Any, make_task: MakeTask, machine: Machine) -> Built:
 
     Raises:
       ValueError: if the mesh or the batch does not fit the machine.
-      DoesNotFit: if the step does not fit its memory.
+      DoesNotFit: if the compiler says so.
     """
     try:
         mesh = sharding.make_mesh(config.mesh, devices=machine.devices)
@@ -133,10 +152,38 @@ def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compil
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         message = str(error).splitlines()[0].partition('RESOURCE_EXHAUSTED: ')[2]
-        raise DoesNotFit(
-            f'the step does not fit {machine.name}: {message} A larger mesh.fsdp, model.remat=full '
-            'or a smaller train.batch_size saves memory'
-        ) from error
+        raise DoesNotFit(machine.name, message.rstrip('.')) from error
+
+
+def needed_bytes(usage: Any, machine: Machine) -> float:
+    """Memory of one device for a step, by what its compiler says.
+
+    Args:
+      usage: `memory_analysis` of the compiled step.
+      machine: TPUs get the most that is held at once, which their compiler compares with the HBM
+        that it may fill. Others keep room for all temporaries.
+    """
+    # Results that take no argument's place.
+    kept = usage.output_size_in_bytes - usage.alias_size_in_bytes
+    held = usage.argument_size_in_bytes + kept + usage.temp_size_in_bytes
+    if machine.chip and machine.chip.wrap:
+        held = usage.peak_memory_in_bytes
+    return float(held + usage.generated_code_size_in_bytes)
+
+
+def check_fits(needed: float, machine: Machine) -> None:
+    """Refuses a step that a device has no memory for.
+
+    Args:
+      needed: of `needed_bytes`.
+      machine: any step fits a chip without figures.
+
+    Raises:
+      DoesNotFit: saying how much is missing.
+    """
+    if machine.chip and needed > machine.chip.hbm_bytes:
+        have = machine.chip.hbm_bytes / 1e9
+        raise DoesNotFit(machine.name, f'it needs {needed / 1e9:.1f} of {have:.1f} GB a device')
 
 
 def _memory(compiled, state, batch, machine: Machine) -> dict[str, float]:
@@ -145,15 +192,12 @@ def _memory(compiled, state, batch, machine: Machine) -> dict[str, float]:
     held = (state.params, state.opt_state, state.ema_params, rest, batch)
     ours = {name: program.device_bytes(tree, tile=machine.tile) for name, tree in zip(PARTS, held)}
     usage = compiled.memory_analysis()
-    # Results that take no argument's place.
-    kept = usage.output_size_in_bytes - usage.alias_size_in_bytes
-    needed = usage.argument_size_in_bytes + kept + usage.temp_size_in_bytes
     return ours | {
         'arguments_predicted': sum(ours.values()),
         'arguments': usage.argument_size_in_bytes,
         'temporaries': usage.temp_size_in_bytes,
         'code': usage.generated_code_size_in_bytes,
-        'needed': needed + usage.generated_code_size_in_bytes,
+        'needed': needed_bytes(usage, machine),
         'hbm': machine.chip.hbm_bytes if machine.chip else None,
     }
 

@@ -183,12 +183,10 @@ def search(
         way = min(waiting, key=lambda w: (turn(here, w) if here else 0, waiting[w], w))
         seconds = waiting.pop(way)
         try:
-            figures = measure(way)
-            over = figures['bytes_per_device']['needed'] - figures['bytes_per_device']['hbm']
-            reason = f'{over / 1e9:.1f} GB too much' if over > 0 else ''
+            found.append(Try(way, measure(way)))
         except report.DoesNotFit as error:
-            figures, reason = None, str(error)
-        found.append(Try(way, None if reason else figures, reason))
+            found.append(Try(way, None, error.reason))
+        reason = found[-1].reason
         said(f'{label(way)}: {reason or f"{found[-1].seconds * 1e3:.1f} ms"}')
         more = way._replace(accumulate=2 * way.accumulate)
         if reason and more.accumulate <= MOST_SLICES and fits_slices(more):

@@ -1,10 +1,12 @@
 """The command itself, on 8 simulated devices of this machine."""
 
+import dataclasses
 import json
 import math
 import os
 import pathlib
 import subprocess
+import types
 
 import jax
 import PIL.Image
@@ -12,7 +14,9 @@ import pytest
 
 from configs.pretrain import get_config
 from semmim_jax.data.tokenizer import SPECIAL
-from semmim_jax.planning import program
+from semmim_jax.planning import program, report
+from semmim_jax.planning.chips import Chip
+from semmim_jax.planning.topologies import Machine
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
 from tests.commands import run_each
@@ -155,3 +159,34 @@ def test_a_mistake_ends_in_one_line_that_names_it(refused):
     assert refused[2].returncode != 0
     (line,) = refused[2].stderr.strip().splitlines()
     assert 'v9:4x4' in line and 'v5e' in line
+
+
+MADE_UP = Chip(
+    name='x', kinds=(), flops=1.0, hbm_bytes=16e9, hbm_bandwidth=1.0, link=1.0, wrap=0, source='',
+    host=8,
+)  # fmt: skip
+USAGE = types.SimpleNamespace(
+    argument_size_in_bytes=3e9,
+    output_size_in_bytes=4e9,
+    alias_size_in_bytes=2e9,
+    temp_size_in_bytes=11.5e9,
+    peak_memory_in_bytes=13e9,
+    generated_code_size_in_bytes=1e9,
+)
+
+
+def test_a_gpu_needs_room_for_all_temporaries_and_a_tpu_for_what_is_held_at_once():
+    gpu, tpu = (
+        Machine('x:8', [], dataclasses.replace(MADE_UP, wrap=wrap), (8,)) for wrap in (0, 16)
+    )
+    # Arguments, results in no argument's place, temporaries, code.
+    assert report.needed_bytes(USAGE, gpu) == 3e9 + (4e9 - 2e9) + 11.5e9 + 1e9
+    assert report.needed_bytes(USAGE, tpu) == 13e9 + 1e9
+
+
+def test_a_step_is_refused_where_a_device_has_less_than_it_needs():
+    machine = Machine('x:8', [], MADE_UP, (8,))
+    report.check_fits(16e9, machine)
+    report.check_fits(17e9, dataclasses.replace(machine, chip=None))
+    with pytest.raises(report.DoesNotFit, match='does not fit x:8: it needs 16.1 of 16.0 GB'):
+        report.check_fits(16.1e9, machine)
