@@ -66,9 +66,9 @@ RUNS = [
     Run('v5e:16x16', 'base', {'mesh.fsdp': 16}),
     PRINTED,
     Run('v5e:16x16', 'large', {'mesh.fsdp': 16}),
-    Run('v5p:4x4x8', 'base', {'mesh.fsdp': 8}),
-    Run('v5p:4x4x8', 'base', {'mesh.fsdp': 8} | MANY),
-    Run('v5p:4x4x8', 'large', {'mesh.fsdp': 8}),
+    Run('v5p:4x4x8', 'base', {'mesh.fsdp': 32}),
+    Run('v5p:4x4x8', 'base', {'mesh.fsdp': 32} | MANY),
+    Run('v5p:4x4x8', 'large', {'mesh.fsdp': 32}),
     Run('h100:8', 'base', {'mesh.fsdp': 8, 'model.scan': False}),
     Run('h100:8', 'large', {'mesh.fsdp': 8, 'model.scan': False}),
 ]
