@@ -25,7 +25,7 @@ class DoesNotFit(ValueError):
 
     Args:
       machine: its name.
-      reason: how much is needed, as `self.reason` keeps it.
+      reason: how much is needed; kept as an attribute.
     """
 
     def __init__(self, machine: str, reason: str):
@@ -156,18 +156,18 @@ def _compile(lowered: jax.stages.Lowered, machine: Machine) -> jax.stages.Compil
 
 
 def needed_bytes(usage: Any, machine: Machine) -> float:
-    """Memory of one device for a step, by what its compiler says.
+    """Bytes of one device for a step, by its compiler (docs/scaling.md, How the figures are made).
 
     Args:
       usage: `memory_analysis` of the compiled step.
-      machine: TPUs get the most that is held at once, which their compiler compares with the HBM
-        that it may fill. Others keep room for all temporaries.
+      machine: a TPU needs the peak, which its compiler compares with the memory that it may fill;
+        others keep room for all temporaries.
     """
+    if machine.tpu:
+        return float(usage.peak_memory_in_bytes + usage.generated_code_size_in_bytes)
     # Results that take no argument's place.
     kept = usage.output_size_in_bytes - usage.alias_size_in_bytes
     held = usage.argument_size_in_bytes + kept + usage.temp_size_in_bytes
-    if machine.chip and machine.chip.wrap:
-        held = usage.peak_memory_in_bytes
     return float(held + usage.generated_code_size_in_bytes)
 
 
@@ -175,11 +175,11 @@ def check_fits(needed: float, machine: Machine) -> None:
     """Refuses a step that a device has no memory for.
 
     Args:
-      needed: of `needed_bytes`.
+      needed: bytes, of `needed_bytes`.
       machine: any step fits a chip without figures.
 
     Raises:
-      DoesNotFit: saying how much is missing.
+      DoesNotFit: if the device has less; says how much is needed.
     """
     if machine.chip and needed > machine.chip.hbm_bytes:
         have = machine.chip.hbm_bytes / 1e9

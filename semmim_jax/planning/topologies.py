@@ -39,14 +39,19 @@ class Machine:
     sides: tuple[int, ...]
 
     @property
+    def tpu(self) -> bool:
+        """Whether the chip is known to be one: those with links of a torus are."""
+        return bool(self.chip and self.chip.wrap)
+
+    @property
     def tile(self) -> tuple[int, int]:
         """What two dimensions of an array are padded to: TPUs keep 32-bit arrays in such tiles."""
-        return (8, 128) if self.chip and self.chip.wrap else (1, 1)
+        return (8, 128) if self.tpu else (1, 1)
 
     @property
     def compiler_options(self) -> dict[str, Any]:
         """What XLA needs to compile without the hardware."""
-        if self.name == 'local' or self.chip.wrap:
+        if self.name == 'local' or self.tpu:
             return {}
         # Its cost model for Triton products finds no tiling for some of ours; with a device, XLA
         # would time the candidates. cuBLAS's products need none.

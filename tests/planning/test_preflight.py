@@ -15,7 +15,7 @@ import pytest
 from configs.pretrain import get_config
 from semmim_jax.data.tokenizer import SPECIAL
 from semmim_jax.planning import program, report
-from semmim_jax.planning.chips import Chip
+from semmim_jax.planning.chips import CHIPS
 from semmim_jax.planning.topologies import Machine
 from semmim_jax.tasks.pretrain.task import Pretrain
 from semmim_jax.training import flops, sharding
@@ -161,10 +161,7 @@ def test_a_mistake_ends_in_one_line_that_names_it(refused):
     assert 'v9:4x4' in line and 'v5e' in line
 
 
-MADE_UP = Chip(
-    name='x', kinds=(), flops=1.0, hbm_bytes=16e9, hbm_bandwidth=1.0, link=1.0, wrap=0, source='',
-    host=8,
-)  # fmt: skip
+GPU, TPU = (Machine(name, [], CHIPS[name], (8,)) for name in ('h100', 'v5e'))
 USAGE = types.SimpleNamespace(
     argument_size_in_bytes=3e9,
     output_size_in_bytes=4e9,
@@ -176,17 +173,13 @@ USAGE = types.SimpleNamespace(
 
 
 def test_a_gpu_needs_room_for_all_temporaries_and_a_tpu_for_what_is_held_at_once():
-    gpu, tpu = (
-        Machine('x:8', [], dataclasses.replace(MADE_UP, wrap=wrap), (8,)) for wrap in (0, 16)
-    )
     # Arguments, results in no argument's place, temporaries, code.
-    assert report.needed_bytes(USAGE, gpu) == 3e9 + (4e9 - 2e9) + 11.5e9 + 1e9
-    assert report.needed_bytes(USAGE, tpu) == 13e9 + 1e9
+    assert report.needed_bytes(USAGE, GPU) == 3e9 + (4e9 - 2e9) + 11.5e9 + 1e9
+    assert report.needed_bytes(USAGE, TPU) == 13e9 + 1e9
 
 
 def test_a_step_is_refused_where_a_device_has_less_than_it_needs():
-    machine = Machine('x:8', [], MADE_UP, (8,))
-    report.check_fits(16e9, machine)
-    report.check_fits(17e9, dataclasses.replace(machine, chip=None))
-    with pytest.raises(report.DoesNotFit, match='does not fit x:8: it needs 16.1 of 16.0 GB'):
-        report.check_fits(16.1e9, machine)
+    report.check_fits(80e9, GPU)
+    report.check_fits(81e9, dataclasses.replace(GPU, chip=None))
+    with pytest.raises(report.DoesNotFit, match='does not fit h100: it needs 80.1 of 80.0 GB'):
+        report.check_fits(80.1e9, GPU)
